@@ -1,0 +1,53 @@
+# The front door. The extension itself is built by pgxs.mk, PostgreSQL's way;
+# this file hands PGXS's own goals on to it and keeps the developer's goals.
+# (They cannot share one file: PGXS already has a target named `check`.)
+#
+# PG_CONFIG=/path/to/pg_config chooses the PostgreSQL, for every goal.
+
+PGXS_GOALS = all install uninstall installcheck installdirs
+
+.PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
+	check check-unit check-regress check-tap fuzz lint
+
+all: ## build the extension (the default)
+install: ## install it into the PostgreSQL of PG_CONFIG
+uninstall: ## take it out again
+installcheck: ## pg_regress against a running server that preloads spine
+
+$(PGXS_GOALS):
+	+@$(MAKE) --no-print-directory -f pgxs.mk $@
+
+clean distclean: ## remove everything that was built (a running demo stays)
+	@tools/check.sh clean
+	+@$(MAKE) --no-print-directory -f pgxs.mk clean
+
+deps: ## install the packages that building, demo and check need
+	@tools/deps.sh check
+
+demo: ## set up and start a private server with live data [BROKERS=host:port]
+	@tools/demo.sh start
+
+demo-stop: ## end the demo and remove all of it
+	@tools/demo.sh stop
+
+check: ## set up and run every test, in a private copy
+	@tools/check.sh all
+
+check-unit: ## unit tests only, plain and with sanitizers
+	@tools/check.sh unit
+
+check-regress: ## pg_regress only, on a temporary server
+	@tools/check.sh regress
+
+check-tap: ## TAP tests only [T=name of one file]
+	@tools/check.sh tap
+
+fuzz: ## fuzz the decoder until you stop it
+	@tools/deps.sh check
+	+@$(MAKE) --no-print-directory -f test/unit/unit.mk fuzz
+
+lint: ## check the house rules: includes, names, scripts, white space
+	@tools/lint.sh
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile

@@ -1,0 +1,104 @@
+# Builds, installs and checks the extension with PostgreSQL's PGXS.
+# The goals are PGXS's: all, install, uninstall, clean, installcheck.
+# WERROR=1 turns on more warnings and makes them errors (gcc and clang).
+
+MODULE_big = spine
+
+# One line per room, in the order of DESIGN.md. tools/lint.sh compares this
+# list with the files that are there.
+OBJS = \
+	src/spine.o \
+	src/settings.o \
+	src/kafka_options.o \
+	src/shared.o \
+	src/status.o \
+	src/wait.o \
+	src/session.o \
+	src/catalog.o \
+	src/target.o \
+	src/decode.o \
+	src/reduce.o \
+	src/generate.o \
+	src/kafka.o \
+	src/consume.o \
+	src/bind.o \
+	src/apply.o \
+	src/offsets.o \
+	src/dead_letters.o \
+	src/attempt.o \
+	src/batch.o \
+	src/worker.o \
+	src/probe.o \
+	src/launcher.o \
+	src/guard.o \
+	src/broker.o \
+	src/backpressure.o \
+	src/delivery.o \
+	src/produce.o \
+	src/producer.o
+
+EXTENSION = spine
+DATA = $(wildcard sql/spine--*.sql)
+
+# pg_regress looks for sql/ and expected/ in its output directory before it
+# looks in test/. An output directory of its own keeps it from running an
+# extension script of sql/ as a test; the link in it leads to expected/.
+REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OUT = build/regress
+REGRESS_OPTS = --inputdir=test --outputdir=$(REGRESS_OUT)
+REGRESS_PREP = $(REGRESS_OUT)/expected
+
+# TAP tests start servers, and PostgreSQL refuses to do that as root.
+ifneq ($(shell id -u),0)
+TAP_TESTS = 1
+PROVE_TESTS = $(sort $(wildcard test/t/*.pl))
+endif
+
+EXTRA_CLEAN = build tmp_check
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq ($(wildcard $(PGXS)),)
+ifneq ($(MAKECMDGOALS),clean)
+$(error PostgreSQL's build files were not found through PG_CONFIG=$(PG_CONFIG); "make deps" installs them)
+endif
+clean:
+	rm -rf $(OBJS) $(MODULE_big).so $(EXTRA_CLEAN)
+else
+
+# The LLVM bitcode for JIT inlining would need one exact version of clang, and
+# no function of ours is worth inlining into a query.
+override with_llvm = no
+
+# As system headers, PostgreSQL's own do not trip over our stricter warnings.
+PG_CPPFLAGS = -isystem $(includedir_server) $(shell pkg-config --cflags rdkafka json-c)
+SHLIB_LINK = $(shell pkg-config --libs rdkafka json-c)
+
+# Unused parameters are no mistake of ours: a callback takes what its caller
+# gives, and so does every SQL function.
+ifdef WERROR
+PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter
+endif
+# PostgreSQL's flags are those of the compiler it was built with, gcc.
+ifneq ($(findstring clang,$(CC)),)
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument
+endif
+
+include $(PGXS)
+
+# PGXS tracks no headers; and objects made for another PostgreSQL, by another
+# compiler or with other warnings must be made again.
+$(OBJS): $(wildcard src/*.h) build/made-for
+
+build/made-for: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VERSION) $(CC) $(WERROR)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(WERROR)' > $@
+
+$(REGRESS_OUT)/expected:
+	@mkdir -p $(@D)
+	@ln -sfn ../../expected $@
+
+.PHONY: FORCE
+FORCE:
+
+endif

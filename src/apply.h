@@ -1,0 +1,26 @@
+/*
+ * apply.h
+ *		One statement per sink and batch.
+ */
+#ifndef SPINE_APPLY_H
+#define SPINE_APPLY_H
+
+#include "target.h"
+
+/*
+ * Locks the targets against ALTER TABLE and makes deferred constraints check
+ * at once, so that a refused record is refused while the batch can still find
+ * it.  Returns false when the plan is stale.  First thing in the transaction.
+ */
+extern bool spine_apply_begin(const SpinePlan *plan);
+
+/*
+ * Applies events[0..n-1], in log order, to every target.  skip_existing: rows
+ * of an append sink that are there already are left alone; otherwise they
+ * raise a unique violation, which is the faster way when there are none.  In a
+ * transaction with SPI; raises whatever the database says.
+ */
+extern void spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n,
+						bool skip_existing);
+
+#endif							/* SPINE_APPLY_H */

@@ -1,0 +1,170 @@
+/*
+ * attempt.c
+ *		The only two places that catch errors: a whole transaction, and a
+ *		subtransaction within it that searches for a refused record.
+ */
+#include "attempt.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+/*
+ * By SQLSTATE class (see PostgreSQL's errcodes.txt).  What is neither the
+ * server's trouble nor the schema's is the data's: triggers may raise any
+ * code, and a record must not be able to stop its pipeline with one.
+ */
+SpineOutcome
+spine_classify(int sqlerrcode, bool *internal)
+{
+	*internal = false;
+
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_CONNECTION_EXCEPTION:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* serialization, deadlock */
+			return SPINE_TRANSIENT;
+
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+		case ERRCODE_INVALID_TRANSACTION_STATE: /* a read-only transaction */
+		case ERRCODE_INVALID_CATALOG_NAME:
+		case ERRCODE_INVALID_SCHEMA_NAME:
+		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* no such column, no right */
+			return SPINE_STRUCTURAL;
+
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+			return sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ?
+				SPINE_STRUCTURAL : SPINE_TRANSIENT; /* a lock, an object in use */
+
+		case ERRCODE_INTERNAL_ERROR:
+			*internal = true;
+			return SPINE_TRANSIENT;
+
+		default:
+			return SPINE_REFUSED;
+	}
+}
+
+static void
+describe_error(const ErrorData *edata, SpineError *error)
+{
+	StringInfoData text;
+
+	strlcpy(error->sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(error->sqlstate));
+	initStringInfo(&text);
+	appendStringInfoString(&text, edata->message ? edata->message : "missing error text");
+	if (edata->detail)
+		appendStringInfo(&text, " DETAIL: %s", edata->detail);
+	if (edata->column_name && strstr(text.data, edata->column_name) == NULL)
+		appendStringInfo(&text, " COLUMN: %s", edata->column_name);
+	if (edata->hint)
+		appendStringInfo(&text, " HINT: %s", edata->hint);
+
+	/* cut at a character, not within one */
+	text.data[pg_mbcliplen(text.data, text.len, sizeof(error->text) - 1)] = '\0';
+	strlcpy(error->text, text.data, sizeof(error->text));
+	pfree(text.data);
+}
+
+SpineOutcome
+spine_attempt(SpineStep step, void *arg, SpineError *error)
+{
+	MemoryContext caller_context = CurrentMemoryContext;
+	volatile SpineOutcome outcome = SPINE_DONE;
+
+	PG_TRY();
+	{
+		bool		commit;
+
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		SPI_connect();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		commit = step(arg);
+		SPI_finish();
+		PopActiveSnapshot();
+		if (commit)
+			CommitTransactionCommand();
+		else
+		{
+			AbortCurrentTransaction();
+			outcome = SPINE_ABANDONED;
+		}
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+		bool		internal;
+
+		MemoryContextSwitchTo(caller_context);
+		edata = CopyErrorData();
+		outcome = spine_classify(edata->sqlerrcode, &internal);
+		describe_error(edata, error);
+		FreeErrorData(edata);
+		if (internal)
+			PG_RE_THROW();
+
+		HOLD_INTERRUPTS();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(caller_context);
+
+	/* or the statistics views would never see this process's work */
+	pgstat_report_stat(false);
+	return outcome;
+}
+
+SpineOutcome
+spine_attempt_nested(SpineStep step, void *arg, SpineError *error)
+{
+	MemoryContext caller_context = CurrentMemoryContext;
+	ResourceOwner caller_owner = CurrentResourceOwner;
+	MemoryContext step_context = AllocSetContextCreate(caller_context, "spine nested attempt",
+													   ALLOCSET_DEFAULT_SIZES);
+	volatile SpineOutcome outcome = SPINE_DONE;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(step_context);
+
+	PG_TRY();
+	{
+		step(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+		bool		internal;
+
+		MemoryContextSwitchTo(caller_context);
+		edata = CopyErrorData();
+		outcome = spine_classify(edata->sqlerrcode, &internal);
+		if (outcome != SPINE_REFUSED || internal)
+			PG_RE_THROW();
+
+		describe_error(edata, error);
+		FreeErrorData(edata);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(caller_context);
+	MemoryContextDelete(step_context);
+	CurrentResourceOwner = caller_owner;
+	return outcome;
+}

@@ -1,0 +1,48 @@
+/*
+ * attempt.h
+ *		Running a step in a transaction of its own and sorting what went wrong
+ *		into the few classes that a worker acts on.
+ */
+#ifndef SPINE_ATTEMPT_H
+#define SPINE_ATTEMPT_H
+
+#include "compat.h"
+#include "shared.h"
+
+typedef enum SpineOutcome
+{
+	SPINE_DONE,					/* committed */
+	SPINE_ABANDONED,			/* the step returned false: rolled back */
+	SPINE_REFUSED,				/* the data is at fault: a dead letter */
+	SPINE_TRANSIENT,			/* will pass: try again */
+	SPINE_STRUCTURAL			/* needs a person: wait, try again slowly */
+} SpineOutcome;
+
+typedef struct SpineError
+{
+	char		sqlstate[6];
+	char		text[SPINE_MAX_ERROR_LEN];	/* message, with detail and hint */
+} SpineError;
+
+/* Returns false to roll back without an error. */
+typedef bool (*SpineStep) (void *arg);
+
+/* The class of an SQLSTATE; true in *internal: nobody's fault but a bug's. */
+extern SpineOutcome spine_classify(int sqlerrcode, bool *internal);
+
+/*
+ * Runs step in a transaction of its own, with SPI and a snapshot, and commits.
+ * On an error: rolls back, fills *error, and returns its class.  An internal
+ * error (class XX) is rethrown, after *error is filled: the process exits and
+ * is started again.  Returns in the caller's memory context.
+ */
+extern SpineOutcome spine_attempt(SpineStep step, void *arg, SpineError *error);
+
+/*
+ * Runs step in a subtransaction of the current transaction: what it did is
+ * kept, or undone and classified as above.  Only SPINE_REFUSED comes back as
+ * an outcome; any other error is rethrown and fails the whole transaction.
+ */
+extern SpineOutcome spine_attempt_nested(SpineStep step, void *arg, SpineError *error);
+
+#endif							/* SPINE_ATTEMPT_H */

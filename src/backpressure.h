@@ -1,0 +1,24 @@
+/*
+ * backpressure.h
+ *		Keeps producers from overrunning the embedded broker, which drops what
+ *		it has no room for.
+ */
+#ifndef SPINE_BACKPRESSURE_H
+#define SPINE_BACKPRESSURE_H
+
+#include "compat.h"
+
+/*
+ * May this many more bytes be sent?  Then they count as in flight.  Always
+ * true, and free, when the broker is not the embedded one.  Takes the lock.
+ */
+extern bool spine_backpressure_reserve(int64 bytes);
+
+/* Gives back what was reserved: it is acknowledged, or given up. */
+extern void spine_backpressure_release(int64 bytes);
+
+/* A record was acknowledged: the log of its partition now ends after it. */
+extern void spine_backpressure_acknowledged(const char *topic, int32 partition,
+											int64 offset, int64 bytes);
+
+#endif							/* SPINE_BACKPRESSURE_H */

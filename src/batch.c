@@ -1,0 +1,203 @@
+/*
+ * batch.c
+ *		The promise: rows, dead letters and offsets in one transaction.
+ *
+ * A batch is tried plainly first.  When the database refuses its data, it is
+ * run again in a way that finds the records to blame: in subtransactions, by
+ * halves.
+ */
+#include "batch.h"
+
+#include "apply.h"
+#include "dead_letters.h"
+#include "decode.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* A batch while it runs. */
+typedef struct BatchRun
+{
+	SpineBatch *batch;
+	SpineEvent *events;
+	size_t		nevents;
+	SpineDeadLetter *letters;	/* room for every record */
+	size_t		nundecodable;	/* letters that decoding made */
+	size_t		nletters;
+	bool		searching;		/* for refused records */
+} BatchRun;
+
+/* Part of a batch, applied in a subtransaction. */
+typedef struct BatchRange
+{
+	BatchRun   *run;
+	size_t		first;
+	size_t		n;
+} BatchRange;
+
+static void
+add_dead_letter(BatchRun *run, const SpineRecord *record, const char *sqlstate, const char *reason)
+{
+	SpineDeadLetter *letter = &run->letters[run->nletters++];
+
+	letter->record = record;
+	strlcpy(letter->sqlstate, sqlstate, sizeof(letter->sqlstate));
+	letter->reason = pstrdup(reason);
+}
+
+/* Copies the fields of one event, whose text the decoder is about to reuse. */
+static SpineField *
+copy_fields(const SpineField *fields, int n)
+{
+	size_t		text_len = 0;
+	SpineField *copy;
+	char	   *text;
+
+	for (int i = 0; i < n; i++)
+		text_len += fields[i].len;
+
+	copy = palloc(n * sizeof(SpineField) + text_len);
+	text = (char *) &copy[n];
+	for (int i = 0; i < n; i++)
+	{
+		copy[i] = fields[i];
+		copy[i].text = text;
+		memcpy(text, fields[i].text, fields[i].len);
+		text += fields[i].len;
+	}
+	return copy;
+}
+
+static void
+decode_records(BatchRun *run)
+{
+	SpineBatch *batch = run->batch;
+	SpineField *fields = palloc0(Max(batch->plan->nfields, 1) * sizeof(SpineField));
+
+	run->events = MemoryContextAllocHuge(CurrentMemoryContext,
+										 Max(batch->nrecords, 1) * sizeof(SpineEvent));
+	run->letters = MemoryContextAllocHuge(CurrentMemoryContext,
+										  Max(batch->nrecords, 1) * sizeof(SpineDeadLetter));
+
+	for (size_t i = 0; i < batch->nrecords; i++)
+	{
+		const SpineRecord *record = &batch->records[i];
+		char		reason[256];
+
+		if (spine_decode(batch->decoder, record->value, record->value_len,
+						 batch->plan->fields, batch->plan->nfields,
+						 fields, reason, sizeof(reason)))
+		{
+			SpineEvent *event = &run->events[run->nevents++];
+
+			event->record = record;
+			event->fields = copy_fields(fields, batch->plan->nfields);
+		}
+		else
+			add_dead_letter(run, record, record->value ? "22P02" : "22004", reason);
+	}
+	run->nundecodable = run->nletters;
+}
+
+static bool
+apply_range(void *arg)
+{
+	BatchRange *range = arg;
+
+	spine_apply(range->run->batch->plan, range->run->events + range->first, range->n, true);
+	return true;
+}
+
+/* Applies the range but for the records in it that the database refuses. */
+static void
+search_range(BatchRun *run, size_t first, size_t n)
+{
+	BatchRange	range = {run, first, n};
+	SpineError	error;
+
+	CHECK_FOR_INTERRUPTS();
+	if (n == 0 || spine_attempt_nested(apply_range, &range, &error) == SPINE_DONE)
+		return;
+
+	if (n == 1)
+		add_dead_letter(run, run->events[first].record, error.sqlstate, error.text);
+	else
+	{
+		search_range(run, first, n / 2);
+		search_range(run, first + n / 2, n - n / 2);
+	}
+}
+
+/* The promise. */
+static bool
+run_transaction(void *arg)
+{
+	BatchRun   *run = arg;
+	SpineBatch *batch = run->batch;
+
+	run->nletters = run->nundecodable;
+
+	if (!spine_offsets_lock(&batch->log, batch->positions, batch->npositions))
+		return false;
+	if (!spine_apply_begin(batch->plan))
+		return false;
+	if (run->searching)
+		search_range(run, 0, run->nevents);
+	else if (run->nevents > 0)
+		spine_apply(batch->plan, run->events, run->nevents, false);
+	spine_write_dead_letters(&batch->log, run->letters, run->nletters);
+	spine_offsets_move(&batch->log, batch->positions, batch->npositions);
+	return true;
+}
+
+static void
+count_per_position(const BatchRun *run)
+{
+	SpineBatch *batch = run->batch;
+
+	for (int p = 0; p < batch->npositions; p++)
+	{
+		batch->positions[p].records = 0;
+		batch->positions[p].dead_letters = 0;
+	}
+	for (size_t i = 0; i < batch->nrecords; i++)
+	{
+		for (int p = 0; p < batch->npositions; p++)
+			batch->positions[p].records += batch->positions[p].partition == batch->records[i].partition;
+	}
+	for (size_t i = 0; i < run->nletters; i++)
+	{
+		for (int p = 0; p < batch->npositions; p++)
+			batch->positions[p].dead_letters +=
+				batch->positions[p].partition == run->letters[i].record->partition;
+	}
+}
+
+SpineOutcome
+spine_batch_run(SpineBatch *batch, SpineError *error)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	BatchRun	run = {.batch = batch};
+	SpineOutcome outcome;
+
+	decode_records(&run);
+	outcome = spine_attempt(run_transaction, &run, error);
+	if (outcome == SPINE_REFUSED)
+	{
+		run.searching = true;
+		outcome = spine_attempt(run_transaction, &run, error);
+	}
+
+	if (outcome == SPINE_DONE)
+	{
+		batch->ndead_letters = run.nletters;
+		batch->nevents = batch->nrecords - run.nletters;
+		count_per_position(&run);
+	}
+
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(context);
+	return outcome;
+}

@@ -1,0 +1,392 @@
+/*
+ * bind.c
+ *		Turns the text of a field into a Datum of its column's type.
+ *
+ * Correctness is the type's input function; the fast paths only recognise the
+ * plain spellings that nearly every record uses.  A value that does not fit
+ * raises the input function's error, and the batch finds the record.
+ */
+#include "bind.h"
+
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+SpineBinding
+spine_choose_binding(Oid base_type)
+{
+	switch (base_type)
+	{
+		case TEXTOID:
+		case VARCHAROID:
+			return SPINE_BIND_TEXT;
+		case INT8OID:
+			return SPINE_BIND_INT8;
+		case INT4OID:
+			return SPINE_BIND_INT4;
+		case UUIDOID:
+			return SPINE_BIND_UUID;
+		case TIMESTAMPTZOID:
+			return SPINE_BIND_TIMESTAMPTZ;
+		case BOOLOID:
+			return SPINE_BIND_BOOL;
+		case FLOAT8OID:
+			return SPINE_BIND_FLOAT8;
+		case NUMERICOID:
+			return SPINE_BIND_NUMERIC;
+		case JSONBOID:
+			return SPINE_BIND_JSONB;
+		default:
+			return SPINE_BIND_TEXT_CAST;
+	}
+}
+
+bool
+spine_binding_wants_json(SpineBinding binding)
+{
+	return binding == SPINE_BIND_JSONB;
+}
+
+/*
+ * A field's text as a C string in the server's encoding.  Raises an error for
+ * bytes that are not valid UTF-8, a NUL among them, or that the server's
+ * encoding cannot represent.
+ */
+static char *
+server_string(const SpineField *field, size_t *len)
+{
+	char	   *converted;
+
+	/* checks the whole length, and so finds a NUL, when nothing is converted */
+	converted = pg_any_to_server(field->text, field->len, PG_UTF8);
+	if (converted == field->text)
+	{
+		*len = field->len;
+		return pnstrdup(field->text, field->len);
+	}
+	*len = strlen(converted);
+	return converted;
+}
+
+static Datum
+bind_text(const SpineField *field)
+{
+	const char *converted = pg_any_to_server(field->text, field->len, PG_UTF8);
+	size_t		len = converted == field->text ? field->len : strlen(converted);
+
+	return PointerGetDatum(cstring_to_text_with_len(converted, len));
+}
+
+/* Digits with an optional minus sign, in range; anything else is not plain. */
+static bool
+plain_int64(const SpineField *field, int64 *result)
+{
+	const char *p = field->text;
+	const char *end = p + field->len;
+	bool		negative = p < end && *p == '-';
+	int64		value = 0;
+
+	if (negative)
+		p++;
+	if (p == end)
+		return false;
+	for (; p < end; p++)
+	{
+		/* negative all the way, since there is one more of those */
+		if (*p < '0' || *p > '9' ||
+			pg_mul_s64_overflow(value, 10, &value) ||
+			pg_sub_s64_overflow(value, *p - '0', &value))
+			return false;
+	}
+	if (!negative && pg_mul_s64_overflow(value, -1, &value))
+		return false;
+	*result = value;
+	return true;
+}
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+/* 8-4-4-4-12 hexadecimal digits. */
+static bool
+plain_uuid(const SpineField *field, pg_uuid_t *result)
+{
+	const char *p = field->text;
+
+	if (field->len != 36)
+		return false;
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		int			high;
+		int			low;
+
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+		{
+			if (*p++ != '-')
+				return false;
+		}
+		high = hex_digit(*p++);
+		low = hex_digit(*p++);
+		if (high < 0 || low < 0)
+			return false;
+		result->data[i] = (high << 4) | low;
+	}
+	return true;
+}
+
+/* Exactly n digits. */
+static bool
+take_digits(const char **p, const char *end, int n, int *result)
+{
+	*result = 0;
+	if (end - *p < n)
+		return false;
+	for (int i = 0; i < n; i++, (*p)++)
+	{
+		if (**p < '0' || **p > '9')
+			return false;
+		*result = *result * 10 + (**p - '0');
+	}
+	return true;
+}
+
+static bool
+take_char(const char **p, const char *end, char c)
+{
+	if (*p < end && **p == c)
+	{
+		(*p)++;
+		return true;
+	}
+	return false;
+}
+
+/* +HH, +HHMM or +HH:MM, or Z, or nothing, which is UTC; in minutes. */
+static bool
+take_zone(const char **p, const char *end, int *minutes)
+{
+	int			hour;
+	int			minute = 0;
+	bool		west;
+
+	*minutes = 0;
+	if (*p == end || take_char(p, end, 'Z'))
+		return true;
+	west = **p == '-';
+	if (**p != '+' && **p != '-')
+		return false;
+	(*p)++;
+	if (!take_digits(p, end, 2, &hour))
+		return false;
+	if (*p < end)
+	{
+		take_char(p, end, ':');
+		if (!take_digits(p, end, 2, &minute))
+			return false;
+	}
+	if (hour > 14 || minute > 59)
+		return false;
+	*minutes = (hour * 60 + minute) * (west ? -1 : 1);
+	return true;
+}
+
+/*
+ * RFC 3339: YYYY-MM-DD, "T" or a space, HH:MM:SS, up to six digits of a
+ * second, a zone.  Leap seconds and 24:00 are left to the input function.
+ */
+static bool
+plain_timestamptz(const SpineField *field, TimestampTz *result)
+{
+	const char *p = field->text;
+	const char *end = p + field->len;
+	int			year,
+				month,
+				day,
+				hour,
+				minute,
+				second,
+				zone_minutes;
+	int64		usec = 0;
+
+	if (!take_digits(&p, end, 4, &year) || !take_char(&p, end, '-') ||
+		!take_digits(&p, end, 2, &month) || !take_char(&p, end, '-') ||
+		!take_digits(&p, end, 2, &day) ||
+		!(take_char(&p, end, 'T') || take_char(&p, end, ' ')) ||
+		!take_digits(&p, end, 2, &hour) || !take_char(&p, end, ':') ||
+		!take_digits(&p, end, 2, &minute) || !take_char(&p, end, ':') ||
+		!take_digits(&p, end, 2, &second))
+		return false;
+
+	if (take_char(&p, end, '.'))
+	{
+		int			digits = 0;
+
+		for (; p < end && *p >= '0' && *p <= '9'; p++, digits++)
+			usec = usec * 10 + (*p - '0');
+		if (digits < 1 || digits > 6)
+			return false;
+		for (; digits < 6; digits++)
+			usec *= 10;
+	}
+	if (!take_zone(&p, end, &zone_minutes) || p != end)
+		return false;
+
+	if (year < 1 || month < 1 || month > 12 || day < 1 ||
+		day > day_tab[isleap(year)][month - 1] ||
+		hour > 23 || minute > 59 || second > 59)
+		return false;
+
+	*result = ((int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE)) * USECS_PER_DAY +
+		((hour * 60 + minute - zone_minutes) * INT64CONST(60) + second) * USECS_PER_SEC + usec;
+	return true;
+}
+
+/* The type's own input function on the field's text. */
+static Datum
+bind_by_input(PGFunction input, const SpineField *field, bool with_typmod)
+{
+	size_t		len;
+	Datum		text = CStringGetDatum(server_string(field, &len));
+
+	if (with_typmod)
+		return DirectFunctionCall3(input, text, ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	return DirectFunctionCall1(input, text);
+}
+
+static Datum
+bind_field(SpineBinding binding, const SpineField *field)
+{
+	switch (binding)
+	{
+		case SPINE_BIND_TEXT:
+		case SPINE_BIND_TEXT_CAST:
+			return bind_text(field);
+
+		case SPINE_BIND_INT8:
+			{
+				int64		value;
+
+				if (plain_int64(field, &value))
+					return Int64GetDatum(value);
+				return bind_by_input(int8in, field, false);
+			}
+
+		case SPINE_BIND_INT4:
+			{
+				int64		value;
+
+				if (plain_int64(field, &value) && value >= PG_INT32_MIN && value <= PG_INT32_MAX)
+					return Int32GetDatum((int32) value);
+				return bind_by_input(int4in, field, false);
+			}
+
+		case SPINE_BIND_UUID:
+			{
+				pg_uuid_t  *value = palloc(sizeof(pg_uuid_t));
+
+				if (plain_uuid(field, value))
+					return UUIDPGetDatum(value);
+				return bind_by_input(uuid_in, field, false);
+			}
+
+		case SPINE_BIND_TIMESTAMPTZ:
+			{
+				TimestampTz value;
+
+				if (plain_timestamptz(field, &value))
+					return TimestampTzGetDatum(value);
+				return bind_by_input(timestamptz_in, field, true);
+			}
+
+		case SPINE_BIND_BOOL:
+			if (field->kind == SPINE_FIELD_BOOLEAN)
+				return BoolGetDatum(field->text[0] == 't');
+			return bind_by_input(boolin, field, false);
+
+		case SPINE_BIND_FLOAT8:
+			return bind_by_input(float8in, field, false);
+
+		case SPINE_BIND_NUMERIC:
+			return bind_by_input(numeric_in, field, true);
+
+		case SPINE_BIND_JSONB:
+			return bind_by_input(jsonb_in, field, false);
+	}
+	pg_unreachable();
+}
+
+/* Text of a value that does not come from the record's JSON. */
+static SpineField
+origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t size)
+{
+	SpineField	field = {SPINE_FIELD_NUMBER, 0, buf};
+
+	switch (source)
+	{
+		case SPINE_FROM_PARTITION:
+			field.len = snprintf(buf, size, "%d", record->partition);
+			break;
+		case SPINE_FROM_OFFSET:
+			field.len = snprintf(buf, size, INT64_FORMAT, record->offset);
+			break;
+		case SPINE_FROM_KEY:
+			if (record->key == NULL)
+				field.kind = SPINE_FIELD_NULL;
+			else
+			{
+				field.kind = SPINE_FIELD_STRING;
+				field.text = record->key;
+				field.len = record->key_len;
+			}
+			break;
+		case SPINE_FROM_TIMESTAMP:
+			if (record->timestamp_ms < 0)
+				field.kind = SPINE_FIELD_NULL;
+			else
+			{
+				TimestampTz time = record->timestamp_ms * INT64CONST(1000) -
+					(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+
+				field.kind = SPINE_FIELD_STRING;
+				field.len = strlcpy(buf, timestamptz_to_str(time), size);
+			}
+			break;
+		case SPINE_FROM_FIELD:
+			pg_unreachable();
+	}
+	return field;
+}
+
+Datum
+spine_bind_value(const SpineColumn *column, const SpineEvent *event,
+				 bool *isnull, bool *missing)
+{
+	char		buf[MAXDATELEN + 1];
+	SpineField	field;
+
+	if (column->source == SPINE_FROM_FIELD)
+		field = event->fields[column->field];
+	else
+		field = origin_field(column->source, event->record, buf, sizeof(buf));
+
+	*missing = field.kind == SPINE_FIELD_MISSING;
+	*isnull = *missing || field.kind == SPINE_FIELD_NULL;
+	if (*isnull)
+		return (Datum) 0;
+	return bind_field(column->binding, &field);
+}

@@ -1,0 +1,77 @@
+/*
+ * bind.h
+ *		Fields to Datums: what PostgreSQL will make of a decoded event.
+ */
+#ifndef SPINE_BIND_H
+#define SPINE_BIND_H
+
+#include "compat.h"
+#include "record.h"
+
+/* A record that was decoded, with its fields in the order of the decode plan. */
+typedef struct SpineEvent
+{
+	const SpineRecord *record;
+	const SpineField *fields;
+} SpineEvent;
+
+/* Where a column's value comes from. */
+typedef enum SpineSource
+{
+	SPINE_FROM_FIELD,
+	SPINE_FROM_PARTITION,
+	SPINE_FROM_OFFSET,
+	SPINE_FROM_TIMESTAMP,
+	SPINE_FROM_KEY
+} SpineSource;
+
+/*
+ * How a value is made.  All but the last have a fast path for what is usual,
+ * and fall back to the type's input function for what is not; SPINE_BIND_TEXT_CAST
+ * hands text to SQL, which casts it to the column's type.
+ */
+typedef enum SpineBinding
+{
+	SPINE_BIND_TEXT,
+	SPINE_BIND_INT8,
+	SPINE_BIND_INT4,
+	SPINE_BIND_UUID,
+	SPINE_BIND_TIMESTAMPTZ,
+	SPINE_BIND_BOOL,
+	SPINE_BIND_FLOAT8,
+	SPINE_BIND_NUMERIC,
+	SPINE_BIND_JSONB,
+	SPINE_BIND_TEXT_CAST
+} SpineBinding;
+
+/* One column of a target table. */
+typedef struct SpineColumn
+{
+	char	   *name;
+	SpineSource source;
+	int			field;			/* index in the decode plan, for SPINE_FROM_FIELD */
+	SpineBinding binding;
+	Oid			element_type;	/* of the array that is passed to SQL */
+	int16		element_len;
+	bool		element_byval;
+	char		element_align;
+	char	   *cast_type;		/* for SPINE_BIND_TEXT_CAST, as SQL */
+	char	   *default_expr;	/* as SQL, or NULL: the column has no default */
+	bool		equal_if_same_bytes;	/* can be a key that C compares */
+} SpineColumn;
+
+/* The binding for a column of this type (a domain counts as its base type). */
+extern SpineBinding spine_choose_binding(Oid base_type);
+
+/* Does the binding want the field as JSON text? */
+extern bool spine_binding_wants_json(SpineBinding binding);
+
+/*
+ * The value of a column, in the current memory context.  *missing: the record
+ * does not have it at all (then *isnull is true as well).  Raises the input
+ * function's error when the value does not fit the type.
+ */
+extern Datum spine_bind_value(const SpineColumn *column, const SpineEvent *event,
+							  bool *isnull, bool *missing);
+
+#endif							/* SPINE_BIND_H */

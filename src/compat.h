@@ -1,0 +1,39 @@
+/*
+ * compat.h
+ *		What differs between PostgreSQL versions: the only file that looks at
+ *		PG_VERSION_NUM.
+ */
+#ifndef SPINE_COMPAT_H
+#define SPINE_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000
+#error "spine needs PostgreSQL 15 or later"
+#endif
+
+#include "storage/latch.h"
+
+/* Latch-related declarations moved to their own header in 18. */
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+#include "utils/wait_event.h"
+
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+
+/* Does the current user own the database? */
+static inline bool
+spine_owns_database(Oid database)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, GetUserId());
+#else
+	return pg_database_ownercheck(database, GetUserId());
+#endif
+}
+
+#endif							/* SPINE_COMPAT_H */

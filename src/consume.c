@@ -1,0 +1,254 @@
+/*
+ * consume.c
+ *		Assignment, polling, and the ownership of the library's messages.
+ *
+ * Partitions are assigned by hand and always start from the position that the
+ * database has; the broker's consumer group is never asked.
+ */
+#include "consume.h"
+
+#include "utils/memutils.h"
+
+/*
+ * A batch is full at this size as well, whatever its rows: it is bound to
+ * arrays, several times over, and those have to stay far below 1 GB.
+ */
+#define MAX_BATCH_BYTES		(16 * 1024 * 1024)
+
+/* Messages taken from the library at a time. */
+#define POLL_CHUNK			1000
+
+static SpinePosition *
+find_position(SpineConsumer *consumer, int32 partition)
+{
+	for (int i = 0; i < consumer->npositions; i++)
+	{
+		if (consumer->positions[i].partition == partition)
+			return &consumer->positions[i];
+	}
+	return NULL;
+}
+
+static void
+release_records(void *owner)
+{
+	SpineConsumer *consumer = owner;
+
+	for (size_t i = 0; i < consumer->nrecords; i++)
+		rd_kafka_message_destroy(consumer->records[i].message);
+	consumer->nrecords = 0;
+	consumer->bytes = 0;
+}
+
+SpineConsumer *
+spine_consumer_open(const char *topic, const char *group_id, int expected_partitions,
+					int batch_rows)
+{
+	SpineClient *client = spine_client_create(SPINE_CONSUMER, group_id, expected_partitions);
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "spine consumer",
+												  ALLOCSET_DEFAULT_SIZES);
+	SpineConsumer *consumer;
+
+	consumer = MemoryContextAllocZero(context, sizeof(SpineConsumer));
+	consumer->context = context;
+	consumer->client = client;
+	consumer->lost_partition = -1;
+	client->before_release = release_records;
+	client->owner = consumer;
+
+	consumer->topic = MemoryContextStrdup(context, topic);
+	consumer->capacity = batch_rows;
+	consumer->records = MemoryContextAllocHuge(context, batch_rows * sizeof(SpineRecord));
+	return consumer;
+}
+
+void
+spine_consumer_close(SpineConsumer *consumer)
+{
+	if (consumer == NULL)
+		return;
+	spine_client_destroy(consumer->client);
+	MemoryContextDelete(consumer->context);
+}
+
+void
+spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n)
+{
+	rd_kafka_topic_partition_list_t *list;
+	rd_kafka_resp_err_t err;
+
+	release_records(consumer);
+	consumer->lost_partition = -1;
+	consumer->positions = consumer->positions ?
+		repalloc(consumer->positions, Max(n, 1) * sizeof(SpinePosition)) :
+		MemoryContextAlloc(consumer->context, Max(n, 1) * sizeof(SpinePosition));
+	if (n > 0)
+		memcpy(consumer->positions, positions, n * sizeof(SpinePosition));
+	consumer->npositions = n;
+
+	list = rd_kafka_topic_partition_list_new(Max(n, 1));
+	for (int i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, consumer->topic, positions[i].partition)->offset =
+			positions[i].next_offset;
+	err = rd_kafka_assign(consumer->client->rk, list);
+	rd_kafka_topic_partition_list_destroy(list);
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		elog(ERROR, "could not assign partitions: %s", rd_kafka_err2str(err));
+}
+
+/* The end of a partition, or trouble with it. */
+static void
+note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
+{
+	SpinePosition *position = find_position(consumer, message->partition);
+
+	switch (message->err)
+	{
+		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+
+			/*
+			 * Where the log ends with what no consumer is shown (transaction
+			 * markers, aborted records), the position moves past it.
+			 */
+			if (position && message->offset > position->read_to)
+				position->read_to = message->offset;
+			break;
+
+		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+			if (position)
+				consumer->lost_partition = message->partition;
+			break;
+
+		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+			consumer->topic_is_gone = true;
+			break;
+
+		default:
+			consumer->client->error = message->err;
+			strlcpy(consumer->client->error_text, rd_kafka_message_errstr(message),
+					sizeof(consumer->client->error_text));
+			break;
+	}
+}
+
+static void
+add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
+{
+	SpinePosition *position = find_position(consumer, message->partition);
+	SpineRecord *record;
+	rd_kafka_timestamp_type_t type;
+
+	/* left over from an assignment that is no more, or seen already */
+	if (position == NULL || message->offset < position->read_to)
+	{
+		rd_kafka_message_destroy(message);
+		return;
+	}
+
+	record = &consumer->records[consumer->nrecords++];
+	record->partition = message->partition;
+	record->offset = message->offset;
+	record->timestamp_ms = rd_kafka_message_timestamp(message, &type);
+	if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
+		record->timestamp_ms = -1;
+	record->key = message->key;
+	record->key_len = message->key_len;
+	record->value = message->payload;
+	record->value_len = message->len;
+	record->message = message;
+
+	position->read_to = message->offset + 1;
+	consumer->bytes += message->len + message->key_len;
+}
+
+bool
+spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
+{
+	size_t		limit = Min((size_t) batch_rows, consumer->capacity);
+
+	spine_client_drain_wakeups(consumer->client);
+
+	while (consumer->nrecords < limit && consumer->bytes < MAX_BATCH_BYTES)
+	{
+		rd_kafka_message_t *messages[POLL_CHUNK];
+		size_t		want = Min(limit - consumer->nrecords, POLL_CHUNK);
+		ssize_t		got = rd_kafka_consume_batch_queue(consumer->client->queue, 0,
+													   messages, want);
+
+		for (ssize_t i = 0; i < got; i++)
+		{
+			if (messages[i]->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+				add_record(consumer, messages[i]);
+			else
+			{
+				note_event(consumer, messages[i]);
+				rd_kafka_message_destroy(messages[i]);
+			}
+		}
+		if (got <= 0)
+			return false;
+	}
+	return true;
+}
+
+bool
+spine_consumer_has_batch(const SpineConsumer *consumer)
+{
+	for (int i = 0; i < consumer->npositions; i++)
+	{
+		if (consumer->positions[i].read_to > consumer->positions[i].next_offset)
+			return true;
+	}
+	return false;
+}
+
+void
+spine_consumer_finish_batch(SpineConsumer *consumer)
+{
+	release_records(consumer);
+	for (int i = 0; i < consumer->npositions; i++)
+		consumer->positions[i].next_offset = consumer->positions[i].read_to;
+}
+
+void
+spine_consumer_refresh_watermarks(SpineConsumer *consumer)
+{
+	for (int i = 0; i < consumer->npositions; i++)
+	{
+		SpinePosition *position = &consumer->positions[i];
+		int64_t		low;
+		int64_t		high;
+
+		if (rd_kafka_get_watermark_offsets(consumer->client->rk, consumer->topic,
+										   position->partition, &low, &high) == RD_KAFKA_RESP_ERR_NO_ERROR &&
+			high >= 0)
+			position->high_watermark = high;
+	}
+}
+
+void
+spine_consumer_commit_to_broker(SpineConsumer *consumer)
+{
+	rd_kafka_topic_partition_list_t *list =
+		rd_kafka_topic_partition_list_new(consumer->npositions);
+
+	for (int i = 0; i < consumer->npositions; i++)
+		rd_kafka_topic_partition_list_add(list, consumer->topic,
+										  consumer->positions[i].partition)->offset =
+			consumer->positions[i].next_offset;
+	(void) rd_kafka_commit(consumer->client->rk, list, 1);
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
+bool
+spine_record_header(const SpineRecord *record, size_t i, const char **name,
+					const void **value, size_t *value_len)
+{
+	rd_kafka_headers_t *headers;
+
+	return rd_kafka_message_headers(record->message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR &&
+		rd_kafka_header_get_all(headers, i, name, value, value_len) == RD_KAFKA_RESP_ERR_NO_ERROR;
+}

@@ -1,0 +1,73 @@
+/*
+ * consume.h
+ *		A worker's reading end: its partitions of the topic, and the records of
+ *		the batch that it is filling.
+ */
+#ifndef SPINE_CONSUME_H
+#define SPINE_CONSUME_H
+
+#include "kafka.h"
+#include "offsets.h"
+#include "record.h"
+
+typedef struct SpineConsumer
+{
+	SpineClient *client;
+	MemoryContext context;
+	char	   *topic;
+	int			npartitions;	/* of the topic, when last asked */
+	int			npositions;		/* of this worker */
+	SpinePosition *positions;
+
+	/* the batch: records[i].message is to be released */
+	SpineRecord *records;
+	size_t		nrecords;
+	size_t		capacity;
+	size_t		bytes;
+
+	/* a partition that cannot be read any further from where it stands, or -1 */
+	int32		lost_partition;
+	/* the topic was reported to be gone */
+	bool		topic_is_gone;
+} SpineConsumer;
+
+/*
+ * Starts a client.  expected_partitions: how many this worker will be assigned,
+ * as far as known, to share the prefetch budget between.
+ */
+extern SpineConsumer *spine_consumer_open(const char *topic, const char *group_id,
+										  int expected_partitions, int batch_rows);
+
+/* Safe on NULL. */
+extern void spine_consumer_close(SpineConsumer *consumer);
+
+/* Reads the given positions from now on, and drops the batch. */
+extern void spine_consumer_assign(SpineConsumer *consumer,
+								  const SpinePosition *positions, int n);
+
+/*
+ * Takes what has arrived into the batch, without blocking.  Returns true when
+ * the batch is full: more may be waiting.
+ */
+extern bool spine_consumer_poll(SpineConsumer *consumer, int batch_rows);
+
+/* Is there anything to commit: records, or a position that moved past gaps? */
+extern bool spine_consumer_has_batch(const SpineConsumer *consumer);
+
+/* Releases the batch's records; the positions are committed up to read_to. */
+extern void spine_consumer_finish_batch(SpineConsumer *consumer);
+
+/* Reads the cached high watermarks into the positions. */
+extern void spine_consumer_refresh_watermarks(SpineConsumer *consumer);
+
+/*
+ * Commits the positions to the broker's consumer group, without waiting: for
+ * Kafka's own tools to show lag, and never read back.
+ */
+extern void spine_consumer_commit_to_broker(SpineConsumer *consumer);
+
+/* Header number i of a record; false past the last.  value may be NULL. */
+extern bool spine_record_header(const SpineRecord *record, size_t i, const char **name,
+								const void **value, size_t *value_len);
+
+#endif							/* SPINE_CONSUME_H */

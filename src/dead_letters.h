@@ -1,0 +1,23 @@
+/*
+ * dead_letters.h
+ *		Records that cannot be applied, kept with their bytes and the reason.
+ */
+#ifndef SPINE_DEAD_LETTERS_H
+#define SPINE_DEAD_LETTERS_H
+
+#include "compat.h"
+#include "offsets.h"
+#include "record.h"
+
+typedef struct SpineDeadLetter
+{
+	const SpineRecord *record;
+	char		sqlstate[6];
+	char	   *reason;
+} SpineDeadLetter;
+
+/* Writes them, in the current transaction with SPI. */
+extern void spine_write_dead_letters(const SpineLog *log,
+									 const SpineDeadLetter *letters, size_t n);
+
+#endif							/* SPINE_DEAD_LETTERS_H */

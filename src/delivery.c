@@ -1,0 +1,171 @@
+/*
+ * delivery.c
+ *		Sends synthetic events through a client and counts their delivery
+ *		reports.  Used by spine_produce and by the producer worker.
+ */
+#include "compat.h"
+
+#include "backpressure.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "delivery.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* An index entry of the table events has to hold the name, with the rest. */
+#define MAX_TENANT_BYTES	255
+
+/* What a record takes at the broker besides its key and value. */
+#define RECORD_OVERHEAD		40
+
+/* Events on their way at a time: enough to keep a broker busy. */
+#define MAX_IN_FLIGHT		20000
+
+/*
+ * What this process has reserved at the embedded broker.  Given back when the
+ * client goes, since its reports will never come.
+ */
+static int64 reserved_bytes = 0;
+
+static void
+release_reservation(void *owner)
+{
+	spine_backpressure_release(reserved_bytes);
+	reserved_bytes = 0;
+}
+
+void
+spine_tenant_init(SpineTenant *tenant, const char *utf8_name)
+{
+	char	   *literal;
+
+	tenant->len = strlen(utf8_name);
+	if (tenant->len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tenant must not be empty")));
+	if (tenant->len > MAX_TENANT_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tenant is too long"),
+				 errdetail("It has %zu bytes; %d are allowed.", tenant->len, MAX_TENANT_BYTES)));
+	if (!pg_verify_mbstr(PG_UTF8, utf8_name, tenant->len, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("tenant is not valid UTF-8")));
+
+	literal = spine_generate_tenant_literal(utf8_name, tenant->len);
+	if (literal == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	tenant->name = pstrdup(utf8_name);
+	tenant->literal = pstrdup(literal);
+	tenant->message_size = strlen(literal) + 256;
+	free(literal);
+}
+
+void
+spine_delivery_begin(SpineDelivery *delivery, SpineClient *client, const char *topic)
+{
+	static uint64 last_id = 0;
+	uint64		seed;
+
+	if (!pg_strong_random(&seed, sizeof(seed)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
+
+	memset(delivery, 0, sizeof(*delivery));
+	delivery->client = client;
+	delivery->topic = topic;
+	delivery->id = ++last_id;
+	delivery->buffer_size = MAX_TENANT_BYTES * 6 + 512; /* every byte escaped */
+	delivery->buffer = palloc(delivery->buffer_size);
+	spine_random_seed(&delivery->random, seed);
+	client->before_release = release_reservation;
+}
+
+bool
+spine_delivery_send(SpineDelivery *delivery, const SpineTenant *tenant)
+{
+	int64		unix_time_us = GetCurrentTimestamp() +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	size_t		len;
+	int64		bytes;
+	rd_kafka_resp_err_t err;
+
+	if (delivery->sent - delivery->acknowledged - delivery->failed >= MAX_IN_FLIGHT)
+		return false;
+
+	len = spine_generate_event(&delivery->random, tenant->literal, unix_time_us,
+							   delivery->buffer, delivery->buffer_size);
+	bytes = len + tenant->len + RECORD_OVERHEAD;
+	if (!spine_backpressure_reserve(bytes))
+		return false;
+
+	err = rd_kafka_producev(delivery->client->rk,
+							RD_KAFKA_V_TOPIC(delivery->topic),
+							RD_KAFKA_V_KEY(tenant->name, tenant->len),
+							RD_KAFKA_V_VALUE(delivery->buffer, len),
+							RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+							RD_KAFKA_V_OPAQUE((void *) (uintptr_t) delivery->id),
+							RD_KAFKA_V_END);
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		reserved_bytes += bytes;
+		delivery->sent++;
+		return true;
+	}
+
+	spine_backpressure_release(bytes);
+	if (err != RD_KAFKA_RESP_ERR__QUEUE_FULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not send to topic \"%s\": %s", delivery->topic,
+						rd_kafka_err2str(err))));
+	return false;
+}
+
+static void
+count_report(SpineDelivery *delivery, const rd_kafka_message_t *message)
+{
+	int64		bytes = message->len + message->key_len + RECORD_OVERHEAD;
+
+	spine_backpressure_release(bytes);
+	reserved_bytes -= bytes;
+	if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		spine_backpressure_acknowledged(rd_kafka_topic_name(message->rkt), message->partition,
+										message->offset, bytes);
+
+	if ((uint64) (uintptr_t) message->_private != delivery->id)
+		return;
+	if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		delivery->acknowledged++;
+	else if (delivery->failed++ == 0)
+		strlcpy(delivery->error, rd_kafka_err2str(message->err), sizeof(delivery->error));
+}
+
+void
+spine_delivery_poll(SpineDelivery *delivery)
+{
+	rd_kafka_event_t *event;
+
+	spine_client_drain_wakeups(delivery->client);
+	while ((event = rd_kafka_queue_poll(delivery->client->queue, 0)) != NULL)
+	{
+		const rd_kafka_message_t *message;
+
+		if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
+		{
+			while ((message = rd_kafka_event_message_next(event)) != NULL)
+				count_report(delivery, message);
+		}
+		rd_kafka_event_destroy(event);
+	}
+}
+
+void
+spine_delivery_cancel(SpineDelivery *delivery)
+{
+	/* never waits, and what it drops is reported like any other failure */
+	rd_kafka_purge(delivery->client->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
+	spine_delivery_poll(delivery);
+}

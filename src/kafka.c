@@ -1,0 +1,472 @@
+/*
+ * kafka.c
+ *		Configures, starts and destroys librdkafka clients, and asks the broker
+ *		the few things that have no asynchronous call.
+ *
+ * The manners, which the rest of the extension relies on:
+ *	- every signal is blocked while the library makes its threads, so that
+ *	  PostgreSQL's handlers only ever run on the main thread;
+ *	- log.queue brings even the log to the owner's poll, so that no callback
+ *	  runs on a thread of the library;
+ *	- inside a callback nothing may ereport(ERROR): a longjmp would cross the
+ *	  library's frames.  Callbacks only take notes.
+ */
+#include "kafka.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "kafka_options.h"
+#include "miscadmin.h"
+#include "settings.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* What a worker may prefetch, over all partitions. */
+#define PREFETCH_BUDGET_KB		(48 * 1024)
+
+/*
+ * How long a fetch waits at the broker for the first record.  A real broker
+ * answers as soon as one arrives.  librdkafka's mock cluster always lets the
+ * time run out, so that there it is the latency of an idle topic, paid for
+ * with a request each time.
+ */
+#define FETCH_WAIT_MS			"500"
+#define EMBEDDED_FETCH_WAIT_MS	"20"
+
+/* How long the embedded broker may take to come up. */
+#define BROKER_START_MS			10000
+
+static SpineClient *live_clients = NULL;
+static bool exit_callback_registered = false;
+
+sigset_t
+spine_block_signals(void)
+{
+	sigset_t	all;
+	sigset_t	old_mask;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old_mask);
+	return old_mask;
+}
+
+void
+spine_restore_signals(sigset_t old_mask)
+{
+	pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
+}
+
+bool
+spine_broker_is_embedded(void)
+{
+	return spine_brokers_setting[0] == '\0';
+}
+
+char *
+spine_broker_address(void)
+{
+	char	   *address = NULL;
+
+	if (!spine_broker_is_embedded())
+		return pstrdup(spine_brokers_setting);
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	if (spine_shared->broker.address[0])
+		address = pstrdup(spine_shared->broker.address);
+	LWLockRelease(spine_shared->lock);
+	return address;
+}
+
+static void
+refuse_missing_broker(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_DOES_NOT_EXIST),
+			 errmsg("the embedded broker is not running"),
+			 errdetail("It is started when \"spine.brokers\" is empty and a database has the extension."),
+			 errhint("See the server's log, or set \"spine.brokers\".")));
+}
+
+char *
+spine_await_broker_address(void)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BROKER_START_MS);
+	char	   *address;
+
+	ConditionVariablePrepareToSleep(&spine_shared->progress);
+	while ((address = spine_broker_address()) == NULL && GetCurrentTimestamp() < deadline)
+		(void) ConditionVariableTimedSleep(&spine_shared->progress, 1000, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+
+	if (address == NULL)
+		refuse_missing_broker();
+	return address;
+}
+
+/* Runs in the owner's poll: remember the trouble, the poller reports it. */
+static void
+note_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+{
+	SpineClient *client = opaque;
+
+	client->error = err;
+	strlcpy(client->error_text, reason, sizeof(client->error_text));
+}
+
+/*
+ * Runs in the owner's poll.  Errors come through note_error as well, with a
+ * code; what is left is of use only when debugging the library.
+ */
+static void
+note_log(const rd_kafka_t *rk, int level, const char *facility, const char *message)
+{
+	if (log_min_messages <= DEBUG1)
+		write_stderr("spine: librdkafka: %s: %s\n", facility, message);
+}
+
+static void
+set_option(rd_kafka_conf_t *conf, const char *key, const char *value)
+{
+	char		errstr[256];
+
+	if (rd_kafka_conf_set(conf, key, value, errstr, sizeof(errstr)) != RD_KAFKA_CONF_OK)
+	{
+		rd_kafka_conf_destroy(conf);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("could not set option \"%s\" of the Kafka client: %s", key, errstr)));
+	}
+}
+
+/*
+ * The configuration: what suits us, then what the user says, then what the
+ * promises need.
+ */
+static rd_kafka_conf_t *
+make_configuration(SpineClientKind kind, const char *address, bool embedded,
+				   const char *group_id, int partitions)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	char		reason[256];
+	char		kilobytes[16];
+
+	set_option(conf, "client.id", "spine");
+	set_option(conf, "reconnect.backoff.max.ms", "2000");
+	set_option(conf, "socket.nagle.disable", "true");
+	if (kind == SPINE_CONSUMER)
+	{
+		snprintf(kilobytes, sizeof(kilobytes), "%d",
+				 Max(PREFETCH_BUDGET_KB / Max(partitions, 1), 64));
+		set_option(conf, "queued.max.messages.kbytes", kilobytes);
+		set_option(conf, "fetch.wait.max.ms",
+				   embedded ? EMBEDDED_FETCH_WAIT_MS : FETCH_WAIT_MS);
+		set_option(conf, "group.id", group_id);
+	}
+	else
+	{
+		/* the partitioner of the Java clients: a key goes where theirs goes */
+		set_option(conf, "partitioner", "murmur2_random");
+		set_option(conf, "compression.type", "lz4");
+		set_option(conf, "message.timeout.ms", "10000");
+		set_option(conf, "linger.ms", "2");
+	}
+
+	if (!spine_kafka_options_apply(spine_kafka_options, conf, reason, sizeof(reason)))
+	{
+		rd_kafka_conf_destroy(conf);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for parameter \"%s\"", "spine.kafka_options"),
+				 errdetail("%s", reason)));
+	}
+
+	set_option(conf, "bootstrap.servers", address);
+	set_option(conf, "log.queue", "true");
+	if (kind == SPINE_CONSUMER)
+	{
+		set_option(conf, "enable.auto.commit", "false");
+		set_option(conf, "enable.auto.offset.store", "false");
+		set_option(conf, "enable.partition.eof", "true");
+		set_option(conf, "auto.offset.reset", "error");
+	}
+	else
+	{
+		set_option(conf, "enable.idempotence", "true");
+		rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR);
+	}
+	rd_kafka_conf_set_log_cb(conf, note_log);
+	rd_kafka_conf_set_error_cb(conf, note_error);
+	return conf;
+}
+
+/* Memory context callback: everything of a client that palloc does not know. */
+static void
+release_client(void *arg)
+{
+	SpineClient *client = arg;
+
+	for (SpineClient **link = &live_clients; *link; link = &(*link)->next)
+	{
+		if (*link == client)
+		{
+			*link = client->next;
+			break;
+		}
+	}
+	if (client->before_release)
+		client->before_release(client->owner);
+	if (client->queue)
+	{
+		rd_kafka_queue_io_event_enable(client->queue, -1, NULL, 0);
+		rd_kafka_queue_destroy(client->queue);
+	}
+	if (client->topic)
+		rd_kafka_topic_destroy(client->topic);
+	if (client->rk)
+		rd_kafka_destroy_flags(client->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	if (client->wake_fd >= 0)
+	{
+		close(client->wake_fd);
+		close(client->wake_write_fd);
+		ReleaseExternalFD();
+		ReleaseExternalFD();
+	}
+}
+
+/* The library's threads must be gone before the process runs its atexit. */
+static void
+destroy_all_clients(int code, Datum arg)
+{
+	while (live_clients)
+		spine_client_destroy(live_clients);
+}
+
+SpineClient *
+spine_client_create(SpineClientKind kind, const char *group_id, int partitions)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "spine client",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(*callback));
+	SpineClient *client = MemoryContextAllocZero(context, sizeof(*client));
+	char	   *address = spine_broker_address();
+	rd_kafka_conf_t *conf;
+	sigset_t	old_mask;
+	int			fds[2];
+	char		errstr[256];
+
+	if (address == NULL)
+	{
+		MemoryContextDelete(context);
+		refuse_missing_broker();
+	}
+
+	if (!exit_callback_registered)
+	{
+		before_shmem_exit(destroy_all_clients, 0);
+		exit_callback_registered = true;
+	}
+
+	/* registered before there is anything to release */
+	client->context = context;
+	client->wake_fd = -1;
+	client->next = live_clients;
+	live_clients = client;
+	callback->func = release_client;
+	callback->arg = client;
+	MemoryContextRegisterResetCallback(context, callback);
+
+	client->embedded = spine_broker_is_embedded();
+	if (client->embedded)
+	{
+		LWLockAcquire(spine_shared->lock, LW_SHARED);
+		strlcpy(client->cluster_id, spine_shared->broker.cluster_id,
+				sizeof(client->cluster_id));
+		LWLockRelease(spine_shared->lock);
+	}
+
+	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0)
+	{
+		spine_client_destroy(client);
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not create a pipe: %m")));
+	}
+	client->wake_fd = fds[0];
+	client->wake_write_fd = fds[1];
+	ReserveExternalFD();
+	ReserveExternalFD();
+
+	conf = make_configuration(kind, address, client->embedded, group_id, partitions);
+	rd_kafka_conf_set_opaque(conf, client);
+
+	old_mask = spine_block_signals();
+	client->rk = rd_kafka_new(kind == SPINE_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER,
+							  conf, errstr, sizeof(errstr));
+	spine_restore_signals(old_mask);
+	if (client->rk == NULL)
+	{
+		rd_kafka_conf_destroy(conf);
+		spine_client_destroy(client);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("could not start a Kafka client: %s", errstr),
+				 errhint("Check \"spine.brokers\" and \"spine.kafka_options\".")));
+	}
+
+	rd_kafka_set_log_queue(client->rk, NULL);
+	if (kind == SPINE_CONSUMER)
+	{
+		rd_kafka_poll_set_consumer(client->rk);
+		client->queue = rd_kafka_queue_get_consumer(client->rk);
+	}
+	else
+		client->queue = rd_kafka_queue_get_main(client->rk);
+	rd_kafka_queue_io_event_enable(client->queue, client->wake_write_fd, "", 1);
+
+	pfree(address);
+	return client;
+}
+
+void
+spine_client_destroy(SpineClient *client)
+{
+	if (client)
+		MemoryContextDelete(client->context);
+}
+
+void
+spine_client_drain_wakeups(SpineClient *client)
+{
+	char		buf[256];
+
+	while (read(client->wake_fd, buf, sizeof(buf)) > 0)
+		;
+}
+
+void
+spine_client_wait(SpineClient *client, long timeout_ms)
+{
+	int			events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH;
+
+	if (timeout_ms >= 0)
+		events |= WL_TIMEOUT;
+	events = WaitLatchOrSocket(MyLatch, events, client->wake_fd, timeout_ms,
+							   PG_WAIT_EXTENSION);
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+}
+
+/*
+ * Librdkafka's synchronous requests block, so they are made in slices: short
+ * at first so that interrupts are served at once, longer for a broker that is
+ * far away.  A request that runs into its slice's end is asked again.
+ */
+static bool
+next_slice(int *slice_ms, int *left_ms)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (*left_ms <= 0)
+		return false;
+	*slice_ms = Min(Min(*slice_ms == 0 ? 100 : *slice_ms * 2, 400), *left_ms);
+	*left_ms -= *slice_ms;
+	return true;
+}
+
+/* Keep the better reason: one that the library reported while being polled. */
+static void
+note_request_error(SpineClient *client, rd_kafka_resp_err_t err)
+{
+	if (client->error == RD_KAFKA_RESP_ERR_NO_ERROR)
+		note_error(client->rk, err, rd_kafka_err2str(err), client);
+}
+
+/* The library's handle of a topic, kept for the next call; NULL: bad name. */
+static rd_kafka_topic_t *
+topic_handle(SpineClient *client, const char *topic)
+{
+	if (client->topic && strcmp(rd_kafka_topic_name(client->topic), topic) != 0)
+	{
+		rd_kafka_topic_destroy(client->topic);
+		client->topic = NULL;
+	}
+	if (client->topic == NULL)
+		client->topic = rd_kafka_topic_new(client->rk, topic, NULL);
+	return client->topic;
+}
+
+int
+spine_client_partition_count(SpineClient *client, const char *topic, int timeout_ms)
+{
+	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+	const struct rd_kafka_metadata *metadata;
+	rd_kafka_topic_t *handle = topic_handle(client, topic);
+	int			count = -1;
+	int			slice_ms = 0;
+
+	if (handle == NULL)
+	{
+		note_request_error(client, rd_kafka_last_error());
+		return -1;
+	}
+
+	while (next_slice(&slice_ms, &timeout_ms))
+	{
+		err = rd_kafka_metadata(client->rk, 0, handle, &metadata, slice_ms);
+		if (err != RD_KAFKA_RESP_ERR__TIMED_OUT && err != RD_KAFKA_RESP_ERR__TRANSPORT)
+			break;
+		if (err == RD_KAFKA_RESP_ERR__TRANSPORT)
+			spine_client_wait(client, Min(slice_ms, 100));
+	}
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		note_request_error(client, err);
+		return -1;
+	}
+
+	if (metadata->topic_cnt == 1)
+	{
+		err = metadata->topics[0].err;
+		if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+			count = metadata->topics[0].partition_cnt;
+		else if (err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+				 err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE)
+			count = 0;
+		else
+			note_request_error(client, err);
+	}
+	rd_kafka_metadata_destroy(metadata);
+
+	if (client->cluster_id[0] == '\0')
+	{
+		char	   *id = rd_kafka_clusterid(client->rk, 0);
+
+		if (id)
+		{
+			strlcpy(client->cluster_id, id, sizeof(client->cluster_id));
+			rd_kafka_mem_free(client->rk, id);
+		}
+	}
+	return count;
+}
+
+bool
+spine_client_watermarks(SpineClient *client, const char *topic, int32 partition,
+						int64 *low, int64 *high, int timeout_ms)
+{
+	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+	int			slice_ms = 0;
+
+	while (next_slice(&slice_ms, &timeout_ms))
+	{
+		err = rd_kafka_query_watermark_offsets(client->rk, topic, partition,
+											   low, high, slice_ms);
+		if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+			return true;
+	}
+	note_request_error(client, err);
+	return false;
+}

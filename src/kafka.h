@@ -1,0 +1,108 @@
+/*
+ * kafka.h
+ *		Clients of the broker: the one place that configures, starts and
+ *		destroys them.
+ *
+ * librdkafka's threads never run code of ours: logs, errors, delivery reports
+ * and messages are queued, and handled when the owner polls.  The owner sleeps
+ * on its latch and on wake_fd, which becomes readable when the queue does.
+ */
+#ifndef SPINE_KAFKA_H
+#define SPINE_KAFKA_H
+
+#include <librdkafka/rdkafka.h>
+
+#include "compat.h"
+#include "shared.h"
+
+typedef enum SpineClientKind
+{
+	SPINE_CONSUMER,
+	SPINE_PRODUCER
+} SpineClientKind;
+
+typedef struct SpineClient
+{
+	rd_kafka_t *rk;
+	rd_kafka_queue_t *queue;	/* messages, or delivery reports */
+	int			wake_fd;		/* readable: poll the queue */
+	bool		embedded;		/* the broker is the embedded one */
+	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* "": not known yet */
+
+	/*
+	 * The last trouble the library reported.  Set while polling, on the
+	 * owner's own thread; cleared by the owner.
+	 */
+	rd_kafka_resp_err_t error;
+	char		error_text[256];
+
+	/*
+	 * Called before the client goes, at the end of the process too: the owner
+	 * releases its messages.  Set by the owner, or NULL.
+	 */
+	void		(*before_release) (void *owner);
+	void	   *owner;
+
+	/* private to kafka.c */
+	rd_kafka_topic_t *topic;
+	int			wake_write_fd;
+	MemoryContext context;
+	struct SpineClient *next;
+} SpineClient;
+
+/*
+ * Where clients connect to: spine.brokers, or the embedded broker, or NULL
+ * when that is not up.  palloc'ed.
+ */
+extern char *spine_broker_address(void);
+
+/*
+ * The same, but waits for the embedded broker to come up, as it does shortly
+ * after CREATE EXTENSION; raises an error when it does not.  In a backend.
+ */
+extern char *spine_await_broker_address(void);
+
+/* Is the broker, by the settings, the embedded one? */
+extern bool spine_broker_is_embedded(void);
+
+/*
+ * Starts a client of the configured broker.  group_id and partitions (how many
+ * to share the prefetch budget between) are for consumers.  Raises an error
+ * when the embedded broker is not up yet (ERRCODE_CONNECTION_DOES_NOT_EXIST)
+ * or the options do not fit together.  Lives until spine_client_destroy, or
+ * the end of the process.
+ */
+extern SpineClient *spine_client_create(SpineClientKind kind,
+										const char *group_id, int partitions);
+
+/* Safe on NULL.  The caller has destroyed its messages and events. */
+extern void spine_client_destroy(SpineClient *client);
+
+/* Empties the wake pipe; call before polling, so that no wake-up is lost. */
+extern void spine_client_drain_wakeups(SpineClient *client);
+
+/*
+ * Sleeps until the queue or the latch has something, or timeout_ms have passed
+ * (-1: for ever).  Resets the latch; does not check for interrupts.
+ */
+extern void spine_client_wait(SpineClient *client, long timeout_ms);
+
+/*
+ * Asks the broker how many partitions a topic has, in slices so that
+ * interrupts are served.  Returns 0 when the topic does not exist, -1 when the
+ * broker does not answer within timeout_ms (client->error_text says why).
+ * Fills client->cluster_id.
+ */
+extern int	spine_client_partition_count(SpineClient *client, const char *topic,
+										 int timeout_ms);
+
+/* Low and high watermark of a partition; false as with -1 above. */
+extern bool spine_client_watermarks(SpineClient *client, const char *topic,
+									int32 partition, int64 *low, int64 *high,
+									int timeout_ms);
+
+/* Blocks every signal for threads about to be made; returns the old mask. */
+extern sigset_t spine_block_signals(void);
+extern void spine_restore_signals(sigset_t old_mask);
+
+#endif							/* SPINE_KAFKA_H */

@@ -1,0 +1,55 @@
+/*
+ * offsets.h
+ *		Positions in the log: kept in the table spine_offsets, and moved in the
+ *		transaction that applies what lies between.
+ */
+#ifndef SPINE_OFFSETS_H
+#define SPINE_OFFSETS_H
+
+#include "compat.h"
+
+/* Every embedded broker's cluster id begins with this; no other's does. */
+#define SPINE_EMBEDDED_PREFIX	"embedded-"
+
+/* One assigned partition. */
+typedef struct SpinePosition
+{
+	int32		partition;
+	int64		next_offset;	/* committed: the first offset not applied */
+	int64		read_to;		/* one past what the current batch covers */
+	int64		high_watermark; /* -1: not known */
+	int64		dead_letters;	/* in the current batch */
+	int64		records;		/* in the current batch */
+} SpinePosition;
+
+/* Which rows of spine_offsets. */
+typedef struct SpineLog
+{
+	const char *schema;			/* of the extension, quoted */
+	NameData	pipeline;
+	const char *topic;
+	const char *cluster_id;
+} SpineLog;
+
+/*
+ * Fills next_offset of each position from the table, -1 where there is none
+ * yet, and sets *known_topic: any partition of this topic has a row.  Rows
+ * that an earlier embedded broker left are deleted: its log is gone.  Raises
+ * an error (structural) when the rows belong to another cluster.
+ */
+extern void spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n,
+							   bool *known_topic);
+
+/* Adds a row for each position; one that is there already stays as it is. */
+extern void spine_offsets_insert(const SpineLog *log, const SpinePosition *positions, int n);
+
+/*
+ * Locks the rows until the transaction ends.  Returns false when any of them
+ * does not say what the worker believes: someone else moved it.
+ */
+extern bool spine_offsets_lock(const SpineLog *log, const SpinePosition *positions, int n);
+
+/* Moves the rows from next_offset to read_to.  Only after spine_offsets_lock. */
+extern void spine_offsets_move(const SpineLog *log, const SpinePosition *positions, int n);
+
+#endif							/* SPINE_OFFSETS_H */

@@ -1,0 +1,19 @@
+/*
+ * session.h
+ *		The one Kafka client that a backend keeps for its session.
+ */
+#ifndef SPINE_SESSION_H
+#define SPINE_SESSION_H
+
+#include "kafka.h"
+
+/*
+ * The session's producer, started at first use and again when the broker's
+ * settings have changed.  Raises an error when it cannot be started.
+ */
+extern SpineClient *spine_session_client(void);
+
+/* Ends it, after trouble that it would not recover from. */
+extern void spine_session_close(void);
+
+#endif							/* SPINE_SESSION_H */

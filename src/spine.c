@@ -1,0 +1,36 @@
+/*
+ * spine.c
+ *		PostgreSQL as the consumer of an event log: module magic and start-up.
+ *
+ * docs/ARCHITECTURE.md says how the files hang together.
+ */
+#include "compat.h"
+
+#include "fmgr.h"
+#include "guard.h"
+#include "launcher.h"
+#include "miscadmin.h"
+#include "settings.h"
+#include "shared.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("spine must be loaded when the server starts"),
+				 errhint("Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'spine'")));
+
+	spine_settings_init();
+	spine_shared_init();
+	spine_guard_init();
+
+	/* pg_upgrade starts the server to move data, not to take in more */
+	if (!IsBinaryUpgrade)
+		spine_launcher_init();
+}

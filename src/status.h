@@ -1,0 +1,36 @@
+/*
+ * status.h
+ *		What workers publish, and the SQL functions that show it.
+ */
+#ifndef SPINE_STATUS_H
+#define SPINE_STATUS_H
+
+#include "offsets.h"
+#include "shared.h"
+
+/* Sets the state of this worker; error: why, or NULL.  Takes the lock. */
+extern void spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state,
+								   const char *error);
+
+/* Remembers an error and keeps the state.  Takes the lock. */
+extern void spine_set_worker_error(SpineWorkerSlot *slot, const char *error);
+
+/*
+ * Publishes positions, after their commit, and wakes whoever waits for
+ * progress.  batch_ms < 0: no batch was run, only positions or watermarks
+ * changed.  Takes the lock.
+ */
+extern void spine_publish_progress(const SpineLog *log, const SpinePosition *positions, int n,
+								   double batch_ms);
+
+/* Forgets what is published of a database that has no spine any more. */
+extern void spine_forget_progress(Oid database);
+
+/*
+ * The published next_offset of a partition of this database, or -1 when it has
+ * none for this topic and cluster.  Caller holds the lock.
+ */
+extern int64 spine_published_offset(const NameData *pipeline, const char *topic,
+									const char *cluster_id, int32 partition);
+
+#endif							/* SPINE_STATUS_H */

@@ -1,0 +1,494 @@
+/*
+ * target.c
+ *		Looks a sink's target table up and writes the SQL that applies to it.
+ *
+ * One statement per batch:
+ *
+ *		INSERT INTO target (a, b, ...)
+ *		SELECT r.a, r.b, ... FROM ROWS FROM (unnest($1), unnest($2), ...) ...
+ *
+ * In upsert mode with ON CONFLICT (key) DO UPDATE ... WHERE the new version is
+ * not older.  $1.. are arrays, one per column; a column with a default takes a
+ * second, boolean array that says in which rows it is missing.
+ */
+#include "target.h"
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+/* What the relation cache's invalidations are compared with. */
+static const SpinePlan *watched_plan = NULL;
+static bool watched_plan_is_stale = false;
+
+/* A column of the target as the system catalog has it. */
+typedef struct TableColumn
+{
+	char	   *name;
+	Oid			type;
+	Oid			collation;
+	bool		is_generated;
+	char	   *default_expr;	/* or NULL */
+} TableColumn;
+
+typedef struct Table
+{
+	char	   *name;			/* qualified and quoted */
+	Oid			owner;
+	int			ncolumns;
+	TableColumn *columns;
+} Table;
+
+static void
+note_invalidation(Datum arg, Oid relid)
+{
+	if (watched_plan == NULL)
+		return;
+	for (int i = 0; i < watched_plan->ntargets; i++)
+	{
+		if (relid == InvalidOid || watched_plan->targets[i].sink->target == relid)
+			watched_plan_is_stale = true;
+	}
+}
+
+bool
+spine_plan_is_stale(const SpinePlan *plan)
+{
+	return plan == watched_plan && watched_plan_is_stale;
+}
+
+/* Reads the table's columns; errors when it is not there, or not a table. */
+static Table *
+look_up_table(const SpineSink *sink)
+{
+	Oid			types[1] = {OIDOID};
+	Datum		args[1] = {ObjectIdGetDatum(sink->target)};
+	Table	   *table = palloc0(sizeof(Table));
+	bool		isnull;
+
+	SPI_execute_with_args("SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),"
+						  " c.relowner, a.attname::pg_catalog.text, a.atttypid, a.attcollation,"
+						  " a.attgenerated <> '' OR a.attidentity = 'a',"
+						  " coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid),"
+						  "          pg_catalog.pg_get_expr(t.typdefaultbin, 0))"
+						  " FROM pg_catalog.pg_class c"
+						  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+						  " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+						  " JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
+						  " LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum"
+						  " WHERE c.oid = $1 AND c.relkind IN ('r', 'p', 'f')"
+						  " ORDER BY a.attnum",
+						  1, types, args, NULL, false, 0);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("target table with OID %u of a sink does not exist", sink->target),
+				 errhint("Create the table again and set \"target\" in spine_sinks, or delete the sink.")));
+
+	table->ncolumns = SPI_processed;
+	table->columns = palloc0(SPI_processed * sizeof(TableColumn));
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		TableColumn *column = &table->columns[i];
+
+		table->name = SPI_getvalue(tuple, desc, 1);
+		table->owner = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
+		column->name = SPI_getvalue(tuple, desc, 3);
+		column->type = DatumGetObjectId(SPI_getbinval(tuple, desc, 4, &isnull));
+		column->collation = DatumGetObjectId(SPI_getbinval(tuple, desc, 5, &isnull));
+		column->is_generated = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
+		column->default_expr = SPI_getvalue(tuple, desc, 7);
+	}
+	return table;
+}
+
+static const TableColumn *
+find_table_column(const Table *table, const char *name)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		if (strcmp(table->columns[i].name, name) == 0)
+			return &table->columns[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("column \"%s\" of table %s does not exist", name, table->name),
+			 errhint("Add the column, or take it out of \"columns\" in spine_sinks.")));
+}
+
+static int
+find_target_column(const SpineTarget *target, const char *table_name, const char *name)
+{
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		if (strcmp(target->columns[i].name, name) == 0)
+			return i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("column \"%s\" is a key or version of table %s but is not written", name, table_name),
+			 errhint("Name it in \"columns\" in spine_sinks.")));
+}
+
+/* The index of a field in the decode plan, added when it is new. */
+static int
+plan_field(SpinePlan *plan, const char *json_key, bool as_json)
+{
+	char	   *utf8 = pg_server_to_any(json_key, strlen(json_key), PG_UTF8);
+
+	for (int i = 0; i < plan->nfields; i++)
+	{
+		if (strcmp(plan->fields[i].json_key, utf8) == 0 && plan->fields[i].as_json == as_json)
+			return i;
+	}
+	plan->fields = repalloc(plan->fields, (plan->nfields + 1) * sizeof(SpineFieldSpec));
+	plan->fields[plan->nfields].json_key = pstrdup(utf8);
+	plan->fields[plan->nfields].as_json = as_json;
+	return plan->nfields++;
+}
+
+static SpineSource
+parse_source(const char *source)
+{
+	if (strcmp(source, "$partition") == 0)
+		return SPINE_FROM_PARTITION;
+	if (strcmp(source, "$offset") == 0)
+		return SPINE_FROM_OFFSET;
+	if (strcmp(source, "$timestamp") == 0)
+		return SPINE_FROM_TIMESTAMP;
+	if (strcmp(source, "$key") == 0)
+		return SPINE_FROM_KEY;
+	return SPINE_FROM_FIELD;
+}
+
+static void
+make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const char *source)
+{
+	Oid			base_type = getBaseType(from->type);
+
+	column->name = pstrdup(from->name);
+	column->source = parse_source(source);
+	column->binding = spine_choose_binding(base_type);
+	if (column->source == SPINE_FROM_FIELD)
+		column->field = plan_field(plan, source, spine_binding_wants_json(column->binding));
+	column->default_expr = from->default_expr ? pstrdup(from->default_expr) : NULL;
+
+	column->element_type = base_type;
+	if (column->binding == SPINE_BIND_TEXT_CAST)
+	{
+		/* the base type: its domain's checks run when the row is assigned */
+		column->element_type = TEXTOID;
+		column->cast_type = format_type_extended(base_type, -1, FORMAT_TYPE_FORCE_QUALIFY);
+	}
+	else if (column->binding == SPINE_BIND_TEXT)
+		column->element_type = TEXTOID;
+	get_typlenbyvalalign(column->element_type, &column->element_len,
+						 &column->element_byval, &column->element_align);
+
+	switch (column->binding)
+	{
+		case SPINE_BIND_TEXT:
+			column->equal_if_same_bytes = get_collation_isdeterministic(from->collation);
+			break;
+		case SPINE_BIND_INT8:
+		case SPINE_BIND_INT4:
+		case SPINE_BIND_UUID:
+		case SPINE_BIND_TIMESTAMPTZ:
+		case SPINE_BIND_BOOL:
+			column->equal_if_same_bytes = true;
+			break;
+		case SPINE_BIND_FLOAT8:
+		case SPINE_BIND_NUMERIC:
+		case SPINE_BIND_JSONB:
+		case SPINE_BIND_TEXT_CAST:
+			column->equal_if_same_bytes = false;	/* -0, 1.0 and 1.00 */
+			break;
+	}
+}
+
+static void
+make_columns(SpinePlan *plan, SpineTarget *target, const Table *table)
+{
+	const SpineSink *sink = target->sink;
+
+	target->columns = palloc0(Max(sink->ncolumns, table->ncolumns) * sizeof(SpineColumn));
+
+	if (sink->ncolumns > 0)
+	{
+		for (int i = 0; i < sink->ncolumns; i++)
+			make_column(plan, &target->columns[target->ncolumns++],
+						find_table_column(table, sink->columns[i].column),
+						sink->columns[i].source);
+		return;
+	}
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		if (!table->columns[i].is_generated)
+			make_column(plan, &target->columns[target->ncolumns++],
+						&table->columns[i], table->columns[i].name);
+	}
+}
+
+/* "k1, k2" with a prefix for each. */
+static void
+append_keys(StringInfo sql, const SpineTarget *target, const char *prefix)
+{
+	for (int i = 0; i < target->nkeys; i++)
+		appendStringInfo(sql, "%s%s%s", i ? ", " : "", prefix,
+						 quote_identifier(target->columns[target->keys[i]].name));
+}
+
+/* SELECT the rows of the arrays, as the columns' types. */
+static void
+append_rows(StringInfo sql, const SpineTarget *target)
+{
+	int			parameter = 0;
+
+	appendStringInfoString(sql, "SELECT ");
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		const SpineColumn *column = &target->columns[i];
+		const char *name = quote_identifier(column->name);
+
+		appendStringInfoString(sql, i ? ", " : "");
+		if (column->default_expr)
+			appendStringInfo(sql, "CASE WHEN u.m%d THEN (%s) ELSE ", i, column->default_expr);
+		appendStringInfo(sql, "u.c%d", i);
+		if (column->cast_type)
+			appendStringInfo(sql, "::%s", column->cast_type);
+		appendStringInfo(sql, "%s AS %s", column->default_expr ? " END" : "", name);
+	}
+	if (target->reduce_in_sql)
+		appendStringInfoString(sql, ", u.ordinality");
+
+	appendStringInfoString(sql, " FROM ROWS FROM (");
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		appendStringInfo(sql, "%spg_catalog.unnest($%d)", i ? ", " : "", ++parameter);
+		if (target->columns[i].default_expr)
+			appendStringInfo(sql, ", pg_catalog.unnest($%d)", ++parameter);
+	}
+	appendStringInfo(sql, ")%s AS u(", target->reduce_in_sql ? " WITH ORDINALITY" : "");
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		appendStringInfo(sql, "%sc%d", i ? ", " : "", i);
+		if (target->columns[i].default_expr)
+			appendStringInfo(sql, ", m%d", i);
+	}
+	appendStringInfoString(sql, ")");
+}
+
+static void
+append_column_list(StringInfo sql, const SpineTarget *target, const char *prefix)
+{
+	for (int i = 0; i < target->ncolumns; i++)
+		appendStringInfo(sql, "%s%s%s", i ? ", " : "", prefix,
+						 quote_identifier(target->columns[i].name));
+}
+
+/* INSERT INTO table AS t (columns) SELECT ...; one row per key where asked. */
+static void
+append_insert(StringInfo sql, const SpineTarget *target, const char *table)
+{
+	appendStringInfo(sql, "INSERT INTO %s AS t (", table);
+	append_column_list(sql, target, "");
+	appendStringInfoString(sql, ") ");
+
+	if (!target->reduce_in_sql)
+	{
+		append_rows(sql, target);
+		return;
+	}
+
+	appendStringInfoString(sql, "SELECT DISTINCT ON (");
+	append_keys(sql, target, "r.");
+	appendStringInfoString(sql, ") ");
+	append_column_list(sql, target, "r.");
+	appendStringInfoString(sql, " FROM (");
+	append_rows(sql, target);
+	appendStringInfoString(sql, ") AS r ORDER BY ");
+	append_keys(sql, target, "r.");
+	appendStringInfo(sql, ", r.%s DESC, r.ordinality DESC",
+					 quote_identifier(target->columns[target->version].name));
+}
+
+static void
+write_append_sql(SpineTarget *target, const char *table)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_insert(&sql, target, table);
+	target->insert = pstrdup(sql.data);
+
+	appendStringInfoString(&sql, " ON CONFLICT ");
+	if (target->nkeys > 0)
+	{
+		appendStringInfoString(&sql, "(");
+		append_keys(&sql, target, "");
+		appendStringInfoString(&sql, ") ");
+	}
+	appendStringInfoString(&sql, "DO NOTHING");
+	target->merge = sql.data;
+}
+
+static void
+write_upsert_sql(SpineTarget *target, const char *table)
+{
+	const char *version = quote_identifier(target->columns[target->version].name);
+	const char *separator = "";
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_insert(&sql, target, table);
+	appendStringInfoString(&sql, " ON CONFLICT (");
+	append_keys(&sql, target, "");
+	appendStringInfoString(&sql, ") DO UPDATE SET ");
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		const char *name = quote_identifier(target->columns[i].name);
+		bool		is_key = false;
+
+		for (int k = 0; k < target->nkeys; k++)
+			is_key |= target->keys[k] == i;
+		if (is_key)
+			continue;
+		appendStringInfo(&sql, "%s%s = EXCLUDED.%s", separator, name, name);
+		separator = ", ";
+	}
+
+	/* an equal version comes from later in the log, and wins */
+	appendStringInfo(&sql, " WHERE t.%s IS NULL OR EXCLUDED.%s >= t.%s",
+					 version, version, version);
+	target->merge = sql.data;
+}
+
+static void
+find_keys(SpineTarget *target, const char *table_name)
+{
+	const SpineSink *sink = target->sink;
+
+	target->nkeys = sink->nkeys;
+	target->keys = palloc0(Max(sink->nkeys, 1) * sizeof(int));
+	for (int i = 0; i < sink->nkeys; i++)
+		target->keys[i] = find_target_column(target, table_name, sink->keys[i]);
+
+	target->version = -1;
+	if (sink->mode != SPINE_UPSERT)
+		return;
+
+	target->version = find_target_column(target, table_name, sink->version);
+	for (int i = 0; i < target->nkeys; i++)
+	{
+		if (target->keys[i] == target->version)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					 errmsg("version column \"%s\" of table %s is part of the key",
+							sink->version, table_name),
+					 errhint("Change \"key\" or \"version\" in spine_sinks.")));
+		if (!target->columns[target->keys[i]].equal_if_same_bytes)
+			target->reduce_in_sql = true;
+	}
+	switch (target->columns[target->version].binding)
+	{
+		case SPINE_BIND_INT8:
+		case SPINE_BIND_INT4:
+		case SPINE_BIND_TIMESTAMPTZ:
+			break;
+		default:
+			target->reduce_in_sql = true;
+	}
+}
+
+static void
+make_target(SpinePlan *plan, SpineTarget *target, const SpinePipeline *pipeline,
+			const SpineSink *sink)
+{
+	const Table *table;
+
+	/* wait out a concurrent ALTER, and let none in until we are done */
+	LockRelationOid(sink->target, AccessShareLock);
+
+	table = look_up_table(sink);
+	MemoryContextSwitchTo(plan->context);	/* SPI leaves its own behind */
+	target->sink = sink;
+
+	/*
+	 * Code that is attached to the table must never get more rights than the
+	 * one who attached it: run as the table's owner where the pipeline's owner
+	 * may act for that role (a superuser always may).
+	 */
+	target->run_as = has_privs_of_role(pipeline->owner, table->owner) ?
+		table->owner : pipeline->owner;
+
+	make_columns(plan, target, table);
+	find_keys(target, table->name);
+	if (sink->mode == SPINE_UPSERT)
+		write_upsert_sql(target, table->name);
+	else
+		write_append_sql(target, table->name);
+}
+
+SpinePlan *
+spine_make_plan(const SpinePipeline *pipeline)
+{
+	static bool registered = false;
+	MemoryContext context;
+	MemoryContext old_context;
+	SpinePlan  *plan;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(note_invalidation, (Datum) 0);
+		registered = true;
+	}
+	if (pipeline->nsinks == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("pipeline \"%s\" has no sinks", NameStr(pipeline->name)),
+				 errhint("Insert a target table for it into spine_sinks.")));
+
+	/* below the caller's context until it is whole, so that an error frees it */
+	context = AllocSetContextCreate(CurrentMemoryContext, "spine plan", ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(context);
+	plan = palloc0(sizeof(SpinePlan));
+	plan->context = context;
+	plan->fields = palloc(sizeof(SpineFieldSpec));
+	plan->targets = palloc0(pipeline->nsinks * sizeof(SpineTarget));
+	for (int i = 0; i < pipeline->nsinks; i++)
+	{
+		make_target(plan, &plan->targets[i], pipeline, &pipeline->sinks[i]);
+		plan->ntargets++;
+	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextSetParent(context, TopMemoryContext);
+
+	watched_plan = plan;
+	watched_plan_is_stale = false;
+	return plan;
+}
+
+void
+spine_free_plan(SpinePlan *plan)
+{
+	if (plan == NULL)
+		return;
+	if (watched_plan == plan)
+		watched_plan = NULL;
+	for (int i = 0; i < plan->ntargets; i++)
+	{
+		if (plan->targets[i].insert_plan)
+			SPI_freeplan(plan->targets[i].insert_plan);
+		if (plan->targets[i].merge_plan)
+			SPI_freeplan(plan->targets[i].merge_plan);
+	}
+	MemoryContextDelete(plan->context);
+}

@@ -1,0 +1,58 @@
+/*
+ * target.h
+ *		A sink put together with its target table as that is now: the columns,
+ *		the SQL, and the plan of fields to decode.
+ */
+#ifndef SPINE_TARGET_H
+#define SPINE_TARGET_H
+
+#include "bind.h"
+#include "catalog.h"
+#include "decode.h"
+#include "executor/spi.h"
+
+typedef struct SpineTarget
+{
+	const SpineSink *sink;
+	Oid			run_as;			/* the role its statements run as */
+	int			ncolumns;
+	SpineColumn *columns;
+	int			nkeys;
+	int		   *keys;			/* indexes into columns */
+	int			version;		/* index into columns, -1 in append mode */
+	bool		reduce_in_sql;	/* keys or version that C cannot compare */
+	char	   *insert;			/* append: plain INSERT; upsert: NULL */
+	char	   *merge;			/* upsert, or append that skips what is there */
+
+	/* kept plans, made at first use, under run_as */
+	SPIPlanPtr	insert_plan;
+	SPIPlanPtr	merge_plan;
+} SpineTarget;
+
+/* What one pipeline needs: the fields to decode, and the targets. */
+typedef struct SpinePlan
+{
+	MemoryContext context;
+	int			nfields;
+	SpineFieldSpec *fields;
+	int			ntargets;
+	SpineTarget *targets;
+} SpinePlan;
+
+/*
+ * Looks the targets up.  Lives in a context of its own below TopMemoryContext.
+ * In a transaction; raises an error (structural) when a table or column is not
+ * there.
+ */
+extern SpinePlan *spine_make_plan(const SpinePipeline *pipeline);
+
+/* Safe on NULL. */
+extern void spine_free_plan(SpinePlan *plan);
+
+/*
+ * True once a target table was altered since the plan was made.  The answer is
+ * exact within a transaction that has locked the targets.
+ */
+extern bool spine_plan_is_stale(const SpinePlan *plan);
+
+#endif							/* SPINE_TARGET_H */

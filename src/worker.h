@@ -1,0 +1,16 @@
+/*
+ * worker.h
+ *		The process that applies a pipeline's partitions.
+ */
+#ifndef SPINE_WORKER_H
+#define SPINE_WORKER_H
+
+#include "compat.h"
+
+/* Main function of a worker's process; the argument is its slot's number. */
+extern PGDLLEXPORT void spine_worker_main(Datum slot_number);
+
+/* Settings of a session that works on users' tables unattended. */
+extern void spine_prepare_session(void);
+
+#endif							/* SPINE_WORKER_H */

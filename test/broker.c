@@ -1,0 +1,45 @@
+/*
+ * broker.c
+ *		A Kafka-protocol broker of its own for the tests: librdkafka's mock
+ *		cluster in a program, so that it outlives the PostgreSQL server that is
+ *		being killed.
+ *
+ *		broker TOPIC PARTITIONS
+ *
+ * Prints its address and serves until its standard input ends.
+ */
+#include <librdkafka/rdkafka.h>
+#include <librdkafka/rdkafka_mock.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int
+main(int argc, char **argv)
+{
+	char		errstr[256];
+	rd_kafka_t *handle;
+	rd_kafka_mock_cluster_t *cluster;
+
+	if (argc != 3)
+	{
+		fprintf(stderr, "usage: broker TOPIC PARTITIONS\n");
+		return 2;
+	}
+
+	handle = rd_kafka_new(RD_KAFKA_PRODUCER, NULL, errstr, sizeof(errstr));
+	cluster = handle ? rd_kafka_mock_cluster_new(handle, 1) : NULL;
+	if (cluster == NULL)
+	{
+		fprintf(stderr, "could not start a mock cluster\n");
+		return 1;
+	}
+	rd_kafka_mock_topic_create(cluster, argv[1], atoi(argv[2]), 1);
+	printf("%s\n", rd_kafka_mock_cluster_bootstraps(cluster));
+	fflush(stdout);
+
+	while (getchar() != EOF)
+		;
+	rd_kafka_mock_cluster_destroy(cluster);
+	rd_kafka_destroy(handle);
+	return 0;
+}

@@ -1,0 +1,165 @@
+# What the TAP tests share: servers with spine, a broker that outlives them,
+# records sent with kcat, and the audit of what arrived.
+package SpineTest;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use File::Basename qw(dirname);
+use File::Temp qw(tempdir);
+use IPC::Run qw(start pump finish timeout);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(
+  spine_node start_broker stop_broker
+  send_lines send_values send_tombstone read_log
+  wait_applied wait_for_state worker_pids
+);
+
+my $work = tempdir(CLEANUP => 1);
+my $test_dir = dirname(dirname(__FILE__));
+
+# A running server with spine preloaded.  Options: conf => extra lines of
+# configuration; extension => 0 leaves CREATE EXTENSION to the test; init =>
+# arguments for initdb.
+sub spine_node
+{
+	my ($name, %options) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(@{ $options{init} // [] });
+	$node->append_conf('postgresql.conf', <<CONF);
+shared_preload_libraries = 'spine'
+max_worker_processes = 24
+log_min_messages = info
+CONF
+	$node->append_conf('postgresql.conf', $options{conf}) if $options{conf};
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION spine')
+	  unless defined $options{extension} && !$options{extension};
+	return $node;
+}
+
+# A broker in a process of its own: { address, process }.  It keeps about 5 MB
+# a partition, so send compressed and to several partitions.
+sub start_broker
+{
+	my ($topic, $partitions) = @_;
+	my $program = "$work/broker";
+	my ($in, $out) = ('', '');
+
+	system_or_bail($ENV{CC} // 'cc', '-o', $program, "$test_dir/broker.c", '-lrdkafka')
+	  unless -x $program;
+
+	my $process = start([ $program, $topic, $partitions ], '<', \$in, '>', \$out,
+		timeout(1800));
+	pump $process until $out =~ /\n/;
+	chomp(my $address = $out);
+	return { address => $address, process => $process };
+}
+
+sub stop_broker
+{
+	my ($broker) = @_;
+
+	finish $broker->{process};
+	return;
+}
+
+sub kcat
+{
+	my ($address, @arguments) = @_;
+
+	run_log([ 'kcat', '-b', $address, '-q', @arguments ])
+	  or die "kcat failed: @arguments";
+	return;
+}
+
+# Sends one record per line of the text, each "key<TAB>value", and waits for
+# all of them to be acknowledged.  partition undef: by the key.
+sub send_lines
+{
+	my ($address, $topic, $partition, $text) = @_;
+	my $file = "$work/lines";
+
+	open my $handle, '>', $file or die $!;
+	binmode $handle;
+	print $handle $text;
+	close $handle;
+	kcat($address, '-P', '-t', $topic, (defined $partition ? ('-p', $partition) : ()),
+		'-K', '\t', '-z', 'lz4', '-X', 'acks=all', '-l', $file);
+	return;
+}
+
+# Sends each value as one record, whatever its bytes; headers as "name=value".
+sub send_values
+{
+	my ($address, $topic, $partition, $values, @headers) = @_;
+
+	foreach my $value (@$values)
+	{
+		my $file = "$work/value";
+		open my $handle, '>', $file or die $!;
+		binmode $handle;
+		print $handle $value;
+		close $handle;
+		kcat($address, '-P', '-t', $topic, '-p', $partition, '-k', 'k',
+			(map { ('-H', $_) } @headers), $file);
+	}
+	return;
+}
+
+# Sends a record with a key and no value.
+sub send_tombstone
+{
+	my ($address, $topic, $partition, $key) = @_;
+	my $file = "$work/tombstone";
+
+	open my $handle, '>', $file or die $!;
+	print $handle "$key\t\n";
+	close $handle;
+	kcat($address, '-P', '-t', $topic, '-p', $partition, '-K', '\t', '-Z', '-l', $file);
+	return;
+}
+
+# Everything on the topic, as lines in the given kcat format.
+sub read_log
+{
+	my ($address, $topic, $format) = @_;
+	my ($out, $err);
+
+	IPC::Run::run([ 'kcat', '-b', $address, '-q', '-C', '-t', $topic,
+			'-o', 'beginning', '-e', '-f', $format ], '>', \$out, '2>', \$err)
+	  or die "kcat failed: $err";
+	return $out;
+}
+
+# True once all that is on the topics is applied.
+sub wait_applied
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', q{SELECT spine_wait('120s')}) eq 't';
+}
+
+# Waits until every row of spine_status has the state.
+sub wait_for_state
+{
+	my ($node, $state, $database) = @_;
+
+	return $node->poll_query_until($database // 'postgres',
+		"SELECT bool_and(state = '$state') FROM spine_status");
+}
+
+# The pids of the running workers, of all databases.
+sub worker_pids
+{
+	my ($node) = @_;
+
+	return split /\n/, $node->safe_psql('postgres',
+		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'spine worker' ORDER BY pid});
+}
+
+1;

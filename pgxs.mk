@@ -17,6 +17,7 @@ OBJS = \
 	src/catalog.o \
 	src/target.o \
 	src/decode.o \
+	src/json_scan.o \
 	src/reduce.o \
 	src/generate.o \
 	src/kafka.o \

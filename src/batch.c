@@ -24,7 +24,9 @@ typedef struct BatchRun
 	SpineDeadLetter *letters;	/* room for every record */
 	size_t		nundecodable;	/* letters that decoding made */
 	size_t		nletters;
+	bool		decoded;
 	bool		searching;		/* for refused records */
+	MemoryContext context;		/* of the run, over all its attempts */
 } BatchRun;
 
 /* Part of a batch, applied in a subtransaction. */
@@ -72,8 +74,10 @@ static void
 decode_records(BatchRun *run)
 {
 	SpineBatch *batch = run->batch;
+	MemoryContext old_context = MemoryContextSwitchTo(run->context);
 	SpineField *fields = palloc0(Max(batch->plan->nfields, 1) * sizeof(SpineField));
 
+	run->nevents = run->nletters = 0;
 	run->events = MemoryContextAllocHuge(CurrentMemoryContext,
 										 Max(batch->nrecords, 1) * sizeof(SpineEvent));
 	run->letters = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -93,10 +97,14 @@ decode_records(BatchRun *run)
 			event->record = record;
 			event->fields = copy_fields(fields, batch->plan->nfields);
 		}
+		else if (reason[0] == '\0')
+			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 		else
 			add_dead_letter(run, record, record->value ? "22P02" : "22004", reason);
 	}
 	run->nundecodable = run->nletters;
+	run->decoded = true;
+	MemoryContextSwitchTo(old_context);
 }
 
 static bool
@@ -135,6 +143,8 @@ run_transaction(void *arg)
 	BatchRun   *run = arg;
 	SpineBatch *batch = run->batch;
 
+	if (!run->decoded)
+		decode_records(run);
 	run->nletters = run->nundecodable;
 
 	if (!spine_offsets_lock(&batch->log, batch->positions, batch->npositions))
@@ -176,13 +186,11 @@ count_per_position(const BatchRun *run)
 SpineOutcome
 spine_batch_run(SpineBatch *batch, SpineError *error)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine batch",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old_context = MemoryContextSwitchTo(context);
 	BatchRun	run = {.batch = batch};
 	SpineOutcome outcome;
 
-	decode_records(&run);
+	run.context = AllocSetContextCreate(CurrentMemoryContext, "spine batch",
+										ALLOCSET_DEFAULT_SIZES);
 	outcome = spine_attempt(run_transaction, &run, error);
 	if (outcome == SPINE_REFUSED)
 	{
@@ -197,7 +205,6 @@ spine_batch_run(SpineBatch *batch, SpineError *error)
 		count_per_position(&run);
 	}
 
-	MemoryContextSwitchTo(old_context);
-	MemoryContextDelete(context);
+	MemoryContextDelete(run.context);
 	return outcome;
 }

@@ -52,12 +52,27 @@ headers_datum(const SpineRecord *record, char *null_flag)
 											  BYTEAOID, -1, false, TYPALIGN_INT));
 }
 
-static void
-write_one(const char *query, const SpineLog *log, const SpineDeadLetter *letter)
+/* The INSERT, for as long as the caller's SPI connection lasts. */
+static SPIPlanPtr
+prepare_insert(const SpineLog *log)
 {
-	const SpineRecord *record = letter->record;
 	Oid			types[10] = {NAMEOID, TEXTOID, INT4OID, INT8OID, BYTEAOID, BYTEAOID,
 	BYTEAARRAYOID, TIMESTAMPTZOID, TEXTOID, TEXTOID};
+	SPIPlanPtr	plan;
+
+	plan = SPI_prepare(psprintf("INSERT INTO %s.spine_dead_letters (pipeline, topic, kafka_partition,"
+								" kafka_offset, key, value, headers, record_time, sqlstate, reason)"
+								" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", log->schema),
+					   10, types);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+static void
+write_one(SPIPlanPtr plan, const SpineLog *log, const SpineDeadLetter *letter)
+{
+	const SpineRecord *record = letter->record;
 	Datum		args[10];
 	char		nulls[10];
 
@@ -77,24 +92,27 @@ write_one(const char *query, const SpineLog *log, const SpineDeadLetter *letter)
 	args[8] = CStringGetTextDatum(letter->sqlstate);
 	args[9] = CStringGetTextDatum(letter->reason);
 
-	if (SPI_execute_with_args(query, 10, types, args, nulls, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_plan(plan, args, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write to spine_dead_letters");
 }
 
 void
 spine_write_dead_letters(const SpineLog *log, const SpineDeadLetter *letters, size_t n)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine dead letter",
-												  ALLOCSET_DEFAULT_SIZES);
-	char	   *query = psprintf("INSERT INTO %s.spine_dead_letters (pipeline, topic, kafka_partition,"
-								 " kafka_offset, key, value, headers, record_time, sqlstate, reason)"
-								 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", log->schema);
+	MemoryContext context;
+	SPIPlanPtr	plan;
 
+	if (n == 0)
+		return;
+
+	plan = prepare_insert(log);
+	context = AllocSetContextCreate(CurrentMemoryContext, "spine dead letter",
+									ALLOCSET_DEFAULT_SIZES);
 	for (size_t i = 0; i < n; i++)
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(context);
 
-		write_one(query, log, &letters[i]);
+		write_one(plan, log, &letters[i]);
 		MemoryContextSwitchTo(old_context);
 		MemoryContextReset(context);
 	}

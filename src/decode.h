@@ -23,7 +23,8 @@ extern void spine_decoder_destroy(SpineDecoder *decoder);
 /*
  * Decodes one JSON object into fields[0..nspecs-1], in the order of specs.
  * Returns false, and a reason in plain words, when the bytes are not one valid
- * JSON object in UTF-8 (RFC 8259) or could not be represented exactly.  Field
+ * JSON object in UTF-8 (RFC 8259) or could not be represented exactly; with an
+ * empty reason when there is no memory, which is not the record's fault.  Field
  * texts stay valid until the next call with this decoder.
  */
 extern bool spine_decode(SpineDecoder *decoder,

@@ -246,32 +246,20 @@ destroy_all_clients(int code, Datum arg)
 		spine_client_destroy(live_clients);
 }
 
-SpineClient *
-spine_client_create(SpineClientKind kind, const char *group_id, int partitions)
+/* An empty client, whose release is registered before there is anything to release. */
+static SpineClient *
+allocate_client(void)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "spine client",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(*callback));
 	SpineClient *client = MemoryContextAllocZero(context, sizeof(*client));
-	char	   *address = spine_broker_address();
-	rd_kafka_conf_t *conf;
-	sigset_t	old_mask;
-	int			fds[2];
-	char		errstr[256];
-
-	if (address == NULL)
-	{
-		MemoryContextDelete(context);
-		refuse_missing_broker();
-	}
 
 	if (!exit_callback_registered)
 	{
 		before_shmem_exit(destroy_all_clients, 0);
 		exit_callback_registered = true;
 	}
-
-	/* registered before there is anything to release */
 	client->context = context;
 	client->wake_fd = -1;
 	client->next = live_clients;
@@ -279,30 +267,17 @@ spine_client_create(SpineClientKind kind, const char *group_id, int partitions)
 	callback->func = release_client;
 	callback->arg = client;
 	MemoryContextRegisterResetCallback(context, callback);
+	return client;
+}
 
-	client->embedded = spine_broker_is_embedded();
-	if (client->embedded)
-	{
-		LWLockAcquire(spine_shared->lock, LW_SHARED);
-		strlcpy(client->cluster_id, spine_shared->broker.cluster_id,
-				sizeof(client->cluster_id));
-		LWLockRelease(spine_shared->lock);
-	}
+/* The threads start here.  Frees conf either way. */
+static void
+start_client(SpineClient *client, SpineClientKind kind, rd_kafka_conf_t *conf)
+{
+	sigset_t	old_mask;
+	char		errstr[256];
 
-	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0)
-	{
-		spine_client_destroy(client);
-		ereport(ERROR,
-				(errcode_for_file_access(), errmsg("could not create a pipe: %m")));
-	}
-	client->wake_fd = fds[0];
-	client->wake_write_fd = fds[1];
-	ReserveExternalFD();
-	ReserveExternalFD();
-
-	conf = make_configuration(kind, address, client->embedded, group_id, partitions);
 	rd_kafka_conf_set_opaque(conf, client);
-
 	old_mask = spine_block_signals();
 	client->rk = rd_kafka_new(kind == SPINE_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER,
 							  conf, errstr, sizeof(errstr));
@@ -326,8 +301,46 @@ spine_client_create(SpineClientKind kind, const char *group_id, int partitions)
 	else
 		client->queue = rd_kafka_queue_get_main(client->rk);
 	rd_kafka_queue_io_event_enable(client->queue, client->wake_write_fd, "", 1);
+}
 
+SpineClient *
+spine_client_create(SpineClientKind kind, const char *group_id, int partitions)
+{
+	char	   *address = spine_broker_address();
+	bool		embedded = spine_broker_is_embedded();
+	rd_kafka_conf_t *conf;
+	SpineClient *client;
+	int			fds[2];
+
+	if (address == NULL)
+		refuse_missing_broker();
+
+	/* what may raise an error comes before what would have to be undone */
+	conf = make_configuration(kind, address, embedded, group_id, partitions);
 	pfree(address);
+	client = allocate_client();
+	client->embedded = embedded;
+	if (embedded)
+	{
+		LWLockAcquire(spine_shared->lock, LW_SHARED);
+		strlcpy(client->cluster_id, spine_shared->broker.cluster_id,
+				sizeof(client->cluster_id));
+		LWLockRelease(spine_shared->lock);
+	}
+
+	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0)
+	{
+		rd_kafka_conf_destroy(conf);
+		spine_client_destroy(client);
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not create a pipe: %m")));
+	}
+	client->wake_fd = fds[0];
+	client->wake_write_fd = fds[1];
+	ReserveExternalFD();
+	ReserveExternalFD();
+
+	start_client(client, kind, conf);
 	return client;
 }
 

@@ -75,8 +75,8 @@ is_stopped(Child *child)
 	{
 		pfree(child->handle);
 		child->handle = NULL;
+		child->start_after = child->signalled_pid ? 0 : from_now(RESTART_MS);
 		child->signalled_pid = 0;
-		child->start_after = from_now(RESTART_MS);
 	}
 	return child->handle == NULL;
 }
@@ -179,6 +179,7 @@ refresh_databases(void)
 	List	   *oids = list_databases();
 	List	   *gone = NIL;
 	ListCell   *cell;
+	int			left_out = 0;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	foreach(cell, oids)
@@ -188,6 +189,7 @@ refresh_databases(void)
 
 		if (db && known == NULL)
 			db->probe_wanted = true;
+		left_out += db == NULL;
 	}
 	for (int i = 0; i < SPINE_MAX_DATABASES; i++)
 	{
@@ -205,6 +207,11 @@ refresh_databases(void)
 	}
 	LWLockRelease(spine_shared->lock);
 
+	if (left_out > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("spine does not look into %d databases: it has room for %d",
+						left_out, SPINE_MAX_DATABASES)));
 	foreach(cell, gone)
 		spine_forget_progress(lfirst_oid(cell));
 	list_free(gone);

@@ -53,6 +53,7 @@ typedef struct Worker
 	SpineConsumer *consumer;
 	int			prefetch_share;
 	bool		assigned;
+	bool		broker_trouble; /* it did not answer, or has no such topic */
 
 	SpineDecoder *decoder;
 	SpineError	error;			/* the last one */
@@ -438,8 +439,12 @@ count_partitions(void)
 		if (count != worker.consumer->npartitions)
 			worker.assigned = false;
 		worker.consumer->npartitions = count;
+		if (worker.broker_trouble)
+			report_running();
+		worker.broker_trouble = false;
 		return true;
 	}
+	worker.broker_trouble = true;
 
 	if (count == 0)
 	{
@@ -739,7 +744,6 @@ poll_and_apply(void)
 	{
 		if (!count_partitions() || !worker.assigned)
 			return;
-		report_running();
 	}
 
 	timeout_ms = do_chores();

@@ -1,0 +1,69 @@
+# unit.mk: builds and runs the tests of the pure parts (decode, reduce,
+# generate), which need neither PostgreSQL nor a broker.  Run from the top of
+# the tree:
+#
+#	make -f test/unit/unit.mk unit            the tests
+#	make -f test/unit/unit.mk unit-sanitize   the same under ASan and UBSan
+#	make -f test/unit/unit.mk fuzz            decode under libFuzzer, FUZZ_SECONDS long
+
+BUILD ?= build
+FUZZ_SECONDS ?= 20
+UNIT_CC ?= gcc
+SANITIZE_CC ?= clang
+
+JSON_FLAGS := $(shell pkg-config --cflags json-c)
+JSON_LIBS := $(shell pkg-config --libs json-c)
+CMOCKA_FLAGS := $(shell pkg-config --cflags cmocka)
+CMOCKA_LIBS := $(shell pkg-config --libs cmocka)
+
+UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g -Isrc $(JSON_FLAGS) $(CMOCKA_FLAGS)
+SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+TESTS = decode reduce generate
+PURE = decode json_scan reduce generate
+
+unit: $(TESTS:%=$(BUILD)/unit/test_%)
+	set -e; for program in $^; do $$program; done
+
+unit-sanitize: $(TESTS:%=$(BUILD)/unit-sanitize/test_%)
+	set -e; for program in $^; do $$program; done
+
+# Found inputs stay in $(BUILD), the seeds in the tree as they are.
+fuzz: $(BUILD)/fuzz/fuzz_decode
+	mkdir -p $(BUILD)/fuzz/corpus
+	cp test/fuzz/corpus/* $(BUILD)/fuzz/corpus/
+	$< -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
+		-artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus
+
+# Objects, one directory for each way to build; the compiler notes the headers.
+$(BUILD)/unit/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(UNIT_CC) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/unit/%.o: test/unit/%.c
+	@mkdir -p $(@D)
+	$(UNIT_CC) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/unit-sanitize/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(SANITIZE_CC) $(UNIT_CFLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
+$(BUILD)/unit-sanitize/%.o: test/unit/%.c
+	@mkdir -p $(@D)
+	$(SANITIZE_CC) $(UNIT_CFLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
+$(BUILD)/fuzz/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(SANITIZE_CC) $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer -MMD -MP -c -o $@ $<
+$(BUILD)/fuzz/%.o: test/fuzz/%.c
+	@mkdir -p $(@D)
+	$(SANITIZE_CC) $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer -MMD -MP -c -o $@ $<
+
+# Every program links all the pure parts: there are only a few.
+$(BUILD)/unit/test_%: $(BUILD)/unit/test_%.o $(PURE:%=$(BUILD)/unit/%.o)
+	$(UNIT_CC) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS)
+$(BUILD)/unit-sanitize/test_%: $(BUILD)/unit-sanitize/test_%.o $(PURE:%=$(BUILD)/unit-sanitize/%.o)
+	$(SANITIZE_CC) $(SANITIZE) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS)
+$(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o
+	$(SANITIZE_CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(JSON_LIBS)
+
+-include $(wildcard $(BUILD)/unit/*.d $(BUILD)/unit-sanitize/*.d $(BUILD)/fuzz/*.d)
+
+.PHONY: unit unit-sanitize fuzz
+.PRECIOUS: $(BUILD)/unit/%.o $(BUILD)/unit-sanitize/%.o $(BUILD)/fuzz/%.o

@@ -42,9 +42,9 @@ check-regress: ## pg_regress only, on a temporary server
 check-tap: ## TAP tests only [T=name of one file]
 	@tools/check.sh tap
 
-fuzz: ## fuzz the decoder until you stop it
+fuzz: ## fuzz the decoder until you stop it [FUZZ_SECONDS=n]
 	@tools/deps.sh check
-	+@$(MAKE) --no-print-directory -f test/unit/unit.mk fuzz
+	+@$(MAKE) --no-print-directory -f test/unit/unit.mk fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),0)
 
 lint: ## check the house rules: includes, names, scripts, white space
 	@tools/lint.sh

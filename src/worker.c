@@ -396,6 +396,7 @@ connect_to_broker(void)
 	}
 	pfree(address);
 
+	spine_set_worker_state(worker.slot, SPINE_STARTING, NULL);
 	outcome = spine_attempt(open_consumer, NULL, &worker.error);
 	if (outcome != SPINE_DONE)
 		handle_outcome(outcome);

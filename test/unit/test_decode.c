@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -436,15 +437,57 @@ test_tombstone_and_lengths(void **state)
 	assert_false(spine_decode(*state, "", 0, &spec, 1, &field, reason, sizeof(reason)));
 	assert_string_equal(reason, "empty value");
 
-	/* a reason is cut, not overrun; none may be wanted */
+	/* a reason is cut, not overrun */
 	memset(reason, '#', sizeof(reason));
 	assert_false(spine_decode(*state, "[]", 2, &spec, 1, &field, reason, 5));
 	assert_memory_equal(reason, "not \0#", 6);
-	assert_false(spine_decode(*state, "[]", 2, &spec, 1, &field, NULL, 0));
 
 	/* no fields asked for: still checked */
 	assert_true(spine_decode(*state, "{}", 2, NULL, 0, NULL, reason, sizeof(reason)));
 	assert_false(spine_decode(*state, "{]", 2, NULL, 0, NULL, reason, sizeof(reason)));
+}
+
+/*
+ * When there is no memory, that is not said of the record: it would become a
+ * dead letter.  The sanitizers need the address space for themselves.
+ */
+static void
+test_out_of_memory(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__)
+	skip();
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+	skip();
+#endif
+#endif
+	SpineFieldSpec spec = {"a", false};
+	SpineField	field;
+	char		reason[REASON_SIZE];
+	size_t		len = 6 + 3 * 1000000;
+	char	   *record = malloc(len);
+	struct rlimit unlimited;
+	struct rlimit limited;
+
+	memcpy(record, "{\"a\":[", 6);
+	for (size_t i = 6; i < len; i += 3)
+		memcpy(record + i, "{},", 3);
+	record[5] = '[';
+	memcpy(record + len - 1, "]", 1);
+	record = realloc(record, len + 1);
+	record[len] = '}';
+
+	assert_int_equal(getrlimit(RLIMIT_AS, &unlimited), 0);
+	limited = unlimited;
+	limited.rlim_cur = 256 * 1024 * 1024;
+	assert_int_equal(setrlimit(RLIMIT_AS, &limited), 0);
+	assert_false(spine_decode(*state, record, len + 1, &spec, 1, &field, reason, sizeof(reason)));
+	assert_int_equal(setrlimit(RLIMIT_AS, &unlimited), 0);
+	assert_string_equal(reason, "");
+
+	/* the same record, when there is */
+	assert_true(spine_decode(*state, record, len + 1, &spec, 1, &field, reason, sizeof(reason)));
+	free(record);
 }
 
 /* One key asked for twice, both ways, beside others: all texts stay valid. */
@@ -775,6 +818,7 @@ main(void)
 		cmocka_unit_test(test_bad_records),
 		cmocka_unit_test(test_truncated_records),
 		cmocka_unit_test(test_tombstone_and_lengths),
+		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_many_fields),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_large_records),

@@ -60,7 +60,7 @@ $(BUILD)/unit/test_%: $(BUILD)/unit/test_%.o $(PURE:%=$(BUILD)/unit/%.o)
 	$(UNIT_CC) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS)
 $(BUILD)/unit-sanitize/test_%: $(BUILD)/unit-sanitize/test_%.o $(PURE:%=$(BUILD)/unit-sanitize/%.o)
 	$(SANITIZE_CC) $(SANITIZE) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS)
-$(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o
+$(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o $(BUILD)/fuzz/json_scan.o
 	$(SANITIZE_CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(JSON_LIBS)
 
 -include $(wildcard $(BUILD)/unit/*.d $(BUILD)/unit-sanitize/*.d $(BUILD)/fuzz/*.d)

@@ -1,0 +1,361 @@
+#!/usr/bin/env bash
+# Builds and tests spine in a copy of the tree, against a private copy of the
+# machine's PostgreSQL.
+#
+#   tools/check.sh all       everything, in a fresh copy that is removed again
+#   tools/check.sh unit      the unit tests          \  in a copy that is kept,
+#   tools/check.sh regress   pg_regress              |  so that the next run
+#   tools/check.sh tap       the TAP tests [T=name]  /  builds only what changed
+#   tools/check.sh clean     remove the kept copy
+#
+# PostgreSQL refuses to run as root, and a tree of root's is often closed to
+# others. So for root the copy lies under ${TMPDIR:-/var/tmp} and all the work
+# there is done by an unprivileged user; for anyone else it lies in build/.
+#
+# The last line is "N passed, N failed": cmocka, pg_regress and TAP tests.
+set -eu -o pipefail
+
+fuzz_seconds=${FUZZ_SECONDS:-20}
+logs=build/check-failed         # where a failed run leaves its logs, in the tree
+
+say() {
+    printf '==> %s\n' "$*"
+}
+
+# --------------------------------------------------------------------------
+# Inside: in the copy, as the unprivileged user
+# --------------------------------------------------------------------------
+
+passed=0
+failed=0
+
+# Adds up what the closing lines of a test program's log say. Each of the three
+# prints one such line when all is well and others when it is not.
+count_cmocka() {        # one closing per test program
+    awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
+         /^\[  FAILED  \] [0-9]+ test/ { f += $4 }
+         END { print p + 0, f + 0 }' "$1"
+}
+
+count_regress() {
+    awk '/All [0-9]+ tests? passed/ { for (i = 1; i < NF; i++) if ($i == "All") p = $(i + 1) }
+         /[0-9]+ of [0-9]+ tests? failed/ { for (i = 2; i < NF; i++) if ($i == "of") { f = $(i - 1); p = $(i + 1) - f } }
+         END { print p + 0, f + 0 }' "$1"
+}
+
+count_tap() {           # a file that broke off counts as one failure at least
+    awk '/\(Wstat: .* Tests: [0-9]+ Failed: [0-9]+\)/ {
+             sub(/\)$/, ""); bad += $NF; f += ($NF > 0 ? $NF : 1) }
+         /^Files=[0-9]+, Tests=[0-9]+/ { split($2, t, /[=,]/); n = t[2] }
+         END { print n - bad, f + 0 }' "$1"
+}
+
+# step NAME COMMAND...: runs one step and shows what it says; ends the whole
+# run when it fails.
+step() {
+    local name=$1 start=$SECONDS log="$work/logs/$1.log"
+    shift
+    say "$name"
+    if "$@" 2>&1 | tee "$log"; then
+        say "$name: ok, $((SECONDS - start)) s"
+    else
+        fail "$name" "after $((SECONDS - start)) s"
+    fi
+}
+
+# tests COUNTER NAME COMMAND...: the same for a step that runs tests, which are
+# counted. That none ran at all is a failure.
+tests() {
+    local counter=$1 name=$2 start=$SECONDS log="$work/logs/$2.log" ok=yes p f
+    shift 2
+    say "$name"
+    "$@" 2>&1 | tee "$log" || ok=
+    read -r p f <<<"$("$counter" "$log")"
+    passed=$((passed + p))
+    failed=$((failed + f))
+    if [ -z "$ok" ] || [ "$f" -gt 0 ]; then
+        fail "$name" "$p passed, $f failed, after $((SECONDS - start)) s"
+    elif [ "$p" = 0 ]; then
+        fail "$name" "no test ran"
+    fi
+    say "$name: ok, $p tests, $((SECONDS - start)) s"
+}
+
+# A step may fail without naming a test; the result never reads "0 failed" then.
+fail() {
+    say "$1: FAILED ($2)"
+    [ "$failed" -gt 0 ] || failed=1
+    report
+    exit 1
+}
+
+report() {
+    echo "$passed passed, $failed failed" >"$work/result"
+}
+
+pgxs() {
+    make -s -j "$(nproc)" -f pgxs.mk PG_CONFIG="$pg_config" "$@"
+}
+
+with_clang() (
+    cd "$work/clang"
+    pgxs CC=clang WERROR=1 all
+)
+
+fuzz() {
+    make -f test/unit/unit.mk fuzz FUZZ_SECONDS="$fuzz_seconds"
+}
+
+# The private PostgreSQL, then spine in it. Extra arguments go to make.
+install_spine() {
+    pgxs "$@" all
+    pgxs "$@" install
+}
+
+# pg_regress brings its own server, on a socket in a directory of its own.
+regress() {
+    echo "shared_preload_libraries = 'spine'" >"$work/regress.conf"
+    [ ! -e test/regress.conf ] || cat test/regress.conf >>"$work/regress.conf"
+    pgxs installcheck TAP_TESTS= \
+        EXTRA_REGRESS_OPTS="--temp-instance='$work/regress-server' --temp-config='$work/regress.conf'" || {
+        head -n 100 build/regress/regression.diffs 2>/dev/null
+        return 1
+    }
+}
+
+tap() {
+    local pgxs_dir bindir files=(test/t/*.pl) options=(-j "$(nproc)" --timer)
+    if [ -n "${T:-}" ]; then
+        files=(test/t/*"${T##*/}"*)
+        options=(--verbose)
+    fi
+    if [ ! -e "${files[0]}" ]; then
+        echo "no TAP test is named like \"${T:-*}\""
+        return 1
+    fi
+    pgxs_dir=$(dirname "$("$pg_config" --pgxs)")/../..
+    bindir=$("$pg_config" --bindir)
+    mkdir -p tmp_check
+    # TESTDATADIR and TESTLOGDIR are what PostgreSQL 16 and later look at.
+    TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log \
+        PATH="$bindir:$PATH" PGPORT=65432 \
+        PG_REGRESS="$pgxs_dir/src/test/regress/pg_regress" \
+        prove "${options[@]}" -I "$pgxs_dir/src/test/perl" -I test/t "${files[@]}"
+}
+
+inside() {
+    local goal=$1
+    work=$2
+    cd "$work/tree"
+    rm -rf "$work/logs" "$work/result" build/regress tmp_check
+    mkdir -p "$work/logs" "$TMPDIR"
+
+    if [ "$goal" = all ]; then
+        step lint tools/lint.sh
+    fi
+    if [ "$goal" != unit ]; then
+        step private-postgres tools/private-postgres.sh "$work/pg"
+        pg_config=$(tail -n 1 "$work/logs/private-postgres.log")
+    fi
+    case $goal in
+        all)
+            cp -R . "$work/clang"
+            step build-gcc install_spine WERROR=1
+            step symbols tools/lint.sh symbols spine.so
+            step build-clang with_clang
+            ;;
+        regress | tap)
+            step build install_spine
+            ;;
+    esac
+    case $goal in
+        all | unit)
+            tests count_cmocka unit make -k -f test/unit/unit.mk unit
+            step unit-sanitize make -k -f test/unit/unit.mk unit-sanitize
+            ;;
+    esac
+    case $goal in all) step fuzz fuzz ;; esac
+    case $goal in all | regress) tests count_regress regress regress ;; esac
+    case $goal in all | tap) tests count_tap tap tap ;; esac
+    report
+}
+
+# --------------------------------------------------------------------------
+# Outside: in the tree, as the caller
+# --------------------------------------------------------------------------
+
+# The user who does the work: oneself, or for root the one whom the PostgreSQL
+# packages made for such things. A command behind "${as_worker[@]}" runs as him.
+worker=
+as_worker=()
+choose_worker() {
+    [ "$(id -u)" = 0 ] || return 0
+    worker=postgres
+    id -u "$worker" >/dev/null 2>&1 || worker=nobody
+    as_worker=(setpriv --reuid="$worker" --regid="$(id -g "$worker")" --init-groups --)
+}
+
+# Makes the directory for the work and puts its path into $work. The kept one
+# of root's has no foreseeable name; build/check-dir remembers it.
+make_work() {
+    local base=$top/build
+    mkdir -p "$top/build"
+    if [ -n "$worker" ]; then
+        base=${TMPDIR:-/var/tmp}
+        (cd / && "${as_worker[@]}" test -x "$base") || base=/var/tmp
+    fi
+    if [ "$goal" = all ]; then
+        work=$(mktemp -d "$base/spine-check.XXXXXX")
+    elif [ -n "$worker" ]; then
+        work=$(cat "$top/build/check-dir" 2>/dev/null || :)
+        if [ ! -d "${work:-/nowhere}" ]; then
+            work=$(mktemp -d "$base/spine-check.XXXXXX")
+            echo "$work" >"$top/build/check-dir"
+        fi
+    else
+        work=$top/build/check
+        mkdir -p "$work"
+    fi
+    [ -z "$worker" ] || chown "$worker:" "$work"
+    work=$(cd "$work" && pwd -P)
+}
+
+# The files of the tree, each ended by a NUL: those git tracks or would track,
+# or all but what was built when this is no git repository.
+list_tree() {
+    if git -c safe.directory="$top" rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+        git -c safe.directory="$top" ls-files -z --cached --others --exclude-standard
+    else
+        find . \( -path ./.git -o -path ./build -o -path ./.demo -o -path ./tmp_check \) -prune \
+            -o \( -type f -o -type l \) ! -name '*.o' ! -name '*.so' -printf '%P\0'
+    fi |
+        while IFS= read -r -d '' file; do   # git also lists what was just deleted
+            if [ -e "$file" ]; then printf '%s\0' "$file"; fi
+        done
+}
+
+# Brings the copy up to date. Times of files are kept, so that make builds only
+# what changed, and what is gone from the tree goes from the copy.
+copy_tree() {
+    local list old
+    scratch=$(mktemp -d)
+    list=$scratch/list
+    old=$scratch/old
+    list_tree >"$list"
+    tr '\0' '\n' <"$list" | sort >"$list.now"
+    "${as_worker[@]}" mkdir -p "$work/tree"
+    "${as_worker[@]}" cat "$work/files" >"$old" 2>/dev/null || :
+    comm -23 "$old" "$list.now" | tr '\n' '\0' |
+        (cd "$work/tree" && "${as_worker[@]}" xargs -0 -r rm -f --)
+    tar -c --no-recursion --null -T "$list" | "${as_worker[@]}" tar -x -C "$work/tree"
+    "${as_worker[@]}" tee "$work/files" <"$list.now" >/dev/null
+}
+
+# Starts the inside in a session of its own, so that all of it can be ended
+# together, with a clean environment: a PGHOST or MAKEFLAGS of the caller's
+# would lead the tests elsewhere.
+run_inside() {
+    local tmp=$work/tmp
+    # A path of a socket may have 107 bytes, of which a test needs some 40.
+    [ ${#tmp} -le 65 ] || tmp=/tmp
+    local env=(
+        PATH="$PATH" HOME="$work" TERM="${TERM:-dumb}" TMPDIR="$tmp"
+        LANG=C.UTF-8 LC_ALL=C.UTF-8 FUZZ_SECONDS="$fuzz_seconds"
+    )
+    [ -z "${PG_CONFIG:-}" ] || env+=(PG_CONFIG="$PG_CONFIG")
+    [ -z "${T:-}" ] || env+=(T="$T")
+    cd "$work"
+    "${as_worker[@]}" setsid env -i "${env[@]}" \
+        bash "$work/tree/tools/check.sh" --inside "$goal" "$work" 9>&- </dev/null &
+    inside_pid=$!
+    wait "$inside_pid" && inside_rc=0 || inside_rc=$?
+}
+
+# Ends what is left of the inside: its processes, and the servers, which lead
+# sessions of their own but leave their process id in their data directory.
+end_inside() {
+    local pid_file pid
+    kill -TERM -- "-$inside_pid" 2>/dev/null || :
+    while IFS= read -r -d '' pid_file; do
+        pid=$(head -n 1 "$pid_file" 2>/dev/null) || continue
+        case $pid in '' | *[!0-9]*) continue ;; esac
+        # A test may have killed its server; the number may be another's now.
+        case $(readlink "/proc/$pid/exe" 2>/dev/null) in
+            "$work"/*) kill -QUIT "$pid" 2>/dev/null || : ;;
+        esac
+    done < <(find "$work" -name postmaster.pid -print0 2>/dev/null)
+}
+
+keep_logs() {
+    rm -rf "${top:?}/$logs"
+    mkdir -p "$top/$logs"
+    cp -R "$work/logs/." "$top/$logs" 2>/dev/null || :
+    cp -R "$work/tree/build/regress" "$top/$logs/regress" 2>/dev/null || :
+    rm -f "$top/$logs/regress/expected"     # a link that leads nowhere here
+    cp -R "$work/tree/tmp_check/log" "$top/$logs/tap" 2>/dev/null || :
+    # the input on which the fuzzer stopped
+    cp "$work/tree/build/fuzz"/*-[0-9a-f]* "$top/$logs" 2>/dev/null || :
+    say "the logs are in $logs:"
+    (cd "$top" && find "$logs" -type f -size +0 | sort | sed 's/^/    /')
+}
+
+finish() {
+    trap - EXIT HUP INT TERM
+    [ -z "$inside_pid" ] || end_inside
+    [ -z "$scratch" ] || rm -rf "$scratch"
+    if [ "$goal" = all ] && [ -n "$work" ]; then
+        # A server that is just ending may still write a file.
+        rm -rf "$work" 2>/dev/null || { sleep 1; rm -rf "$work"; }
+    fi
+}
+
+clean() {
+    local kept
+    kept=$(cat "$top/build/check-dir" 2>/dev/null || :)
+    case $kept in
+        */spine-check.??????) rm -rf "$kept" ;;
+    esac
+    rm -rf "$top/build/check" "$top/build/check-dir" "$top/build"/spine-check.*
+}
+
+outside() {
+    goal=$1
+    work=
+    scratch=
+    inside_pid=
+    inside_rc=1
+    umask 022
+    choose_worker
+    tools/deps.sh check
+    choose_worker       # the packages may have brought the user
+    trap finish EXIT
+    trap 'exit 130' HUP INT TERM
+    make_work
+    if [ "$goal" != all ]; then
+        # One run at a time in the kept copy.
+        exec 9>"$top/build/check-lock"
+        flock 9
+    fi
+    copy_tree
+    rm -rf "${top:?}/$logs"
+    run_inside
+    local result
+    result=$(cat "$work/result" 2>/dev/null || echo "0 passed, 1 failed")
+    [ "$inside_rc" = 0 ] || keep_logs
+    finish
+    echo "$result"
+    exit "$inside_rc"
+}
+
+if [ "${1:-}" = --inside ]; then
+    inside "$2" "$3"
+    exit
+fi
+
+cd "$(dirname "$0")/.."
+top=$(pwd -P)
+case ${1:-} in
+    all | unit | regress | tap) outside "$1" ;;
+    clean) clean ;;
+    *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0" >&2; exit 2 ;;
+esac

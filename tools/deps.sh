@@ -1,0 +1,208 @@
+#!/bin/sh
+# Installs the Debian packages that are missing, and only those: what is there
+# is never upgraded, and no PostgreSQL server is created, started or stopped.
+#
+#   tools/deps.sh build|demo|check   install what this goal needs
+#   tools/deps.sh --pg-config        print the pg_config that is used
+#
+# PG_CONFIG, if set, chooses the PostgreSQL.
+set -eu
+
+debian_root=/usr/lib/postgresql     # where Debian keeps its PostgreSQL versions
+cluster_conf_dir=/etc/postgresql-common/createcluster.d
+cluster_conf=$cluster_conf_dir/spine-no-cluster.conf
+service_policy=/usr/sbin/policy-rc.d
+
+die() {
+    echo "deps: $*" >&2
+    exit 1
+}
+
+has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# The numbers of the packages that a package name depends on: "clang" -> 14.
+number_in_depends() {
+    has apt-cache || return 0
+    LC_ALL=C apt-cache depends "$1" 2>/dev/null |
+        sed -n "s/^ *Depends: $1-\([0-9][0-9]*\)\$/\1/p" | head -n 1
+}
+
+# The PostgreSQL version to use; empty when it is not yet known, and "own" for
+# a PostgreSQL that is not Debian's. A version with server and headers is best,
+# then one with a server, then one with headers, and the newest of its kind.
+pg_version() {
+    # A bare "pg_config" that is not there says nothing.
+    if [ -n "${PG_CONFIG:-}" ] && [ "$PG_CONFIG" != pg_config ]; then
+        bindir=${PG_CONFIG%/*}
+        ! has "$PG_CONFIG" || bindir=$("$PG_CONFIG" --bindir)
+        version=${bindir#"$debian_root"/}
+        version=${version%/bin}
+        case $version in
+            *[!0-9]* | '') echo own ;;
+            *) echo "$version" ;;
+        esac
+        return
+    fi
+    best=0
+    for dir in "$debian_root"/*/; do
+        version=$(basename "$dir")
+        case $version in *[!0-9]*) continue ;; esac
+        score=0
+        [ ! -x "$dir/bin/postgres" ] || score=$((score + 2000))
+        [ ! -e "$dir/lib/pgxs/src/makefiles/pgxs.mk" ] || score=$((score + 1000))
+        [ "$score" -gt 0 ] || continue
+        score=$((score + version))
+        [ "$score" -le "$best" ] || best=$score
+    done
+    if [ "$best" -gt 0 ]; then
+        echo $((best % 1000))
+    else
+        number_in_depends postgresql
+    fi
+}
+
+# The sanitizers' runtime is a package of its own, named after clang's version;
+# before version 14 it was part of another one.
+clang_runtime() {
+    version=
+    if has clang; then
+        version=$(clang -dumpversion)
+        version=${version%%.*}
+    else
+        version=$(number_in_depends clang)
+    fi
+    case $version in
+        '') echo "libclang-rt-dev" ;;
+        ? | 1[0-3]) echo "libclang-common-$version-dev" ;;
+        *) echo "libclang-rt-$version-dev" ;;
+    esac
+}
+
+# Package names for a goal, one a line. Unknown versions show as the names of
+# the packages that stand for "the distribution's version".
+packages() {
+    case $1 in
+        build | demo | check) ;;
+        *) die "unknown goal \"$1\" (build, demo or check)" ;;
+    esac
+    # gcc alone brings no C library headers: they are only recommended.
+    echo gcc libc6-dev make librdkafka-dev libjson-c-dev
+    has pkg-config || echo pkg-config
+    case $pg in
+        own) ;;
+        '') echo postgresql postgresql-server-dev-all ;;
+        *) echo "postgresql-server-dev-$pg" ;;
+    esac
+    [ "$1" != build ] || return 0
+    case $pg in
+        own | '') ;;
+        *) echo "postgresql-$pg" ;;
+    esac
+    [ "$1" != demo ] || return 0
+    echo libipc-run-perl libcmocka-dev clang kcat
+    clang_runtime
+}
+
+missing() {
+    installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "$@" 2>/dev/null |
+        sed -n 's/ installed$//p')
+    for package in "$@"; do
+        echo "$installed" | grep -qxF "$package" || echo "$package"
+    done
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+# While a server package is being installed it must neither create its "main"
+# cluster nor start the clusters of other versions.
+keep_servers_still() {
+    made_dir=
+    made_policy=
+    trap let_servers_go EXIT
+    trap 'exit 1' HUP INT TERM
+    if [ ! -d "$cluster_conf_dir" ]; then
+        made_dir=yes
+        as_root mkdir -p "$cluster_conf_dir"
+    fi
+    echo "create_main_cluster = false" | as_root tee "$cluster_conf" >/dev/null
+    if [ ! -e "$service_policy" ]; then
+        made_policy=yes
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$service_policy" >/dev/null
+        as_root chmod 755 "$service_policy"
+    fi
+}
+
+let_servers_go() {
+    as_root rm -f "$cluster_conf"
+    [ -z "$made_dir" ] || as_root rmdir "$cluster_conf_dir" 2>/dev/null || :
+    [ -z "$made_policy" ] || as_root rm -f "$service_policy"
+}
+
+apt() {
+    # The last two settings: wait for another apt-get to end, and let no
+    # helper restart the machine's services.
+    as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+        apt-get -q -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 \
+        -o DPkg::Lock::Timeout=300 "$@"
+}
+
+[ $# = 1 ] || die "usage: tools/deps.sh build|demo|check|--pg-config"
+pg=$(pg_version)
+
+if [ "$1" = --pg-config ]; then
+    if [ -n "${PG_CONFIG:-}" ] && [ "$PG_CONFIG" != pg_config ]; then
+        echo "$PG_CONFIG"
+    else
+        [ -n "$pg" ] || die "no PostgreSQL found; \"make deps\" installs one"
+        echo "$debian_root/$pg/bin/pg_config"
+    fi
+    exit 0
+fi
+
+# Package names have no blanks: word splitting makes the list.
+# shellcheck disable=SC2046
+set -- "$1" $(packages "$1")
+goal=$1
+shift
+
+if ! has dpkg-query || ! has apt-get; then
+    echo "deps: this is not a Debian; please see to it yourself that there are:" "$@" >&2
+    exit 0
+fi
+
+# shellcheck disable=SC2046
+set -- $(missing "$@")
+[ $# -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] && ! has sudo; then
+    die "these packages are missing, and without root or sudo they cannot be installed:
+    $*
+Have them installed (apt-get install --no-install-recommends ...), then try again."
+fi
+
+echo "==> installing what is missing: $*"
+apt update || echo "deps: apt-get update failed; trying with the lists that are there" >&2
+
+# Only now apt surely knows the distribution's versions.
+pg=$(pg_version)
+[ -n "$pg" ] || die "apt-get knows no package postgresql"
+# shellcheck disable=SC2046
+set -- $(packages "$goal")
+# shellcheck disable=SC2046
+set -- $(missing "$@")
+
+# The client package and pg_config come with the headers as well; only the
+# server package touches services.
+case " $* " in
+    *" postgresql-$pg "*) keep_servers_still ;;
+esac
+apt install -y --no-install-recommends --no-upgrade "$@" ||
+    die "apt-get could not install: $*"

@@ -112,6 +112,7 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 			 */
 			if (position && message->offset > position->read_to)
 				position->read_to = message->offset;
+			consumer->reached_end = true;
 			break;
 
 		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:

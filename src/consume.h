@@ -29,6 +29,8 @@ typedef struct SpineConsumer
 	int32		lost_partition;
 	/* the topic was reported to be gone */
 	bool		topic_is_gone;
+	/* the end of a partition was seen: its high watermark is known */
+	bool		reached_end;
 } SpineConsumer;
 
 /*

@@ -170,17 +170,22 @@ sleep_ms(long timeout_ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
+static void
+publish_watermarks(void)
+{
+	spine_consumer_refresh_watermarks(worker.consumer);
+	spine_publish_progress(&worker.log, worker.consumer->positions,
+						   worker.consumer->npositions, -1);
+	worker.consumer->reached_end = false;
+}
+
 /* Like sleep_ms, but new records do not end it: we could not apply them. */
 static void
 rest(long timeout_ms)
 {
 	pgstat_report_activity(STATE_IDLE, NULL);
 	if (worker.consumer && worker.assigned)
-	{
-		spine_consumer_refresh_watermarks(worker.consumer);
-		spine_publish_progress(&worker.log, worker.consumer->positions,
-							   worker.consumer->npositions, -1);
-	}
+		publish_watermarks();	/* or nobody would see the lag grow */
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 timeout_ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
@@ -759,6 +764,8 @@ poll_and_apply(void)
 		}
 		timeout_ms = Min(timeout_ms, Max(spine_batch_interval_ms, 1));
 	}
+	else if (consumer->reached_end)
+		publish_watermarks();
 	sleep_ms(timeout_ms);
 }
 

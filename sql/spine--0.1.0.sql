@@ -138,7 +138,9 @@ BEGIN
 		RAISE EXCEPTION 'must be a member of role % to let pipeline "%" apply as it', NEW.owner, NEW.name
 			USING ERRCODE = 'insufficient_privilege';
 	END IF;
-	IF TG_OP = 'INSERT' THEN
+	-- looked for first: INSERT on the table is no right to delete from it
+	IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM @extschema@.spine_pipelines p
+									WHERE p.name = NEW.name AND p.is_default) THEN
 		DELETE FROM @extschema@.spine_pipelines p
 		WHERE p.name = NEW.name AND p.is_default
 			AND NOT EXISTS (SELECT FROM @extschema@.spine_offsets o WHERE o.pipeline = p.name);
@@ -151,6 +153,29 @@ REVOKE ALL ON FUNCTION @extschema@.spine_check_pipeline() FROM PUBLIC;
 CREATE TRIGGER spine_check_pipeline
 	BEFORE INSERT OR UPDATE ON @extschema@.spine_pipelines
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_pipeline();
+
+-- A sink is written to with the rights of its pipeline's owner, so that it
+-- takes the same membership to add one.
+CREATE FUNCTION @extschema@.spine_check_sink()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM @extschema@.spine_pipelines p
+			   WHERE p.name = NEW.pipeline
+				   AND NOT pg_catalog.pg_has_role(current_user, p.owner::oid, 'MEMBER')) THEN
+		RAISE EXCEPTION 'must be a member of the role that pipeline "%" applies as', NEW.pipeline
+			USING ERRCODE = 'insufficient_privilege';
+	END IF;
+	RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION @extschema@.spine_check_sink() FROM PUBLIC;
+
+CREATE TRIGGER spine_check_sink
+	BEFORE INSERT OR UPDATE ON @extschema@.spine_sinks
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_sink();
 
 -- Tells the launcher and the workers, once the change is committed.
 CREATE FUNCTION @extschema@.spine_catalog_changed()
@@ -275,7 +300,9 @@ SELECT p.name AS pipeline,
 	   w.state_since,
 	   x.next_offset,
 	   x.high_watermark,
-	   greatest(x.high_watermark - x.next_offset, 0) AS lag,
+	   -- greatest() by itself would take an unknown lag for none
+	   CASE WHEN x.high_watermark IS NOT NULL
+			THEN greatest(x.high_watermark - x.next_offset, 0) END AS lag,
 	   x.last_batch_rows,
 	   x.last_batch_ms,
 	   x.last_commit_at,

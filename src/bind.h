@@ -55,7 +55,8 @@ typedef struct SpineColumn
 	int16		element_len;
 	bool		element_byval;
 	char		element_align;
-	char	   *cast_type;		/* for SPINE_BIND_TEXT_CAST, as SQL */
+	char	   *cast_type;		/* what SQL casts it to, or NULL */
+	char	   *collation;		/* as SQL, or NULL: the default */
 	char	   *default_expr;	/* as SQL, or NULL: the column has no default */
 	bool		equal_if_same_bytes;	/* can be a key that C compares */
 } SpineColumn;

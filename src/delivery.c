@@ -153,10 +153,19 @@ spine_delivery_poll(SpineDelivery *delivery)
 	{
 		const rd_kafka_message_t *message;
 
-		if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
+		switch (rd_kafka_event_type(event))
 		{
-			while ((message = rd_kafka_event_message_next(event)) != NULL)
-				count_report(delivery, message);
+			case RD_KAFKA_EVENT_DR:
+				while ((message = rd_kafka_event_message_next(event)) != NULL)
+					count_report(delivery, message);
+				break;
+			case RD_KAFKA_EVENT_ERROR:
+				delivery->client->error = rd_kafka_event_error(event);
+				strlcpy(delivery->client->error_text, rd_kafka_event_error_string(event),
+						sizeof(delivery->client->error_text));
+				break;
+			default:
+				break;
 		}
 		rd_kafka_event_destroy(event);
 	}

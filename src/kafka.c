@@ -197,7 +197,7 @@ make_configuration(SpineClientKind kind, const char *address, bool embedded,
 	else
 	{
 		set_option(conf, "enable.idempotence", "true");
-		rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR);
+		rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
 	}
 	rd_kafka_conf_set_log_cb(conf, note_log);
 	rd_kafka_conf_set_error_cb(conf, note_error);

@@ -50,13 +50,14 @@ delivery_error_context(void *arg)
 static void
 report_failure(const SpineDelivery *delivery, int64 wanted)
 {
-	const char *reason = delivery->client->error ? delivery->client->error_text : delivery->error;
+	const char *trouble = delivery->client->error_text;
 
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("could not deliver all events: %s", reason),
-			 errdetail(INT64_FORMAT " of " INT64_FORMAT " events were acknowledged by the broker.",
-					   delivery->acknowledged, wanted),
+			 errmsg("could not deliver all events: %s", delivery->error),
+			 errdetail(INT64_FORMAT " of " INT64_FORMAT " events were acknowledged by the broker.%s%s",
+					   delivery->acknowledged, wanted,
+					   trouble[0] ? " The last trouble with it: " : "", trouble),
 			 errhint("Check \"spine.brokers\", and that the broker is up.")));
 }
 

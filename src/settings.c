@@ -49,6 +49,8 @@ check_kafka_options(char **newval, void **extra, GucSource source)
 	if (spine_kafka_options_check(*newval, reason, sizeof(reason)))
 		return true;
 
+	/* the usual message would quote the value, which may hold a secret */
+	GUC_check_errmsg("invalid value for parameter \"%s\"", "spine.kafka_options");
 	GUC_check_errdetail("%s", reason);
 	return false;
 }

@@ -22,6 +22,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/ruleutils.h"
 
 /* What the relation cache's invalidations are compared with. */
 static const SpinePlan *watched_plan = NULL;
@@ -32,6 +33,7 @@ typedef struct TableColumn
 {
 	char	   *name;
 	Oid			type;
+	int32		typmod;
 	Oid			collation;
 	bool		is_generated;
 	char	   *default_expr;	/* or NULL */
@@ -72,11 +74,15 @@ look_up_table(const SpineSink *sink)
 	Table	   *table = palloc0(sizeof(Table));
 	bool		isnull;
 
+	/* an identity column that may be written has its sequence as default */
 	SPI_execute_with_args("SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),"
-						  " c.relowner, a.attname::pg_catalog.text, a.atttypid, a.attcollation,"
+						  " c.relowner, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, a.attcollation,"
 						  " a.attgenerated <> '' OR a.attidentity = 'a',"
-						  " coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid),"
-						  "          pg_catalog.pg_get_expr(t.typdefaultbin, 0))"
+						  " CASE WHEN a.attidentity = 'd' THEN"
+						  "  pg_catalog.format('pg_catalog.nextval(%L)', pg_catalog.pg_get_serial_sequence("
+						  "   c.oid::pg_catalog.regclass::pg_catalog.text, a.attname))"
+						  " ELSE coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid),"
+						  "               pg_catalog.pg_get_expr(t.typdefaultbin, 0)) END"
 						  " FROM pg_catalog.pg_class c"
 						  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 						  " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
@@ -103,9 +109,10 @@ look_up_table(const SpineSink *sink)
 		table->owner = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
 		column->name = SPI_getvalue(tuple, desc, 3);
 		column->type = DatumGetObjectId(SPI_getbinval(tuple, desc, 4, &isnull));
-		column->collation = DatumGetObjectId(SPI_getbinval(tuple, desc, 5, &isnull));
-		column->is_generated = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
-		column->default_expr = SPI_getvalue(tuple, desc, 7);
+		column->typmod = DatumGetInt32(SPI_getbinval(tuple, desc, 5, &isnull));
+		column->collation = DatumGetObjectId(SPI_getbinval(tuple, desc, 6, &isnull));
+		column->is_generated = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+		column->default_expr = SPI_getvalue(tuple, desc, 8);
 	}
 	return table;
 }
@@ -169,10 +176,32 @@ parse_source(const char *source)
 	return SPINE_FROM_FIELD;
 }
 
+/*
+ * Does a column of this type round what it is given?  (Types that rather refuse
+ * what is too long, but cut it when asked to cast, are not meant.)
+ */
+static bool
+rounds(Oid base_type, int32 typmod)
+{
+	switch (base_type)
+	{
+		case NUMERICOID:
+		case TIMEOID:
+		case TIMETZOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case INTERVALOID:
+			return typmod >= 0;
+		default:
+			return false;
+	}
+}
+
 static void
 make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const char *source)
 {
-	Oid			base_type = getBaseType(from->type);
+	int32		typmod = from->typmod;
+	Oid			base_type = getBaseTypeAndTypmod(from->type, &typmod);
 
 	column->name = pstrdup(from->name);
 	column->source = parse_source(source);
@@ -182,14 +211,20 @@ make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const
 	column->default_expr = from->default_expr ? pstrdup(from->default_expr) : NULL;
 
 	column->element_type = base_type;
-	if (column->binding == SPINE_BIND_TEXT_CAST)
-	{
-		/* the base type: its domain's checks run when the row is assigned */
+	if (column->binding == SPINE_BIND_TEXT || column->binding == SPINE_BIND_TEXT_CAST)
 		column->element_type = TEXTOID;
-		column->cast_type = format_type_extended(base_type, -1, FORMAT_TYPE_FORCE_QUALIFY);
-	}
-	else if (column->binding == SPINE_BIND_TEXT)
-		column->element_type = TEXTOID;
+
+	/*
+	 * The base type: its domain's checks run when the row is assigned.  With a
+	 * modifier only where that rounds, so that keys and versions are compared
+	 * as the table will hold them; -1 must be said, or character means one.
+	 */
+	if (column->binding == SPINE_BIND_TEXT_CAST || rounds(base_type, typmod))
+		column->cast_type = format_type_extended(base_type, rounds(base_type, typmod) ? typmod : -1,
+												 FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_TYPEMOD_GIVEN);
+	if (OidIsValid(from->collation) && from->collation != DEFAULT_COLLATION_OID)
+		column->collation = generate_collation_name(from->collation);
+
 	get_typlenbyvalalign(column->element_type, &column->element_len,
 						 &column->element_byval, &column->element_align);
 
@@ -203,7 +238,7 @@ make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const
 		case SPINE_BIND_UUID:
 		case SPINE_BIND_TIMESTAMPTZ:
 		case SPINE_BIND_BOOL:
-			column->equal_if_same_bytes = true;
+			column->equal_if_same_bytes = column->cast_type == NULL;
 			break;
 		case SPINE_BIND_FLOAT8:
 		case SPINE_BIND_NUMERIC:
@@ -264,7 +299,11 @@ append_rows(StringInfo sql, const SpineTarget *target)
 		appendStringInfo(sql, "u.c%d", i);
 		if (column->cast_type)
 			appendStringInfo(sql, "::%s", column->cast_type);
-		appendStringInfo(sql, "%s AS %s", column->default_expr ? " END" : "", name);
+		if (column->default_expr)
+			appendStringInfoString(sql, " END");
+		if (column->collation)
+			appendStringInfo(sql, " COLLATE %s", column->collation);
+		appendStringInfo(sql, " AS %s", name);
 	}
 	if (target->reduce_in_sql)
 		appendStringInfoString(sql, ", u.ordinality");
@@ -402,7 +441,9 @@ find_keys(SpineTarget *target, const char *table_name)
 		case SPINE_BIND_INT8:
 		case SPINE_BIND_INT4:
 		case SPINE_BIND_TIMESTAMPTZ:
-			break;
+			if (target->columns[target->version].cast_type == NULL)
+				break;
+			/* FALLTHROUGH */
 		default:
 			target->reduce_in_sql = true;
 	}

@@ -39,8 +39,12 @@ spine_classify(int sqlerrcode, bool *internal)
 		case ERRCODE_INVALID_CATALOG_NAME:
 		case ERRCODE_INVALID_SCHEMA_NAME:
 		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:
-		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* no such column, no right */
 			return SPINE_STRUCTURAL;
+
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* no such column, no right */
+
+			/* jsonpath, tsquery, ltree and hstore call a bad value a syntax error */
+			return sqlerrcode == ERRCODE_SYNTAX_ERROR ? SPINE_REFUSED : SPINE_STRUCTURAL;
 
 		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
 			return sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ?

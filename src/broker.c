@@ -110,6 +110,10 @@ spine_broker_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
+	/* to no database: only so that pg_stat_activity shows the process */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pgstat_report_activity(STATE_IDLE, NULL);
+
 	before_shmem_exit(stop_broker, 0);
 	start_broker();
 	(void) rd_kafka_mock_topic_create(cluster, spine_topic, TOPIC_PARTITIONS, 1);

@@ -96,13 +96,12 @@ may_start(Child *child)
 
 static void
 start(Child *child, const char *function, const char *type, const char *name,
-	  Datum argument, bool with_database)
+	  Datum argument)
 {
 	static bool complained = false;
 	BackgroundWorker process = {0};
 
-	process.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		(with_database ? BGWORKER_BACKEND_DATABASE_CONNECTION : 0);
+	process.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	process.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	process.bgw_restart_time = BGW_NEVER_RESTART;	/* that is our job */
 	process.bgw_main_arg = argument;
@@ -251,7 +250,7 @@ start_probes(void)
 		if (OidIsValid(oid))
 		{
 			start(&probes[i], "spine_probe_main", "spine probe", "spine probe",
-				  ObjectIdGetDatum(oid), true);
+				  ObjectIdGetDatum(oid));
 			running++;
 		}
 	}
@@ -288,7 +287,7 @@ tend_workers(void)
 
 		if (wanted && pid == 0 && may_start(&workers[i]))
 			start(&workers[i], "spine_worker_main", "spine worker", name,
-				  Int32GetDatum(i), true);
+				  Int32GetDatum(i));
 		else if (!wanted)
 			stop(&workers[i], pid);
 	}
@@ -314,7 +313,7 @@ tend(Child *child, bool wanted, const char *function, const char *name)
 	pid_t		pid;
 
 	if (wanted && may_start(child))
-		start(child, function, name, name, (Datum) 0, false);
+		start(child, function, name, name, (Datum) 0);
 	else if (!wanted && child->handle &&
 			 GetBackgroundWorkerPid(child->handle, &pid) == BGWH_STARTED)
 		stop(child, pid);

@@ -104,7 +104,14 @@ deliver(SpineDelivery *delivery, const SpineTenant *tenant, int64 n)
 			moved_at = GetCurrentTimestamp();
 		}
 		if (delivery->acknowledged < delivery->sent && (!room || delivery->sent == n))
+		{
+			/*
+			 * A broadcast that comes while we wait here would strike us off
+			 * the list, and wait_for_workers would hear of no later one.
+			 */
+			ConditionVariableCancelSleep();
 			spine_client_wait(delivery->client, 100);
+		}
 		else if (!room)
 			wait_for_workers(moved_at);
 	}

@@ -105,6 +105,10 @@ spine_producer_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
+	/* to no database: only so that pg_stat_activity shows the process */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pgstat_report_activity(STATE_IDLE, NULL);
+
 	context = AllocSetContextCreate(TopMemoryContext, "spine producer", ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{

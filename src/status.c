@@ -74,7 +74,9 @@ publish_position(const SpineLog *log, const SpinePosition *position, double batc
 	progress = hash_search(spine_progress, &key, HASH_ENTER_NULL, &found);
 	if (progress == NULL)
 		return;					/* more partitions than we can show */
-	if (!found)
+
+	/* what was counted is another topic's when the pipeline has changed to this */
+	if (!found || strcmp(progress->topic, log->topic) != 0)
 		memset((char *) progress + sizeof(key), 0, sizeof(*progress) - sizeof(key));
 
 	strlcpy(progress->topic, log->topic, sizeof(progress->topic));

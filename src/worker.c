@@ -49,6 +49,7 @@ typedef struct Worker
 	SpinePlan  *plan;			/* goes with the pipeline */
 	SpineLog	log;			/* outlives the pipeline */
 
+	const char *database_settings;	/* those that the process started with */
 	const char *connected_to;	/* broker settings of the consumer */
 	SpineConsumer *consumer;
 	int			prefetch_share;
@@ -192,6 +193,15 @@ rest(long timeout_ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* Replaces a string that outlives the transaction it came from. */
+static void
+remember(const char **string, const char *value)
+{
+	if (*string)
+		pfree((void *) *string);
+	*string = MemoryContextStrdup(TopMemoryContext, value);
+}
+
 static void
 forget_pipeline(void)
 {
@@ -219,6 +229,41 @@ broker_settings(void)
 	return psprintf("%s %s %d", address ? address : "", spine_kafka_options, spine_batch_rows);
 }
 
+/* Step: what ALTER DATABASE and ALTER ROLE have set here. */
+static bool
+read_database_settings(void *arg)
+{
+	char	   *query = psprintf("SELECT pg_catalog.string_agg(s.setconfig::pg_catalog.text, ' '"
+								 " ORDER BY s.setdatabase, s.setrole)"
+								 " FROM pg_catalog.pg_db_role_setting s"
+								 " WHERE s.setdatabase IN (0, %u)", MyDatabaseId);
+	char	   *settings;
+
+	SPI_execute(query, true, 1);
+	settings = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	remember(arg, settings ? settings : "");
+	return true;
+}
+
+/*
+ * A process takes these settings when it connects, and never again.  So when
+ * they have changed, it leaves, and the launcher starts another.
+ */
+static void
+leave_if_database_settings_changed(void)
+{
+	const char *settings = NULL;
+
+	if (spine_attempt(read_database_settings, &settings, &worker.error) != SPINE_DONE)
+		return;
+	if (worker.database_settings == NULL)
+		worker.database_settings = settings;
+	else if (strcmp(settings, worker.database_settings) != 0)
+		proc_exit(0);
+	else
+		pfree((void *) settings);
+}
+
 /* Configuration and catalog: what changed since the last look. */
 static void
 notice_changes(void)
@@ -231,6 +276,7 @@ notice_changes(void)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
+		leave_if_database_settings_changed();
 		forget_pipeline();		/* its topic may be a setting */
 	}
 
@@ -318,15 +364,6 @@ handle_outcome(SpineOutcome outcome)
 			forget_pipeline();	/* look again, at what was mended */
 			break;
 	}
-}
-
-/* Replaces a string that outlives the pipeline it came with. */
-static void
-remember(const char **string, const char *value)
-{
-	if (*string)
-		pfree((void *) *string);
-	*string = MemoryContextStrdup(TopMemoryContext, value);
 }
 
 /* Step: reads the pipeline and its targets. */
@@ -788,6 +825,7 @@ spine_worker_main(Datum slot_number)
 	worker.decoder = spine_decoder_create();
 	if (worker.decoder == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	leave_if_database_settings_changed();	/* the first time: remember them */
 	worker.retry_ms = FIRST_RETRY_MS;
 	worker.prefetch_share = FIRST_PREFETCH_SHARE;
 

@@ -29,6 +29,9 @@ OBJS = \
 	src/attempt.o \
 	src/batch.o \
 	src/worker.o \
+	src/worker_state.o \
+	src/trouble.o \
+	src/assignment.o \
 	src/probe.o \
 	src/launcher.o \
 	src/guard.o \

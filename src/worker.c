@@ -8,11 +8,9 @@
  */
 #include "worker.h"
 
-#include "attempt.h"
+#include "assignment.h"
 #include "batch.h"
-#include "catalog.h"
 #include "commands/dbcommands.h"
-#include "consume.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -23,56 +21,17 @@
 #include "status.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
+#include "trouble.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker_state.h"
 
-#define FIRST_RETRY_MS			100
-#define LAST_RETRY_MS			5000
-#define FAILED_RETRY_MS			5000
 #define PARTITION_CHECK_MS		10000	/* new partitions, a broker that is back */
 #define BROKER_COMMIT_MS		1000
-#define BROKER_TIMEOUT_MS		5000
 #define FIRST_PREFETCH_SHARE	4	/* partitions, until they are counted */
 
-typedef struct Worker
-{
-	/* from the slot, which may be given to another once we are gone */
-	SpineWorkerSlot *slot;
-	Oid			database;
-	NameData	pipeline_name;
-	int			index;
-	int			workers;
-
-	uint64		catalog_generation;
-	SpinePipeline *pipeline;	/* NULL: to be looked up */
-	SpinePlan  *plan;			/* goes with the pipeline */
-	SpineLog	log;			/* outlives the pipeline */
-
-	const char *database_settings;	/* those that the process started with */
-	const char *connected_to;	/* broker settings of the consumer */
-	SpineConsumer *consumer;
-	int			prefetch_share;
-	bool		assigned;
-	bool		broker_trouble; /* it did not answer, or has no such topic */
-
-	SpineDecoder *decoder;
-	SpineError	error;			/* the last one */
-	char		logged[SPINE_MAX_ERROR_LEN];	/* the last one in the log */
-	int			retry_ms;
-
-	TimestampTz batch_started;	/* 0: nothing read yet */
-	TimestampTz partitions_checked;
-	TimestampTz committed_to_broker;
-	bool		broker_commit_due;
-
-	TimestampTz summary_logged;
-	int64		summary_events;
-	int64		summary_dead_letters;
-	int64		summary_batches;
-} Worker;
-
-static Worker worker;
+static SpineWorker worker;
 
 /*
  * Takes the slot, unless it is not wanted any more or the database is about to
@@ -171,28 +130,6 @@ sleep_ms(long timeout_ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
-static void
-publish_watermarks(void)
-{
-	spine_consumer_refresh_watermarks(worker.consumer);
-	spine_publish_progress(&worker.log, worker.consumer->positions,
-						   worker.consumer->npositions, -1);
-	worker.consumer->reached_end = false;
-}
-
-/* Like sleep_ms, but new records do not end it: we could not apply them. */
-static void
-rest(long timeout_ms)
-{
-	pgstat_report_activity(STATE_IDLE, NULL);
-	if (worker.consumer && worker.assigned)
-		publish_watermarks();	/* or nobody would see the lag grow */
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 timeout_ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
 /* Replaces a string that outlives the transaction it came from. */
 static void
 remember(const char **string, const char *value)
@@ -200,25 +137,6 @@ remember(const char **string, const char *value)
 	if (*string)
 		pfree((void *) *string);
 	*string = MemoryContextStrdup(TopMemoryContext, value);
-}
-
-static void
-forget_pipeline(void)
-{
-	spine_free_plan(worker.plan);
-	worker.plan = NULL;
-	if (worker.pipeline)
-		MemoryContextDelete(worker.pipeline->context);
-	worker.pipeline = NULL;
-}
-
-static void
-disconnect(void)
-{
-	spine_consumer_close(worker.consumer);
-	worker.consumer = NULL;
-	worker.assigned = false;
-	worker.batch_started = 0;
 }
 
 static char *
@@ -277,7 +195,7 @@ notice_changes(void)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 		leave_if_database_settings_changed();
-		forget_pipeline();		/* its topic may be a setting */
+		spine_forget_pipeline(&worker);		/* its topic may be a setting */
 	}
 
 	LWLockAcquire(spine_shared->lock, LW_SHARED);
@@ -287,82 +205,15 @@ notice_changes(void)
 	if (generation != worker.catalog_generation)
 	{
 		worker.catalog_generation = generation;
-		forget_pipeline();
+		spine_forget_pipeline(&worker);
 	}
 
 	if (worker.consumer)
 	{
 		settings = broker_settings();
 		if (strcmp(settings, worker.connected_to) != 0)
-			disconnect();
+			spine_disconnect(&worker);
 		pfree(settings);
-	}
-}
-
-/* Says what is wrong, in the status always, in the log when it is news. */
-static void
-report_trouble(SpineWorkerState state, const char *text)
-{
-	spine_set_worker_state(worker.slot, state, text);
-	if (strcmp(worker.logged, text) != 0)
-	{
-		ereport(LOG,
-				(errmsg("pipeline \"%s\" is %s: %s", NameStr(worker.pipeline_name),
-						state == SPINE_FAILED ? "failed" : "waiting", text)));
-		strlcpy(worker.logged, text, sizeof(worker.logged));
-	}
-}
-
-static void
-report_running(void)
-{
-	if (worker.logged[0])
-	{
-		ereport(LOG,
-				(errmsg("pipeline \"%s\" goes on", NameStr(worker.pipeline_name))));
-		worker.logged[0] = '\0';
-	}
-	worker.error.text[0] = '\0';
-	worker.retry_ms = FIRST_RETRY_MS;
-	spine_set_worker_state(worker.slot, SPINE_RUNNING, NULL);
-}
-
-/* Waits out a transient error, longer each time. */
-static void
-wait_out(const char *text)
-{
-	report_trouble(SPINE_WAITING, text);
-	rest(worker.retry_ms);
-	worker.retry_ms = Min(worker.retry_ms * 2, LAST_RETRY_MS);
-}
-
-static void
-wait_for_help(const char *text)
-{
-	report_trouble(SPINE_FAILED, text);
-	rest(FAILED_RETRY_MS);
-}
-
-/* What to do after a step that did not succeed. */
-static void
-handle_outcome(SpineOutcome outcome)
-{
-	switch (outcome)
-	{
-		case SPINE_DONE:
-			break;
-		case SPINE_ABANDONED:
-			forget_pipeline();
-			worker.assigned = false;
-			break;
-		case SPINE_TRANSIENT:
-			wait_out(worker.error.text);
-			break;
-		case SPINE_STRUCTURAL:
-		case SPINE_REFUSED:
-			wait_for_help(worker.error.text);
-			forget_pipeline();	/* look again, at what was mended */
-			break;
 	}
 }
 
@@ -397,13 +248,13 @@ look_up_pipeline(void)
 		proc_exit(0);			/* dropped or paused; the launcher knows */
 	if (outcome != SPINE_DONE)
 	{
-		handle_outcome(outcome);
-		forget_pipeline();
+		spine_handle_outcome(&worker, outcome);
+		spine_forget_pipeline(&worker);
 		return false;
 	}
 
 	if (worker.consumer && strcmp(worker.consumer->topic, worker.pipeline->topic) != 0)
-		disconnect();
+		spine_disconnect(&worker);
 	return true;
 }
 
@@ -433,7 +284,7 @@ connect_to_broker(void)
 	if (address == NULL)
 	{
 		/* the embedded broker sets our latch when it is up */
-		sleep_ms(LAST_RETRY_MS);
+		sleep_ms(PARTITION_CHECK_MS);
 		return false;
 	}
 	pfree(address);
@@ -441,225 +292,8 @@ connect_to_broker(void)
 	spine_set_worker_state(worker.slot, SPINE_STARTING, NULL);
 	outcome = spine_attempt(open_consumer, NULL, &worker.error);
 	if (outcome != SPINE_DONE)
-		handle_outcome(outcome);
+		spine_handle_outcome(&worker, outcome);
 	return outcome == SPINE_DONE;
-}
-
-/* A reason that will not pass by itself? */
-static bool
-needs_a_person(rd_kafka_resp_err_t error)
-{
-	switch (error)
-	{
-		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
-		case RD_KAFKA_RESP_ERR__SSL:
-		case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
-		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
-			return true;
-		default:
-			return false;
-	}
-}
-
-/*
- * Asks the broker for the topic's partitions.  False: it does not answer, or
- * has no such topic, and we have rested.
- */
-static bool
-count_partitions(void)
-{
-	SpineClient *client = worker.consumer->client;
-	int			count = spine_client_partition_count(client, worker.log.topic, BROKER_TIMEOUT_MS);
-	char		text[SPINE_MAX_ERROR_LEN];
-
-	worker.partitions_checked = GetCurrentTimestamp();
-
-	if (count > 0)
-	{
-		client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
-		worker.consumer->topic_is_gone = false;
-		if (count != worker.consumer->npartitions)
-			worker.assigned = false;
-		worker.consumer->npartitions = count;
-		if (worker.broker_trouble)
-			report_running();
-		worker.broker_trouble = false;
-		return true;
-	}
-	worker.broker_trouble = true;
-
-	if (count == 0)
-	{
-		snprintf(text, sizeof(text), "topic \"%s\" does not exist HINT: Create it, or change \"topic\" in spine_pipelines or the setting spine.topic.",
-				 worker.log.topic);
-		worker.assigned = false;
-		wait_out(text);
-		return false;
-	}
-
-	snprintf(text, sizeof(text), "the broker does not answer: %s", client->error_text);
-
-	/* serve the library's reports: they may know more than "timed out" */
-	client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
-	(void) spine_consumer_poll(worker.consumer, spine_batch_rows);
-	if (client->error != RD_KAFKA_RESP_ERR_NO_ERROR)
-		snprintf(text, sizeof(text), "the broker does not answer: %s", client->error_text);
-
-	if (needs_a_person(client->error))
-		wait_for_help(text);
-	else
-		wait_out(text);
-	return false;
-}
-
-typedef struct Assignment
-{
-	SpinePosition *positions;
-	int			n;
-	bool		known_topic;
-} Assignment;
-
-static bool
-load_offsets(void *arg)
-{
-	Assignment *assignment = arg;
-
-	spine_offsets_load(&worker.log, assignment->positions, assignment->n,
-					   &assignment->known_topic);
-	return true;
-}
-
-static bool
-insert_offsets(void *arg)
-{
-	Assignment *assignment = arg;
-
-	spine_offsets_insert(&worker.log, assignment->positions, assignment->n);
-	spine_offsets_load(&worker.log, assignment->positions, assignment->n,
-					   &assignment->known_topic);
-	return true;
-}
-
-/*
- * The first offset of partitions that were never read: written down before the
- * first record is, so that "latest" means what was latest then.
- */
-static bool
-find_first_offsets(Assignment *assignment)
-{
-	for (int i = 0; i < assignment->n; i++)
-	{
-		SpinePosition *position = &assignment->positions[i];
-		int64		low;
-		int64		high;
-
-		if (position->next_offset >= 0)
-			continue;
-		if (!spine_client_watermarks(worker.consumer->client, worker.log.topic,
-									 position->partition, &low, &high, BROKER_TIMEOUT_MS))
-			return false;
-
-		/* a partition that joins a topic we know is new: all of it */
-		position->next_offset = worker.pipeline->starts_at_latest && !assignment->known_topic ?
-			high : low;
-	}
-	return true;
-}
-
-static Assignment
-list_partitions(void)
-{
-	Assignment	assignment = {0};
-
-	assignment.positions = palloc0((worker.consumer->npartitions / worker.workers + 1) *
-								   sizeof(SpinePosition));
-	for (int p = worker.index; p < worker.consumer->npartitions; p += worker.workers)
-	{
-		assignment.positions[assignment.n].partition = p;
-		assignment.positions[assignment.n].high_watermark = -1;
-		assignment.n++;
-	}
-	return assignment;
-}
-
-/* Reads where the database stands and starts reading from there. */
-static bool
-take_assignment(void)
-{
-	Assignment	assignment;
-	SpineOutcome outcome;
-
-	if (worker.assigned)
-		return true;
-	if (!count_partitions())
-		return false;
-	worker.log.cluster_id = worker.consumer->client->cluster_id;
-
-	assignment = list_partitions();
-	if (assignment.n > 2 * worker.prefetch_share)
-	{
-		/* each would prefetch more than its share: start again with theirs */
-		worker.prefetch_share = assignment.n;
-		disconnect();
-		return false;
-	}
-
-	outcome = spine_attempt(load_offsets, &assignment, &worker.error);
-	if (outcome == SPINE_DONE)
-	{
-		if (!find_first_offsets(&assignment))
-		{
-			wait_out(worker.consumer->client->error_text);
-			return false;
-		}
-		outcome = spine_attempt(insert_offsets, &assignment, &worker.error);
-	}
-	if (outcome != SPINE_DONE)
-	{
-		handle_outcome(outcome);
-		return false;
-	}
-
-	spine_consumer_assign(worker.consumer, assignment.positions, assignment.n);
-	worker.assigned = true;
-	worker.batch_started = 0;
-	spine_publish_progress(&worker.log, assignment.positions, assignment.n, -1);
-	pfree(assignment.positions);
-	report_running();
-	return true;
-}
-
-/* A position that the log does not have (any more): stop, and say which. */
-static void
-report_lost_partition(void)
-{
-	SpineConsumer *consumer = worker.consumer;
-	char		text[SPINE_MAX_ERROR_LEN];
-	int64		next_offset = 0;
-	int64		low;
-	int64		high;
-
-	for (int i = 0; i < consumer->npositions; i++)
-	{
-		if (consumer->positions[i].partition == consumer->lost_partition)
-			next_offset = consumer->positions[i].read_to;
-	}
-	if (!spine_client_watermarks(consumer->client, worker.log.topic, consumer->lost_partition,
-								 &low, &high, BROKER_TIMEOUT_MS))
-		snprintf(text, sizeof(text), "offset " INT64_FORMAT " of partition %d of topic \"%s\" is not there",
-				 next_offset, consumer->lost_partition, worker.log.topic);
-	else if (next_offset < low)
-		snprintf(text, sizeof(text), "offsets " INT64_FORMAT " to " INT64_FORMAT " of partition %d of topic \"%s\" are gone from the log before they were applied"
-				 " HINT: To go on without them, set next_offset to " INT64_FORMAT " in spine_offsets.",
-				 next_offset, low - 1, consumer->lost_partition, worker.log.topic, low);
-	else
-		snprintf(text, sizeof(text), "partition %d of topic \"%s\" ends at offset " INT64_FORMAT ", before the position " INT64_FORMAT ": it is not the log that was read before"
-				 " HINT: To read it from its start, set next_offset to " INT64_FORMAT " in spine_offsets.",
-				 consumer->lost_partition, worker.log.topic, high, next_offset, low);
-
-	worker.assigned = false;
-	wait_for_help(text);
 }
 
 /* The positions that the batch moves, for spine_batch_run. */
@@ -744,10 +378,10 @@ run_batch(void)
 		worker.summary_events += batch.nevents;
 		worker.summary_dead_letters += batch.ndead_letters;
 		worker.summary_batches++;
-		report_running();
+		spine_report_running(&worker);
 	}
 	else
-		handle_outcome(outcome);
+		spine_handle_outcome(&worker, outcome);
 	pfree(batch.positions);
 }
 
@@ -779,13 +413,13 @@ poll_and_apply(void)
 
 	if (consumer->lost_partition >= 0)
 	{
-		report_lost_partition();
+		spine_report_lost_partition(&worker);
 		return;
 	}
 	if (consumer->topic_is_gone || consumer->client->error != RD_KAFKA_RESP_ERR_NO_ERROR ||
 		is_due(worker.partitions_checked, PARTITION_CHECK_MS))
 	{
-		if (!count_partitions() || !worker.assigned)
+		if (!spine_count_partitions(&worker) || !worker.assigned)
 			return;
 	}
 
@@ -802,7 +436,7 @@ poll_and_apply(void)
 		timeout_ms = Min(timeout_ms, Max(spine_batch_interval_ms, 1));
 	}
 	else if (consumer->reached_end)
-		publish_watermarks();
+		spine_publish_watermarks(&worker);
 	sleep_ms(timeout_ms);
 }
 
@@ -826,7 +460,6 @@ spine_worker_main(Datum slot_number)
 	if (worker.decoder == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	leave_if_database_settings_changed();	/* the first time: remember them */
-	worker.retry_ms = FIRST_RETRY_MS;
 	worker.prefetch_share = FIRST_PREFETCH_SHARE;
 
 	loop_context = AllocSetContextCreate(TopMemoryContext, "spine worker loop",
@@ -838,7 +471,7 @@ spine_worker_main(Datum slot_number)
 		CHECK_FOR_INTERRUPTS();
 
 		notice_changes();
-		if (look_up_pipeline() && connect_to_broker() && take_assignment())
+		if (look_up_pipeline() && connect_to_broker() && spine_take_assignment(&worker))
 			poll_and_apply();
 	}
 }

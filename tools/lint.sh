@@ -31,7 +31,10 @@ target:         bind catalog decode
 apply:          target reduce
 dead_letters:   consume offsets
 batch:          apply dead_letters offsets target bind reduce decode attempt catalog
-worker:         consume batch catalog attempt offsets
+worker_state:   attempt catalog consume decode offsets target
+trouble:        worker_state
+assignment:     worker_state attempt trouble
+worker:         assignment batch trouble worker_state
 probe:          catalog worker
 launcher:       probe worker broker producer
 guard:          catalog launcher

@@ -1,0 +1,64 @@
+/*
+ * worker_state.h
+ *		What a worker knows and holds, for the files that its life is told in:
+ *		worker.c (the loop), assignment.c (its partitions) and trouble.c (what
+ *		it does when a step does not succeed).
+ */
+#ifndef SPINE_WORKER_STATE_H
+#define SPINE_WORKER_STATE_H
+
+#include "attempt.h"
+#include "catalog.h"
+#include "consume.h"
+#include "decode.h"
+#include "offsets.h"
+#include "shared.h"
+#include "target.h"
+
+typedef struct SpineWorker
+{
+	/* from the slot, which may be given to another once we are gone */
+	SpineWorkerSlot *slot;
+	Oid			database;
+	NameData	pipeline_name;
+	int			index;
+	int			workers;
+
+	uint64		catalog_generation;
+	SpinePipeline *pipeline;	/* NULL: to be looked up */
+	SpinePlan  *plan;			/* goes with the pipeline */
+	SpineLog	log;			/* outlives the pipeline */
+
+	const char *database_settings;	/* those that the process started with */
+	const char *connected_to;	/* broker settings of the consumer */
+	SpineConsumer *consumer;
+	int			prefetch_share;
+	bool		assigned;
+	bool		broker_trouble; /* it did not answer, or has no such topic */
+
+	SpineDecoder *decoder;
+	SpineError	error;			/* the last one */
+	char		logged[SPINE_MAX_ERROR_LEN];	/* the last one in the log */
+	int			retry_ms;
+
+	TimestampTz batch_started;	/* 0: nothing read yet */
+	TimestampTz partitions_checked;
+	TimestampTz committed_to_broker;
+	bool		broker_commit_due;
+
+	TimestampTz summary_logged;
+	int64		summary_events;
+	int64		summary_dead_letters;
+	int64		summary_batches;
+} SpineWorker;
+
+/* The catalog or a target has changed: look it up again. */
+extern void spine_forget_pipeline(SpineWorker *worker);
+
+/* The broker's settings have changed: connect again.  Drops the batch. */
+extern void spine_disconnect(SpineWorker *worker);
+
+/* Publishes what the client knows of the ends of the assigned partitions. */
+extern void spine_publish_watermarks(SpineWorker *worker);
+
+#endif							/* SPINE_WORKER_STATE_H */

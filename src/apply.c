@@ -13,6 +13,7 @@
 #include "reduce.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
@@ -50,7 +51,7 @@ spine_apply_begin(const SpinePlan *plan)
 
 	for (int i = 0; i < plan->ntargets; i++)
 		LockRelationOid(plan->targets[i].sink->target, RowExclusiveLock);
-	return !spine_plan_is_stale(plan);
+	return spine_plan_is_current(plan);
 }
 
 static void
@@ -248,7 +249,7 @@ parameter_types(const SpineTarget *target, Oid *types)
 static SPIPlanPtr
 get_plan(SpineTarget *target, bool skip_existing)
 {
-	bool		merge = skip_existing || target->insert == NULL;
+	bool		merge = target->merge && (skip_existing || target->insert == NULL);
 	SPIPlanPtr *plan = merge ? &target->merge_plan : &target->insert_plan;
 
 	if (*plan == NULL)
@@ -273,6 +274,7 @@ apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_
 	int			nparameters = 0;
 	Oid			save_userid;
 	int			save_context;
+	int			save_nestlevel;
 	int			result;
 
 	n = bind_target(target, bound, events, n);
@@ -285,10 +287,16 @@ apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_
 				PointerGetDatum(construct_array(bound[i].missing, n, BOOLOID, 1, true, TYPALIGN_CHAR));
 	}
 
-	/* the end of the transaction sets these back when an error leaves here */
+	/*
+	 * Nothing that the table's triggers set may outlive the statement: what
+	 * follows runs with our own rights, and finds its operators by search_path.
+	 * The end of the (sub)transaction undoes all of this after an error.
+	 */
 	GetUserIdAndSecContext(&save_userid, &save_context);
 	SetUserIdAndSecContext(target->run_as, save_context | SECURITY_RESTRICTED_OPERATION);
+	save_nestlevel = NewGUCNestLevel();
 	result = SPI_execute_plan(get_plan(target, skip_existing), parameters, NULL, false, 0);
+	AtEOXact_GUC(false, save_nestlevel);
 	SetUserIdAndSecContext(save_userid, save_context);
 
 	if (result < 0)

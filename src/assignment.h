@@ -21,9 +21,18 @@ extern bool spine_count_partitions(SpineWorker *worker);
 extern bool spine_take_assignment(SpineWorker *worker);
 
 /*
- * A position that the log does not have (any more): says which offsets are
- * missing, and rests.  The assignment is taken again afterwards.
+ * After each poll: remembers which partitions cannot be read further, and which
+ * can again.  The others go on meanwhile.
  */
-extern void spine_report_lost_partition(SpineWorker *worker);
+extern void spine_note_partitions(SpineWorker *worker);
+
+/* Is there a stuck partition that it is time to say something of? */
+extern bool spine_partitions_need_help(const SpineWorker *worker);
+
+/*
+ * Says what is wrong with it, and connects anew: the library reports such an
+ * error only once, and the position may have been changed.  Drops the batch.
+ */
+extern void spine_report_stuck_partition(SpineWorker *worker);
 
 #endif							/* SPINE_ASSIGNMENT_H */

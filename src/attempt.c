@@ -51,8 +51,10 @@ spine_classify(int sqlerrcode, bool *internal)
 				SPINE_STRUCTURAL : SPINE_TRANSIENT; /* a lock, an object in use */
 
 		case ERRCODE_INTERNAL_ERROR:
-			*internal = true;
-			return SPINE_TRANSIENT;
+
+			/* types and triggers raise XX000 for bad data; XX001 is corruption */
+			*internal = sqlerrcode != ERRCODE_INTERNAL_ERROR;
+			return SPINE_REFUSED;
 
 		default:
 			return SPINE_REFUSED;

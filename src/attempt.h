@@ -27,14 +27,14 @@ typedef struct SpineError
 /* Returns false to roll back without an error. */
 typedef bool (*SpineStep) (void *arg);
 
-/* The class of an SQLSTATE; true in *internal: nobody's fault but a bug's. */
+/* The class of an SQLSTATE; true in *internal: data on disk is corrupt. */
 extern SpineOutcome spine_classify(int sqlerrcode, bool *internal);
 
 /*
  * Runs step in a transaction of its own, with SPI and a snapshot, and commits.
- * On an error: rolls back, fills *error, and returns its class.  An internal
- * error (class XX) is rethrown, after *error is filled: the process exits and
- * is started again.  Returns in the caller's memory context.
+ * On an error: rolls back, fills *error, and returns its class.  Corruption
+ * (XX001, XX002) is rethrown, after *error is filled: the process exits and is
+ * started again.  Returns in the caller's memory context.
  */
 extern SpineOutcome spine_attempt(SpineStep step, void *arg, SpineError *error);
 

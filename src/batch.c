@@ -24,6 +24,7 @@ typedef struct BatchRun
 	SpineDeadLetter *letters;	/* room for every record */
 	size_t		nundecodable;	/* letters that decoding made */
 	size_t		nletters;
+	size_t		ninternal;		/* of these, for an internal error */
 	bool		decoded;
 	bool		searching;		/* for refused records */
 	MemoryContext context;		/* of the run, over all its attempts */
@@ -128,12 +129,30 @@ search_range(BatchRun *run, size_t first, size_t n)
 		return;
 
 	if (n == 1)
+	{
 		add_dead_letter(run, run->events[first].record, error.sqlstate, error.text);
+		run->ninternal += strcmp(error.sqlstate, "XX000") == 0;
+	}
 	else
 	{
 		search_range(run, first, n / 2);
 		search_range(run, first + n / 2, n - n / 2);
 	}
+}
+
+/*
+ * An internal error may be the fault of a record (some types raise it for bad
+ * data), or of the server, or ours.  When no record passes, it is not theirs.
+ */
+static void
+search(BatchRun *run)
+{
+	run->ninternal = 0;
+	search_range(run, 0, run->nevents);
+	if (run->ninternal > 0 && run->nletters - run->nundecodable == run->nevents)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s", run->letters[run->nletters - 1].reason)));
 }
 
 /* The promise. */
@@ -142,17 +161,21 @@ run_transaction(void *arg)
 {
 	BatchRun   *run = arg;
 	SpineBatch *batch = run->batch;
+	const char *schema = spine_extension_schema();
 
 	if (!run->decoded)
 		decode_records(run);
 	run->nletters = run->nundecodable;
 
+	/* the bookkeeping tables are found by name: it must be theirs still */
+	if (schema == NULL || strcmp(schema, batch->log.schema) != 0)
+		return false;
 	if (!spine_offsets_lock(&batch->log, batch->positions, batch->npositions))
 		return false;
 	if (!spine_apply_begin(batch->plan))
 		return false;
 	if (run->searching)
-		search_range(run, 0, run->nevents);
+		search(run);
 	else if (run->nevents > 0)
 		spine_apply(batch->plan, run->events, run->nevents, false);
 	spine_write_dead_letters(&batch->log, run->letters, run->nletters);

@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "mb/pg_wchar.h"
+#include "record_time.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/jsonb.h"
@@ -359,9 +360,12 @@ origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t si
 				field.kind = SPINE_FIELD_NULL;
 			else
 			{
-				TimestampTz time = record->timestamp_ms * INT64CONST(1000) -
-					(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+				TimestampTz time;
 
+				if (!spine_record_time(record, &time))
+					ereport(ERROR,
+							(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+							 errmsg("timestamp of the record is out of range")));
 				field.kind = SPINE_FIELD_STRING;
 				field.len = strlcpy(buf, timestamptz_to_str(time), size);
 			}

@@ -41,7 +41,6 @@ static void
 stop_broker(int code, Datum arg)
 {
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	spine_shared->broker.pid = 0;
 	spine_shared->broker.address[0] = '\0';
 	spine_wake_workers(InvalidOid);
 	LWLockRelease(spine_shared->lock);
@@ -92,7 +91,6 @@ publish_broker(void)
 	hash_seq_init(&scan, spine_log_ends);
 	while ((end = hash_seq_search(&scan)) != NULL)
 		hash_search(spine_log_ends, &end->key, HASH_REMOVE, NULL);
-	spine_shared->broker.pid = MyProcPid;
 	spine_shared->broker.in_flight_bytes = 0;
 	snprintf(spine_shared->broker.cluster_id, sizeof(spine_shared->broker.cluster_id),
 			 SPINE_EMBEDDED_PREFIX "%016llx", (unsigned long long) id);
@@ -109,6 +107,9 @@ spine_broker_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+
+	if (!spine_claim(&spine_shared->broker.pid))
+		proc_exit(0);
 
 	/* to no database: only so that pg_stat_activity shows the process */
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);

@@ -141,7 +141,8 @@ spine_load_pipeline(const char *schema, const NameData *name)
 	if (SPI_processed == 0)
 		return NULL;
 
-	context = AllocSetContextCreate(TopMemoryContext, "spine pipeline", ALLOCSET_SMALL_SIZES);
+	/* below SPI's until it is whole, so that an error frees it */
+	context = AllocSetContextCreate(CurrentMemoryContext, "spine pipeline", ALLOCSET_SMALL_SIZES);
 	pipeline = MemoryContextAllocZero(context, sizeof(SpinePipeline));
 	pipeline->context = context;
 	pipeline->name = *name;
@@ -163,6 +164,7 @@ spine_load_pipeline(const char *schema, const NameData *name)
 	for (uint64 i = 0; i < SPI_processed; i++)
 		read_sink(&pipeline->sinks[i], i, context);
 
+	MemoryContextSetParent(context, TopMemoryContext);
 	return pipeline;
 }
 
@@ -184,8 +186,12 @@ tell_after_commit(XactEvent event, void *arg)
 			spine_request_probe(MyDatabaseId);
 			catalog_changed = false;
 			break;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has changed the catalog of spine")));
+			break;
 		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
 			catalog_changed = false;
 			break;
 		default:

@@ -25,6 +25,13 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 
+/* What an interrupted DROP DATABASE leaves behind; named since 15.4. */
+#ifdef DATCONNLIMIT_INVALID_DB
+#define SPINE_DATCONNLIMIT_INVALID_DB	DATCONNLIMIT_INVALID_DB
+#else
+#define SPINE_DATCONNLIMIT_INVALID_DB	(-2)
+#endif
+
 /* Does the current user own the database? */
 static inline bool
 spine_owns_database(Oid database)

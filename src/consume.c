@@ -44,21 +44,23 @@ SpineConsumer *
 spine_consumer_open(const char *topic, const char *group_id, int expected_partitions,
 					int batch_rows)
 {
-	SpineClient *client = spine_client_create(SPINE_CONSUMER, group_id, expected_partitions);
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "spine consumer",
+	/* below the caller's context until it is whole, so that an error frees it */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine consumer",
 												  ALLOCSET_DEFAULT_SIZES);
-	SpineConsumer *consumer;
+	SpineConsumer *consumer = MemoryContextAllocZero(context, sizeof(SpineConsumer));
+	SpineClient *client;
 
-	consumer = MemoryContextAllocZero(context, sizeof(SpineConsumer));
 	consumer->context = context;
-	consumer->client = client;
-	consumer->lost_partition = -1;
-	client->before_release = release_records;
-	client->owner = consumer;
-
+	consumer->stuck_partition = -1;
 	consumer->topic = MemoryContextStrdup(context, topic);
 	consumer->capacity = batch_rows;
 	consumer->records = MemoryContextAllocHuge(context, batch_rows * sizeof(SpineRecord));
+
+	consumer->client = client = spine_client_create(SPINE_CONSUMER, group_id, expected_partitions);
+	client->before_release = release_records;
+	client->owner = consumer;
+
+	MemoryContextSetParent(context, TopMemoryContext);
 	return consumer;
 }
 
@@ -78,7 +80,7 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	rd_kafka_resp_err_t err;
 
 	release_records(consumer);
-	consumer->lost_partition = -1;
+	consumer->stuck_partition = -1;
 	consumer->positions = consumer->positions ?
 		repalloc(consumer->positions, Max(n, 1) * sizeof(SpinePosition)) :
 		MemoryContextAlloc(consumer->context, Max(n, 1) * sizeof(SpinePosition));
@@ -110,15 +112,11 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 			 * Where the log ends with what no consumer is shown (transaction
 			 * markers, aborted records), the position moves past it.
 			 */
-			if (position && message->offset > position->read_to)
-				position->read_to = message->offset;
+			if (position == NULL || position->is_stuck)
+				break;
+			position->read_to = Max(position->read_to, message->offset);
+			position->is_read = true;
 			consumer->reached_end = true;
-			break;
-
-		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
-		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-			if (position)
-				consumer->lost_partition = message->partition;
 			break;
 
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
@@ -128,9 +126,26 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 			break;
 
 		default:
-			consumer->client->error = message->err;
-			strlcpy(consumer->client->error_text, rd_kafka_message_errstr(message),
-					sizeof(consumer->client->error_text));
+
+			/*
+			 * The library reports such an error once, and some (a bad checksum)
+			 * it then leaves behind: what follows in this partition must not
+			 * move the position past it.
+			 */
+			if (position)
+			{
+				position->is_stuck = true;
+				consumer->stuck_partition = message->partition;
+				consumer->stuck_error = message->err;
+				strlcpy(consumer->stuck_text, rd_kafka_message_errstr(message),
+						sizeof(consumer->stuck_text));
+			}
+			else
+			{
+				consumer->client->error = message->err;
+				strlcpy(consumer->client->error_text, rd_kafka_message_errstr(message),
+						sizeof(consumer->client->error_text));
+			}
 			break;
 	}
 }
@@ -143,7 +158,7 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	rd_kafka_timestamp_type_t type;
 
 	/* left over from an assignment that is no more, or seen already */
-	if (position == NULL || message->offset < position->read_to)
+	if (position == NULL || position->is_stuck || message->offset < position->read_to)
 	{
 		rd_kafka_message_destroy(message);
 		return;
@@ -162,6 +177,7 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	record->message = message;
 
 	position->read_to = message->offset + 1;
+	position->is_read = true;
 	consumer->bytes += message->len + message->key_len;
 }
 

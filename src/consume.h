@@ -25,8 +25,10 @@ typedef struct SpineConsumer
 	size_t		capacity;
 	size_t		bytes;
 
-	/* a partition that cannot be read any further from where it stands, or -1 */
-	int32		lost_partition;
+	/* why the last stuck partition is, and which it was */
+	int32		stuck_partition;	/* -1: none */
+	rd_kafka_resp_err_t stuck_error;
+	char		stuck_text[256];
 	/* the topic was reported to be gone */
 	bool		topic_is_gone;
 	/* the end of a partition was seen: its high watermark is known */

@@ -7,6 +7,7 @@
 #include "catalog/pg_type.h"
 #include "consume.h"
 #include "executor/spi.h"
+#include "record_time.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -73,6 +74,7 @@ static void
 write_one(SPIPlanPtr plan, const SpineLog *log, const SpineDeadLetter *letter)
 {
 	const SpineRecord *record = letter->record;
+	TimestampTz record_time = 0;
 	Datum		args[10];
 	char		nulls[10];
 
@@ -86,9 +88,8 @@ write_one(SPIPlanPtr plan, const SpineLog *log, const SpineDeadLetter *letter)
 	nulls[5] = record->value ? ' ' : 'n';
 	args[5] = record->value ? bytea_datum(record->value, record->value_len) : (Datum) 0;
 	args[6] = headers_datum(record, &nulls[6]);
-	nulls[7] = record->timestamp_ms >= 0 ? ' ' : 'n';
-	args[7] = TimestampTzGetDatum(record->timestamp_ms * INT64CONST(1000) -
-								  (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY);
+	nulls[7] = spine_record_time(record, &record_time) ? ' ' : 'n';
+	args[7] = TimestampTzGetDatum(record_time);
 	args[8] = CStringGetTextDatum(letter->sqlstate);
 	args[9] = CStringGetTextDatum(letter->reason);
 

@@ -8,30 +8,60 @@
 #include "backpressure.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "settings.h"
 #include "delivery.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* An index entry of the table events has to hold the name, with the rest. */
-#define MAX_TENANT_BYTES	255
-
 /* What a record takes at the broker besides its key and value. */
 #define RECORD_OVERHEAD		40
+
+/* How long a new client is given to find the broker. */
+#define FIRST_CONTACT_MS	1000
 
 /* Events on their way at a time: enough to keep a broker busy. */
 #define MAX_IN_FLIGHT		20000
 
+/* Room at the embedded broker is reserved for many events at a time. */
+#define RESERVE_BYTES		(64 * 1024)
+
 /*
- * What this process has reserved at the embedded broker.  Given back when the
- * client goes, since its reports will never come.
+ * What this process has reserved at the embedded broker, and how much of that
+ * is not used yet.  Given back when the client goes, since its reports will
+ * never come.
  */
 static int64 reserved_bytes = 0;
+static int64 unused_bytes = 0;
 
+static bool
+reserve(int64 bytes)
+{
+	if (unused_bytes < bytes)
+	{
+		int64		more = Max(bytes, RESERVE_BYTES);
+
+		if (!spine_backpressure_reserve(more))
+			return false;
+		reserved_bytes += more;
+		unused_bytes += more;
+	}
+	unused_bytes -= bytes;
+	return true;
+}
+
+static void
+release(int64 bytes)
+{
+	spine_backpressure_release(bytes);
+	reserved_bytes -= bytes;
+}
+
+/* Gives back all that is reserved: the delivery is over, or the client goes. */
 static void
 release_reservation(void *owner)
 {
-	spine_backpressure_release(reserved_bytes);
-	reserved_bytes = 0;
+	unused_bytes = 0;
+	release(reserved_bytes);
 }
 
 void
@@ -44,11 +74,11 @@ spine_tenant_init(SpineTenant *tenant, const char *utf8_name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("tenant must not be empty")));
-	if (tenant->len > MAX_TENANT_BYTES)
+	if (tenant->len > SPINE_MAX_TENANT_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("tenant is too long"),
-				 errdetail("It has %zu bytes; %d are allowed.", tenant->len, MAX_TENANT_BYTES)));
+				 errdetail("It has %zu bytes; %d are allowed.", tenant->len, SPINE_MAX_TENANT_BYTES)));
 	if (!pg_verify_mbstr(PG_UTF8, utf8_name, tenant->len, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
@@ -77,10 +107,18 @@ spine_delivery_begin(SpineDelivery *delivery, SpineClient *client, const char *t
 	delivery->client = client;
 	delivery->topic = topic;
 	delivery->id = ++last_id;
-	delivery->buffer_size = MAX_TENANT_BYTES * 6 + 512; /* every byte escaped */
+	delivery->buffer_size = SPINE_MAX_TENANT_BYTES * 6 + 512; /* every byte escaped */
 	delivery->buffer = palloc(delivery->buffer_size);
 	spine_random_seed(&delivery->random, seed);
 	client->before_release = release_reservation;
+
+	/*
+	 * The library asks for a topic's partitions as the first record is sent,
+	 * and if it is not connected by then, only a second later.  So ask now.
+	 * A broker that does not answer is found out by the delivery itself.
+	 */
+	if (client->topic == NULL || strcmp(rd_kafka_topic_name(client->topic), topic) != 0)
+		(void) spine_client_partition_count(client, topic, FIRST_CONTACT_MS);
 }
 
 bool
@@ -98,7 +136,7 @@ spine_delivery_send(SpineDelivery *delivery, const SpineTenant *tenant)
 	len = spine_generate_event(&delivery->random, tenant->literal, unix_time_us,
 							   delivery->buffer, delivery->buffer_size);
 	bytes = len + tenant->len + RECORD_OVERHEAD;
-	if (!spine_backpressure_reserve(bytes))
+	if (!reserve(bytes))
 		return false;
 
 	err = rd_kafka_producev(delivery->client->rk,
@@ -110,12 +148,11 @@ spine_delivery_send(SpineDelivery *delivery, const SpineTenant *tenant)
 							RD_KAFKA_V_END);
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		reserved_bytes += bytes;
 		delivery->sent++;
 		return true;
 	}
 
-	spine_backpressure_release(bytes);
+	unused_bytes += bytes;
 	if (err != RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
@@ -129,14 +166,15 @@ count_report(SpineDelivery *delivery, const rd_kafka_message_t *message)
 {
 	int64		bytes = message->len + message->key_len + RECORD_OVERHEAD;
 
-	spine_backpressure_release(bytes);
-	reserved_bytes -= bytes;
 	if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		spine_backpressure_acknowledged(rd_kafka_topic_name(message->rkt), message->partition,
 										message->offset, bytes);
 
+	/* of an earlier delivery, which has given back what it had reserved */
 	if ((uint64) (uintptr_t) message->_private != delivery->id)
 		return;
+
+	release(bytes);
 	if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		delivery->acknowledged++;
 	else if (delivery->failed++ == 0)
@@ -172,9 +210,12 @@ spine_delivery_poll(SpineDelivery *delivery)
 }
 
 void
-spine_delivery_cancel(SpineDelivery *delivery)
+spine_delivery_end(SpineDelivery *delivery)
 {
-	/* never waits, and what it drops is reported like any other failure */
-	rd_kafka_purge(delivery->client->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
+	/* never waits; what is dropped is reported like any other failure */
+	if (delivery->acknowledged < delivery->sent)
+		rd_kafka_purge(delivery->client->rk,
+					   RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
 	spine_delivery_poll(delivery);
+	release_reservation(NULL);
 }

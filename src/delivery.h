@@ -35,7 +35,10 @@ typedef struct SpineDelivery
 /* In the current memory context.  Raises an error for a name that cannot be. */
 extern void spine_tenant_init(SpineTenant *tenant, const char *utf8_name);
 
-/* In the current memory context; client and topic must outlive it. */
+/*
+ * In the current memory context; client and topic must outlive it.  The first
+ * time that a client sends to a topic, waits for the broker for up to a second.
+ */
 extern void spine_delivery_begin(SpineDelivery *delivery, SpineClient *client, const char *topic);
 
 /*
@@ -48,6 +51,6 @@ extern bool spine_delivery_send(SpineDelivery *delivery, const SpineTenant *tena
 extern void spine_delivery_poll(SpineDelivery *delivery);
 
 /* Drops what is still queued here; what is on its way may yet arrive. */
-extern void spine_delivery_cancel(SpineDelivery *delivery);
+extern void spine_delivery_end(SpineDelivery *delivery);
 
 #endif							/* SPINE_DELIVERY_H */

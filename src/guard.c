@@ -35,8 +35,11 @@ static int	nheld = 0;
 static void
 release_all(XactEvent event, void *arg)
 {
-	if (nheld == 0 || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
-					   event != XACT_EVENT_PREPARE))
+	if (nheld > 0 && event == XACT_EVENT_PRE_PREPARE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has dropped spine")));
+	if (nheld == 0 || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
 		return;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);

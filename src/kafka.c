@@ -82,6 +82,21 @@ spine_broker_address(void)
 	return address;
 }
 
+char *
+spine_broker_settings(void)
+{
+	SpineEmbeddedBroker broker;
+
+	if (!spine_broker_is_embedded())
+		return psprintf("%s %s", spine_brokers_setting, spine_kafka_options);
+
+	/* with its id: another one may be found on the same port */
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	broker = spine_shared->broker;
+	LWLockRelease(spine_shared->lock);
+	return psprintf("%s %s %s", broker.address, broker.cluster_id, spine_kafka_options);
+}
+
 static void
 refuse_missing_broker(void)
 {
@@ -453,7 +468,8 @@ spine_client_partition_count(SpineClient *client, const char *topic, int timeout
 	}
 	rd_kafka_metadata_destroy(metadata);
 
-	if (client->cluster_id[0] == '\0')
+	/* each time: behind the same address may be another cluster by now */
+	if (!client->embedded)
 	{
 		char	   *id = rd_kafka_clusterid(client->rk, 0);
 

@@ -62,6 +62,12 @@ extern char *spine_broker_address(void);
  */
 extern char *spine_await_broker_address(void);
 
+/*
+ * What a client is started with, as a string to compare: when it changes, the
+ * client has to be started anew.  palloc'ed.
+ */
+extern char *spine_broker_settings(void);
+
 /* Is the broker, by the settings, the embedded one? */
 extern bool spine_broker_is_embedded(void);
 
@@ -91,7 +97,7 @@ extern void spine_client_wait(SpineClient *client, long timeout_ms);
  * Asks the broker how many partitions a topic has, in slices so that
  * interrupts are served.  Returns 0 when the topic does not exist, -1 when the
  * broker does not answer within timeout_ms (client->error_text says why).
- * Fills client->cluster_id.
+ * Keeps client->cluster_id up to date.
  */
 extern int	spine_client_partition_count(SpineClient *client, const char *topic,
 										 int timeout_ms);

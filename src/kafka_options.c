@@ -12,12 +12,13 @@
 #include <ctype.h>
 
 /*
- * Options that spine sets itself because a promise depends on them, or that
- * would run foreign code in the server.
+ * Options that spine sets itself, or that a promise depends on, or that would
+ * run foreign code in the server.
  */
 static const char *const reserved_options[] = {
 	"auto.offset.reset",
 	"bootstrap.servers",
+	"delivery.report.only.error",
 	"enable.auto.commit",
 	"enable.auto.offset.store",
 	"enable.idempotence",
@@ -25,6 +26,10 @@ static const char *const reserved_options[] = {
 	"log.queue",
 	"metadata.broker.list",
 	"plugin.library.paths",
+	"sasl.kerberos.kinit.cmd",
+	"ssl.engine.location",
+	"ssl.providers",
+	"test.mock.num.brokers",
 	"transactional.id",
 };
 
@@ -110,7 +115,7 @@ spine_kafka_options_apply(const char *options, rd_kafka_conf_t *conf,
 		for (int i = 0; i < (int) lengthof(reserved_options); i++)
 		{
 			if (strcmp(key, reserved_options[i]) == 0)
-				snprintf(reason, reason_size, "Option \"%s\" is set by spine itself.", key);
+				snprintf(reason, reason_size, "Option \"%s\" cannot be set here.", key);
 		}
 		if (reason[0])
 			break;

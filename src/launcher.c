@@ -33,7 +33,9 @@
 #include "utils/timestamp.h"
 
 #define DATABASE_SCAN_MS	60000	/* for what nobody told us of */
-#define RESTART_MS			1000	/* after a child has ended by itself */
+#define RESTART_MS			1000	/* after a child has ended by itself; ... */
+#define LAST_RESTART_MS		60000	/* ... doubled up to this while it fails */
+#define LONG_LIFE_MS		10000	/* it has not failed */
 #define NO_SLOT_RETRY_MS	5000
 #define PROBES_AT_A_TIME	2	/* each takes one of max_worker_processes */
 
@@ -41,7 +43,9 @@
 typedef struct Child
 {
 	BackgroundWorkerHandle *handle; /* NULL: not started, or ended */
+	TimestampTz started_at;
 	TimestampTz start_after;	/* 0: at once */
+	int			failures;		/* short lives in a row */
 	int			signalled_pid;	/* told to end */
 } Child;
 
@@ -75,7 +79,13 @@ is_stopped(Child *child)
 	{
 		pfree(child->handle);
 		child->handle = NULL;
-		child->start_after = child->signalled_pid ? 0 : from_now(RESTART_MS);
+
+		/* one that we ended may start at once, one that keeps failing later */
+		if (child->signalled_pid ||
+			TimestampDifferenceExceeds(child->started_at, GetCurrentTimestamp(), LONG_LIFE_MS))
+			child->failures = 0;
+		child->start_after = child->signalled_pid ? 0 :
+			from_now(Min(RESTART_MS << Min(child->failures++, 10), LAST_RESTART_MS));
 		child->signalled_pid = 0;
 	}
 	return child->handle == NULL;
@@ -113,6 +123,7 @@ start(Child *child, const char *function, const char *type, const char *name,
 
 	if (RegisterDynamicBackgroundWorker(&process, &child->handle))
 	{
+		child->started_at = GetCurrentTimestamp();
 		complained = false;
 		return;
 	}
@@ -156,7 +167,8 @@ list_databases(void)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (database->datallowconn && !database->datistemplate)
+		if (database->datallowconn && !database->datistemplate &&
+			database->datconnlimit != SPINE_DATCONNLIMIT_INVALID_DB)
 		{
 			MemoryContext old_context = MemoryContextSwitchTo(context);
 
@@ -306,16 +318,22 @@ extension_exists(void)
 	return exists;
 }
 
-/* One process for the whole server, or none. */
+/*
+ * One process for the whole server, or none.  It goes by the claimed pid, so
+ * that a new launcher finds what its predecessor has started.
+ */
 static void
-tend(Child *child, bool wanted, const char *function, const char *name)
+tend(Child *child, const int *claimed_pid, bool wanted, const char *function, const char *name)
 {
-	pid_t		pid;
+	int			pid;
 
-	if (wanted && may_start(child))
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	pid = *claimed_pid;
+	LWLockRelease(spine_shared->lock);
+
+	if (wanted && pid == 0 && may_start(child))
 		start(child, function, name, name, (Datum) 0);
-	else if (!wanted && child->handle &&
-			 GetBackgroundWorkerPid(child->handle, &pid) == BGWH_STARTED)
+	else if (!wanted)
 		stop(child, pid);
 }
 
@@ -383,9 +401,10 @@ spine_launcher_main(Datum arg)
 
 		start_probes();
 		exists = extension_exists();
-		tend(&broker, exists && spine_brokers_setting[0] == '\0',
+		tend(&broker, &spine_shared->broker.pid, exists && spine_brokers_setting[0] == '\0',
 			 "spine_broker_main", "spine embedded broker");
-		tend(&producer, exists && spine_producer_rate > 0,
+		tend(&producer, &spine_shared->producer_pid,
+			 exists && spine_producer_rate > 0,
 			 "spine_producer_main", "spine producer");
 		tend_workers();
 

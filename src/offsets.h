@@ -20,6 +20,8 @@ typedef struct SpinePosition
 	int64		high_watermark; /* -1: not known */
 	int64		dead_letters;	/* in the current batch */
 	int64		records;		/* in the current batch */
+	bool		is_read;		/* a record or the end was seen since assignment */
+	bool		is_stuck;		/* it cannot be read from here: take no more */
 } SpinePosition;
 
 /* Which rows of spine_offsets. */

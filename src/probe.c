@@ -138,14 +138,22 @@ spine_probe_main(Datum database)
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	schema = spine_extension_schema();
-	if (schema && spine_enabled)
+	if (schema)
 	{
-		SPI_execute(psprintf("SELECT name FROM %s.spine_pipelines WHERE enabled ORDER BY name", schema),
+		/* those that are enabled first */
+		SPI_execute(psprintf("SELECT name, enabled FROM %s.spine_pipelines ORDER BY enabled DESC, name", schema),
 					true, 0);
-		npipelines = SPI_processed;
-		pipelines = palloc0((npipelines + 1) * sizeof(NameData));
-		for (uint64 i = 0; i < npipelines; i++)
+		pipelines = palloc0((SPI_processed + 1) * sizeof(NameData));
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			bool		isnull;
+
 			namestrcpy(&pipelines[i], SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+			if (spine_enabled && DatumGetBool(SPI_getbinval(SPI_tuptable->vals[i],
+															SPI_tuptable->tupdesc, 2, &isnull)))
+				npipelines++;
+		}
+		spine_keep_progress_of(pipelines, SPI_processed);
 	}
 	left_out = want_workers(schema != NULL, pipelines, npipelines);
 	if (left_out > 0)

@@ -147,12 +147,15 @@ spine_produce(PG_FUNCTION_ARGS)
 	}
 	PG_CATCH();
 	{
-		spine_delivery_cancel(&delivery);
+		spine_delivery_end(&delivery);
+		if (rd_kafka_fatal_error(delivery.client->rk, NULL, 0) != RD_KAFKA_RESP_ERR_NO_ERROR)
+			spine_session_close();	/* it would refuse everything from now on */
 		ConditionVariableCancelSleep();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	error_context_stack = callback.previous;
+	spine_delivery_end(&delivery);
 	ConditionVariableCancelSleep();
 
 	PG_RETURN_INT64(delivery.acknowledged);

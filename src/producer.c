@@ -87,11 +87,10 @@ produce_until_reload(void)
 			complain(delivery.error);
 			reported_failures = delivery.failed;
 		}
-		spine_client_wait(client, spine_producer_rate < 1000.0 / TICK_MS ?
-						  Max(1000.0 / spine_producer_rate, 1) : TICK_MS);
+		spine_client_wait(client, Max(1000.0 / Max(spine_producer_rate, 1), TICK_MS));
 
 		/* the embedded broker may have been started anew */
-		if (spine_session_client() != client)
+		if (!spine_session_is_current())
 			break;
 	}
 }
@@ -104,6 +103,9 @@ spine_producer_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+
+	if (!spine_claim(&spine_shared->producer_pid))
+		proc_exit(0);
 
 	/* to no database: only so that pg_stat_activity shows the process */
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);

@@ -11,18 +11,29 @@
 static SpineClient *client = NULL;
 static char *client_settings = NULL;	/* what it was started with */
 
+bool
+spine_session_is_current(void)
+{
+	char	   *settings = spine_broker_settings();
+	bool		current = client && strcmp(settings, client_settings) == 0;
+
+	pfree(settings);
+	return current;
+}
+
 SpineClient *
 spine_session_client(void)
 {
-	char	   *settings = psprintf("%s %s", spine_await_broker_address(), spine_kafka_options);
+	pfree(spine_await_broker_address());	/* or an error */
 
-	if (client && strcmp(settings, client_settings) != 0)
-		spine_session_close();
-
-	if (client == NULL)
+	if (!spine_session_is_current())
 	{
+		char	   *settings = spine_broker_settings();
+
+		spine_session_close();
 		client = spine_client_create(SPINE_PRODUCER, NULL, 0);
 		client_settings = MemoryContextStrdup(client->context, settings);
+		pfree(settings);
 	}
 	client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
 	client->error_text[0] = '\0';

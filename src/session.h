@@ -13,6 +13,9 @@
  */
 extern SpineClient *spine_session_client(void);
 
+/* Is it still what spine_session_client would return? */
+extern bool spine_session_is_current(void);
+
 /* Ends it, after trouble that it would not recover from. */
 extern void spine_session_close(void);
 

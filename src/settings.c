@@ -60,6 +60,7 @@ check_producer_tenants(char **newval, void **extra, GucSource source)
 {
 	char	   *copy = pstrdup(*newval);
 	List	   *tenants = NIL;
+	ListCell   *cell;
 	bool		ok = true;
 
 	if (!SplitGUCList(copy, ',', &tenants))
@@ -72,6 +73,16 @@ check_producer_tenants(char **newval, void **extra, GucSource source)
 		/* the producer has no database, and so no encoding but JSON's own */
 		GUC_check_errdetail("Tenant names must be valid UTF-8.");
 		ok = false;
+	}
+	foreach(cell, tenants)
+	{
+		size_t		len = strlen(lfirst(cell));
+
+		if (ok && (len == 0 || len > SPINE_MAX_TENANT_BYTES))
+		{
+			GUC_check_errdetail("A tenant's name has 1 to %d bytes.", SPINE_MAX_TENANT_BYTES);
+			ok = false;
+		}
 	}
 	list_free(tenants);
 	pfree(copy);

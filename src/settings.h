@@ -7,6 +7,9 @@
 
 #include "compat.h"
 
+/* A tenant's name has to fit an index entry of the table events. */
+#define SPINE_MAX_TENANT_BYTES	255
+
 extern char *spine_brokers_setting; /* "": the embedded broker */
 extern char *spine_kafka_options;
 extern char *spine_topic;

@@ -96,6 +96,30 @@ spine_add_database(Oid oid)
 	return db;
 }
 
+static void
+unclaim(int code, Datum pid)
+{
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	*(int *) DatumGetPointer(pid) = 0;
+	spine_wake_launcher();
+	LWLockRelease(spine_shared->lock);
+}
+
+bool
+spine_claim(int *pid)
+{
+	bool		claimed;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	claimed = *pid == 0;
+	if (claimed)
+		*pid = MyProcPid;
+	LWLockRelease(spine_shared->lock);
+	if (claimed)
+		before_shmem_exit(unclaim, PointerGetDatum(pid));
+	return claimed;
+}
+
 void
 spine_wake_launcher(void)
 {

@@ -89,6 +89,7 @@ typedef struct SpineShared
 	SpineDatabase databases[SPINE_MAX_DATABASES];
 	SpineWorkerSlot workers[SPINE_MAX_WORKERS];
 	SpineEmbeddedBroker broker;
+	int			producer_pid;	/* of the producer worker; written by it */
 } SpineShared;
 
 /* How far one partition of one pipeline is applied; written by its worker. */
@@ -139,6 +140,12 @@ extern SpineDatabase *spine_find_database(Oid oid);
 
 /* The same, taking a free slot if need be; NULL: none is free. */
 extern SpineDatabase *spine_add_database(Oid oid);
+
+/*
+ * Claims a place that one process of the server may have, by writing our pid to
+ * it; it is given back at exit.  False: another has it.  Takes the lock.
+ */
+extern bool spine_claim(int *pid);
 
 /* Wakes the launcher.  Caller holds the lock in any mode. */
 extern void spine_wake_launcher(void);

@@ -31,21 +31,14 @@ state_name(SpineWorkerState state)
 }
 
 void
-spine_set_worker_error(SpineWorkerSlot *slot, const char *error)
-{
-	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	strlcpy(slot->last_error, error, sizeof(slot->last_error));
-	slot->last_error_at = GetCurrentTimestamp();
-	LWLockRelease(spine_shared->lock);
-}
-
-void
 spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state, const char *error)
 {
-	if (error)
-		spine_set_worker_error(slot, error);
-
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	if (error)
+	{
+		strlcpy(slot->last_error, error, sizeof(slot->last_error));
+		slot->last_error_at = GetCurrentTimestamp();
+	}
 	if (slot->state != state)
 	{
 		slot->state = state;
@@ -102,6 +95,44 @@ spine_publish_progress(const SpineLog *log, const SpinePosition *positions, int 
 		publish_position(log, &positions[i], batch_ms);
 	LWLockRelease(spine_shared->lock);
 	ConditionVariableBroadcast(&spine_shared->progress);
+}
+
+void
+spine_prune_progress(const SpineLog *log, int32 npartitions)
+{
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		if (progress->key.database == MyDatabaseId &&
+			strcmp(NameStr(progress->key.pipeline), NameStr(log->pipeline)) == 0 &&
+			(progress->key.partition >= npartitions || strcmp(progress->topic, log->topic) != 0))
+			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+void
+spine_keep_progress_of(const NameData *pipelines, uint64 n)
+{
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		bool		keep = progress->key.database != MyDatabaseId;
+
+		for (uint64 i = 0; i < n && !keep; i++)
+			keep = strcmp(NameStr(progress->key.pipeline), NameStr(pipelines[i])) == 0;
+		if (!keep)
+			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(spine_shared->lock);
 }
 
 void

@@ -12,9 +12,6 @@
 extern void spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state,
 								   const char *error);
 
-/* Remembers an error and keeps the state.  Takes the lock. */
-extern void spine_set_worker_error(SpineWorkerSlot *slot, const char *error);
-
 /*
  * Publishes positions, after their commit, and wakes whoever waits for
  * progress.  batch_ms < 0: no batch was run, only positions or watermarks
@@ -22,6 +19,15 @@ extern void spine_set_worker_error(SpineWorkerSlot *slot, const char *error);
  */
 extern void spine_publish_progress(const SpineLog *log, const SpinePosition *positions, int n,
 								   double batch_ms);
+
+/*
+ * Forgets what is published of this pipeline for partitions that its topic does
+ * not have, and for other topics.
+ */
+extern void spine_prune_progress(const SpineLog *log, int32 npartitions);
+
+/* Forgets pipelines of this database that are not among those given. */
+extern void spine_keep_progress_of(const NameData *pipelines, uint64 n);
 
 /* Forgets what is published of a database that has no spine any more. */
 extern void spine_forget_progress(Oid database);

@@ -65,6 +65,31 @@ spine_plan_is_stale(const SpinePlan *plan)
 	return plan == watched_plan && watched_plan_is_stale;
 }
 
+/* The name that a table has now, quoted; NULL: there is none. */
+static char *
+current_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) : NULL;
+}
+
+bool
+spine_plan_is_current(const SpinePlan *plan)
+{
+	for (int i = 0; i < plan->ntargets; i++)
+	{
+		const SpineTarget *target = &plan->targets[i];
+		const char *name = current_name(target->sink->target);
+
+		/* renaming a schema invalidates none of its tables */
+		if (name == NULL || strcmp(name, target->table_name) != 0 ||
+			!has_privs_of_role(target->owner, target->run_as))
+			return false;
+	}
+	return !spine_plan_is_stale(plan);
+}
+
 /* Reads the table's columns; errors when it is not there, or not a table. */
 static Table *
 look_up_table(const SpineSink *sink)
@@ -88,13 +113,13 @@ look_up_table(const SpineSink *sink)
 						  " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
 						  " JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
 						  " LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum"
-						  " WHERE c.oid = $1 AND c.relkind IN ('r', 'p', 'f')"
+						  " WHERE c.oid = $1 AND c.relkind IN ('r', 'p')"
 						  " ORDER BY a.attnum",
 						  1, types, args, NULL, false, 0);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("target table with OID %u of a sink does not exist", sink->target),
+				 errmsg("target with OID %u of a sink does not exist, or is not a table", sink->target),
 				 errhint("Create the table again and set \"target\" in spine_sinks, or delete the sink.")));
 
 	table->ncolumns = SPI_processed;
@@ -368,14 +393,12 @@ write_append_sql(SpineTarget *target, const char *table)
 	append_insert(&sql, target, table);
 	target->insert = pstrdup(sql.data);
 
-	appendStringInfoString(&sql, " ON CONFLICT ");
-	if (target->nkeys > 0)
-	{
-		appendStringInfoString(&sql, "(");
-		append_keys(&sql, target, "");
-		appendStringInfoString(&sql, ") ");
-	}
-	appendStringInfoString(&sql, "DO NOTHING");
+	/* without a key nothing says which rows are the same: none is skipped */
+	if (target->nkeys == 0)
+		return;
+	appendStringInfoString(&sql, " ON CONFLICT (");
+	append_keys(&sql, target, "");
+	appendStringInfoString(&sql, ") DO NOTHING");
 	target->merge = sql.data;
 }
 
@@ -462,10 +485,13 @@ make_target(SpinePlan *plan, SpineTarget *target, const SpinePipeline *pipeline,
 	MemoryContextSwitchTo(plan->context);	/* SPI leaves its own behind */
 	target->sink = sink;
 
+	target->table_name = pstrdup(table->name);
+	target->owner = pipeline->owner;
+
 	/*
-	 * Code that is attached to the table must never get more rights than the
-	 * one who attached it: run as the table's owner where the pipeline's owner
-	 * may act for that role (a superuser always may).
+	 * Where the pipeline's owner may act for the table's owner (a superuser
+	 * always may), run as that: then the code that is attached to the table
+	 * gets no more rights than the one who attached it.
 	 */
 	target->run_as = has_privs_of_role(pipeline->owner, table->owner) ?
 		table->owner : pipeline->owner;

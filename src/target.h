@@ -14,6 +14,8 @@
 typedef struct SpineTarget
 {
 	const SpineSink *sink;
+	char	   *table_name;		/* qualified and quoted */
+	Oid			owner;			/* the pipeline's */
 	Oid			run_as;			/* the role its statements run as */
 	int			ncolumns;
 	SpineColumn *columns;
@@ -22,7 +24,8 @@ typedef struct SpineTarget
 	int			version;		/* index into columns, -1 in append mode */
 	bool		reduce_in_sql;	/* keys or version that C cannot compare */
 	char	   *insert;			/* append: plain INSERT; upsert: NULL */
-	char	   *merge;			/* upsert, or append that skips what is there */
+	char	   *merge;			/* upsert, or append that skips what is there;
+								 * NULL: append without a key */
 
 	/* kept plans, made at first use, under run_as */
 	SPIPlanPtr	insert_plan;
@@ -49,10 +52,14 @@ extern SpinePlan *spine_make_plan(const SpinePipeline *pipeline);
 /* Safe on NULL. */
 extern void spine_free_plan(SpinePlan *plan);
 
-/*
- * True once a target table was altered since the plan was made.  The answer is
- * exact within a transaction that has locked the targets.
- */
+/* Was a target table altered since the plan was made, as far as we were told? */
 extern bool spine_plan_is_stale(const SpinePlan *plan);
+
+/*
+ * Does the plan hold?  In a transaction that has locked the targets: none was
+ * altered, its SQL still names the tables that the sinks mean, and the
+ * pipeline's owner may still act for the roles that it runs as.
+ */
+extern bool spine_plan_is_current(const SpinePlan *plan);
 
 #endif							/* SPINE_TARGET_H */

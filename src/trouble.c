@@ -44,8 +44,22 @@ report_trouble(SpineWorker *worker, SpineWorkerState state, const char *text)
 }
 
 void
+spine_report_failed(SpineWorker *worker, const char *text)
+{
+	report_trouble(worker, SPINE_FAILED, text);
+}
+
+void
 spine_report_running(SpineWorker *worker)
 {
+	worker->retry_ms = FIRST_RETRY_MS;
+	if (!bms_is_empty(worker->stuck))
+	{
+		/* the others go on, but it is not well */
+		spine_set_worker_state(worker->slot, SPINE_FAILED, NULL);
+		return;
+	}
+
 	if (worker->logged[0])
 	{
 		ereport(LOG,
@@ -53,7 +67,6 @@ spine_report_running(SpineWorker *worker)
 		worker->logged[0] = '\0';
 	}
 	worker->error.text[0] = '\0';
-	worker->retry_ms = FIRST_RETRY_MS;
 	spine_set_worker_state(worker->slot, SPINE_RUNNING, NULL);
 }
 
@@ -83,8 +96,10 @@ spine_handle_outcome(SpineWorker *worker, SpineOutcome outcome)
 		case SPINE_DONE:
 			break;
 		case SPINE_ABANDONED:
+
+			/* for a target that was altered, the records in hand are still right */
+			worker->assigned = worker->plan && spine_plan_is_stale(worker->plan);
 			spine_forget_pipeline(worker);
-			worker->assigned = false;
 			break;
 		case SPINE_TRANSIENT:
 			spine_wait_out(worker, worker->error.text);

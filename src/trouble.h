@@ -10,6 +10,9 @@
 /* All is well (again). */
 extern void spine_report_running(SpineWorker *worker);
 
+/* Says that it needs a person, without resting. */
+extern void spine_report_failed(SpineWorker *worker, const char *text);
+
 /* Says that it waits, and rests; longer each time until all is well again. */
 extern void spine_wait_out(SpineWorker *worker, const char *text);
 

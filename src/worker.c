@@ -29,6 +29,7 @@
 
 #define PARTITION_CHECK_MS		10000	/* new partitions, a broker that is back */
 #define BROKER_COMMIT_MS		1000
+#define BROKER_START_MS			5000
 #define FIRST_PREFETCH_SHARE	4	/* partitions, until they are counted */
 
 static SpineWorker worker;
@@ -119,6 +120,8 @@ static void
 sleep_ms(long timeout_ms)
 {
 	pgstat_report_activity(STATE_IDLE, NULL);
+	if (timeout_ms > 1000)
+		pgstat_report_stat(true);	/* of the last batch, before we go quiet */
 	if (worker.consumer)
 		spine_client_wait(worker.consumer->client, timeout_ms);
 	else
@@ -139,12 +142,21 @@ remember(const char **string, const char *value)
 	*string = MemoryContextStrdup(TopMemoryContext, value);
 }
 
+/* What the consumer depends on: when it changes, we connect anew. */
 static char *
-broker_settings(void)
+consumer_settings(void)
 {
-	char	   *address = spine_broker_address();
+	return psprintf("%s %d", spine_broker_settings(), spine_batch_rows);
+}
 
-	return psprintf("%s %s %d", address ? address : "", spine_kafka_options, spine_batch_rows);
+/* Another broker or another topic: what was wrong with the old one is over. */
+static void
+leave_log(void)
+{
+	spine_disconnect(&worker);
+	bms_free(worker.stuck);
+	worker.stuck = NULL;
+	worker.stuck_reported = 0;
 }
 
 /* Step: what ALTER DATABASE and ALTER ROLE have set here. */
@@ -188,7 +200,6 @@ notice_changes(void)
 {
 	SpineDatabase *db;
 	uint64		generation;
-	char	   *settings;
 
 	if (ConfigReloadPending)
 	{
@@ -208,13 +219,8 @@ notice_changes(void)
 		spine_forget_pipeline(&worker);
 	}
 
-	if (worker.consumer)
-	{
-		settings = broker_settings();
-		if (strcmp(settings, worker.connected_to) != 0)
-			spine_disconnect(&worker);
-		pfree(settings);
-	}
+	if (worker.consumer && strcmp(consumer_settings(), worker.connected_to) != 0)
+		leave_log();
 }
 
 /* Step: reads the pipeline and its targets. */
@@ -254,7 +260,7 @@ look_up_pipeline(void)
 	}
 
 	if (worker.consumer && strcmp(worker.consumer->topic, worker.pipeline->topic) != 0)
-		spine_disconnect(&worker);
+		leave_log();
 	return true;
 }
 
@@ -267,7 +273,7 @@ open_consumer(void *arg)
 
 	worker.consumer = spine_consumer_open(worker.pipeline->topic, group,
 										  worker.prefetch_share, spine_batch_rows);
-	remember(&worker.connected_to, broker_settings());
+	remember(&worker.connected_to, consumer_settings());
 	return true;
 }
 
@@ -283,13 +289,19 @@ connect_to_broker(void)
 	address = spine_broker_address();
 	if (address == NULL)
 	{
-		/* the embedded broker sets our latch when it is up */
-		sleep_ms(PARTITION_CHECK_MS);
+		/* it sets our latch when it is up, shortly after the first of us */
+		if (worker.slot->state == SPINE_RUNNING)
+			spine_set_worker_state(worker.slot, SPINE_STARTING, NULL);
+		if (is_due(worker.slot->state_since, BROKER_START_MS))
+			spine_wait_out(&worker, "the embedded broker is not running");
+		else
+			sleep_ms(BROKER_START_MS);
 		return false;
 	}
 	pfree(address);
 
-	spine_set_worker_state(worker.slot, SPINE_STARTING, NULL);
+	if (bms_is_empty(worker.stuck))
+		spine_set_worker_state(worker.slot, SPINE_STARTING, NULL);
 	outcome = spine_attempt(open_consumer, NULL, &worker.error);
 	if (outcome != SPINE_DONE)
 		spine_handle_outcome(&worker, outcome);
@@ -411,11 +423,7 @@ poll_and_apply(void)
 	bool		is_full = spine_consumer_poll(consumer, spine_batch_rows);
 	long		timeout_ms;
 
-	if (consumer->lost_partition >= 0)
-	{
-		spine_report_lost_partition(&worker);
-		return;
-	}
+	spine_note_partitions(&worker);
 	if (consumer->topic_is_gone || consumer->client->error != RD_KAFKA_RESP_ERR_NO_ERROR ||
 		is_due(worker.partitions_checked, PARTITION_CHECK_MS))
 	{
@@ -424,6 +432,14 @@ poll_and_apply(void)
 	}
 
 	timeout_ms = do_chores();
+	if (spine_partitions_need_help(&worker))
+	{
+		if (spine_consumer_has_batch(consumer))
+			run_batch();
+		else
+			spine_report_stuck_partition(&worker);
+		return;
+	}
 	if (spine_consumer_has_batch(consumer))
 	{
 		if (worker.batch_started == 0)

@@ -11,6 +11,7 @@
 #include "catalog.h"
 #include "consume.h"
 #include "decode.h"
+#include "nodes/bitmapset.h"
 #include "offsets.h"
 #include "shared.h"
 #include "target.h"
@@ -34,6 +35,9 @@ typedef struct SpineWorker
 	SpineConsumer *consumer;
 	int			prefetch_share;
 	bool		assigned;
+	Bitmapset  *stuck;			/* partitions that could not be read further */
+	TimestampTz stuck_reported; /* 0: not yet */
+	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* of the assignment */
 	bool		broker_trouble; /* it did not answer, or has no such topic */
 
 	SpineDecoder *decoder;

@@ -20,16 +20,17 @@ generate:       record
 kafka_options:
 settings:       kafka_options
 shared:
+record_time:
 offsets:
 status:         offsets
 attempt:
 catalog:
 kafka:          kafka_options
 consume:        kafka offsets
-bind:           decode
+bind:           decode record_time
 target:         bind catalog decode
 apply:          target reduce
-dead_letters:   consume offsets
+dead_letters:   consume offsets record_time
 batch:          apply dead_letters offsets target bind reduce decode attempt catalog
 worker_state:   attempt catalog consume decode offsets target
 trouble:        worker_state

@@ -33,9 +33,8 @@
 #include "utils/timestamp.h"
 
 #define DATABASE_SCAN_MS	60000	/* for what nobody told us of */
-#define RESTART_MS			1000	/* after a child has ended by itself; ... */
-#define LAST_RESTART_MS		60000	/* ... doubled up to this while it fails */
-#define LONG_LIFE_MS		10000	/* it has not failed */
+#define RESTART_MS			1000	/* after a child has ended by itself; for a ... */
+#define LAST_RESTART_MS		60000	/* ... probe that fails, doubled up to this */
 #define NO_SLOT_RETRY_MS	5000
 #define PROBES_AT_A_TIME	2	/* each takes one of max_worker_processes */
 
@@ -43,9 +42,8 @@
 typedef struct Child
 {
 	BackgroundWorkerHandle *handle; /* NULL: not started, or ended */
-	TimestampTz started_at;
 	TimestampTz start_after;	/* 0: at once */
-	int			failures;		/* short lives in a row */
+	int			failures;		/* of a probe, in a row */
 	int			signalled_pid;	/* told to end */
 } Child;
 
@@ -79,13 +77,8 @@ is_stopped(Child *child)
 	{
 		pfree(child->handle);
 		child->handle = NULL;
-
-		/* one that we ended may start at once, one that keeps failing later */
-		if (child->signalled_pid ||
-			TimestampDifferenceExceeds(child->started_at, GetCurrentTimestamp(), LONG_LIFE_MS))
-			child->failures = 0;
 		child->start_after = child->signalled_pid ? 0 :
-			from_now(Min(RESTART_MS << Min(child->failures++, 10), LAST_RESTART_MS));
+			from_now(Min(RESTART_MS << Min(child->failures, 10), LAST_RESTART_MS));
 		child->signalled_pid = 0;
 	}
 	return child->handle == NULL;
@@ -123,7 +116,6 @@ start(Child *child, const char *function, const char *type, const char *name,
 
 	if (RegisterDynamicBackgroundWorker(&process, &child->handle))
 	{
-		child->started_at = GetCurrentTimestamp();
 		complained = false;
 		return;
 	}
@@ -252,10 +244,15 @@ start_probes(void)
 			{
 				db->probe_wanted = false;
 				db->probe_done = false;
+				probes[i].failures = 0;
 				oid = db->oid;
 			}
 			else if (!db->probe_done && may_start(&probes[i]))
-				oid = db->oid;	/* the last one did not come to its end */
+			{
+				/* the last one did not come to its end */
+				probes[i].failures++;
+				oid = db->oid;
+			}
 		}
 		LWLockRelease(spine_shared->lock);
 

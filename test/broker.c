@@ -6,17 +6,23 @@
  *
  *		broker TOPIC PARTITIONS
  *
- * Prints its address and serves until its standard input ends.
+ * Prints its address and serves until its standard input ends.  There it takes
+ * commands, one a line, and prints "done" after each:
+ *
+ *		hide TOPIC		as if there were no such topic (else it is made when asked for)
+ *		show TOPIC
  */
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 int
 main(int argc, char **argv)
 {
 	char		errstr[256];
+	char		line[300];
 	rd_kafka_t *handle;
 	rd_kafka_mock_cluster_t *cluster;
 
@@ -37,8 +43,16 @@ main(int argc, char **argv)
 	printf("%s\n", rd_kafka_mock_cluster_bootstraps(cluster));
 	fflush(stdout);
 
-	while (getchar() != EOF)
-		;
+	while (fgets(line, sizeof(line), stdin) != NULL)
+	{
+		line[strcspn(line, "\n")] = '\0';
+		if (strncmp(line, "hide ", 5) == 0)
+			rd_kafka_mock_topic_set_error(cluster, line + 5, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
+		else if (strncmp(line, "show ", 5) == 0)
+			rd_kafka_mock_topic_set_error(cluster, line + 5, RD_KAFKA_RESP_ERR_NO_ERROR);
+		printf("done\n");
+		fflush(stdout);
+	}
 	rd_kafka_mock_cluster_destroy(cluster);
 	rd_kafka_destroy(handle);
 	return 0;

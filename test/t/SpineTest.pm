@@ -8,18 +8,22 @@ use Exporter 'import';
 use File::Basename qw(dirname);
 use File::Temp qw(tempdir);
 use IPC::Run qw(start pump finish timeout);
+use JSON::PP ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
-  spine_node start_broker stop_broker
-  send_lines send_values send_tombstone read_log
+  spine_node start_broker stop_broker tell_broker
+  send_lines send_values send_tombstone read_log log_end
   wait_applied wait_for_state worker_pids
+  set_config kill9_and_start order_event make_pipeline
 );
 
 my $work = tempdir(CLEANUP => 1);
 my $test_dir = dirname(dirname(__FILE__));
+my $event_number = 0;
 
 # A running server with spine preloaded.  Options: conf => extra lines of
 # configuration; extension => 0 leaves CREATE EXTENSION to the test; init =>
@@ -57,13 +61,26 @@ sub start_broker
 		timeout(1800));
 	pump $process until $out =~ /\n/;
 	chomp(my $address = $out);
-	return { address => $address, process => $process };
+	return { address => $address, process => $process, in => \$in, out => \$out };
+}
+
+# Gives a broker one of the commands that test/broker.c knows.
+sub tell_broker
+{
+	my ($broker, $command) = @_;
+
+	${ $broker->{out} } = '';
+	${ $broker->{in} } .= "$command\n";
+	pump $broker->{process} until ${ $broker->{out} } =~ /done/;
+	return;
 }
 
 sub stop_broker
 {
 	my ($broker) = @_;
 
+	# a server that was started later holds its standard input open, too
+	$broker->{process}->signal('TERM');
 	finish $broker->{process};
 	return;
 }
@@ -136,6 +153,26 @@ sub read_log
 	return $out;
 }
 
+# The end offsets of a topic's partitions, added up: what was ever sent, which
+# may be more than the broker still has.
+sub log_end
+{
+	my ($address, $topic, $partitions) = @_;
+	my $end = 0;
+
+	for my $partition (0 .. $partitions - 1)
+	{
+		my ($out, $err);
+
+		IPC::Run::run([ 'kcat', '-b', $address, '-Q', '-t', "$topic:$partition:-1" ],
+			'>', \$out, '2>', \$err)
+		  or die "kcat failed: $err";
+		$out =~ /offset (\d+)/ or die "kcat says: $out";
+		$end += $1;
+	}
+	return $end;
+}
+
 # True once all that is on the topics is applied.
 sub wait_applied
 {
@@ -160,6 +197,68 @@ sub worker_pids
 
 	return split /\n/, $node->safe_psql('postgres',
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'spine worker' ORDER BY pid});
+}
+
+# Changes settings of the running server, as an administrator would.
+sub set_config
+{
+	my ($node, %settings) = @_;
+
+	$node->safe_psql('postgres',
+		join('', map { "ALTER SYSTEM SET $_ = '$settings{$_}';\n" } sort keys %settings)
+		  . 'SELECT pg_reload_conf();');
+	return;
+}
+
+# Kills the postmaster with -9, and starts it again as soon as that is possible:
+# it must be gone from the process table, and so must its orphans (a worker in
+# the middle of a batch), which keep the new one out.
+sub kill9_and_start
+{
+	my ($node) = @_;
+	my $pid = slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr;
+
+	$node->kill9;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if kill(0, $pid) == 0 && $node->start(fail_ok => 1);
+		usleep(100_000);
+	}
+	die 'the server does not start again';
+}
+
+# An order event as JSON: a valid one, but for the fields given.  A field set
+# to undef is left out.
+sub order_event
+{
+	my (%fields) = @_;
+	my %event = (
+		event_id => sprintf('%08x-0000-4000-8000-%012x', $$, ++$event_number),
+		tenant => 'acme',
+		event_type => 'order_placed',
+		order_id => 'ord-1',
+		amount_cents => 1000,
+		event_time => '2026-01-01T00:00:00Z',
+		%fields);
+
+	delete @event{ grep { !defined $event{$_} } keys %event };
+	return JSON::PP->new->canonical->utf8->encode(\%event);
+}
+
+# A pipeline of the user's with one sink; what is not given is NULL.
+sub make_pipeline
+{
+	my ($node, %p) = @_;
+	my $or_null = sub { defined $_[0] ? "\$q\$$_[0]\$q\$" : 'NULL' };
+
+	$node->safe_psql('postgres', sprintf(<<'SQL', map { $or_null->($_) } @p{qw(name topic name target mode key version columns)}));
+BEGIN;
+INSERT INTO spine_pipelines (name, topic) VALUES (%s, %s);
+INSERT INTO spine_sinks (pipeline, target, mode, key, version, columns)
+VALUES (%s, %s, %s, %s, %s, %s);
+COMMIT;
+SQL
+	return;
 }
 
 1;

@@ -1,0 +1,125 @@
+--
+-- What CREATE EXTENSION spine makes: the tables that orders arrive in, the
+-- catalog that says which topic goes where, and the bookkeeping.
+--
+
+-- The server under test may have its workers on; this is about the tables.
+ALTER DATABASE :"DBNAME" SET spine.enabled = off;
+\c -
+CREATE EXTENSION spine;
+
+-- Every object of the extension that is not private says what it is for.
+-- Private are the trigger functions.
+SELECT pg_describe_object(classid, objid, 0) COLLATE "C" AS object,
+	   obj_description(objid, classid::regclass::name) AS comment
+FROM pg_depend
+WHERE refclassid = 'pg_extension'::regclass
+	AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'spine')
+	AND classid IN ('pg_class'::regclass, 'pg_proc'::regclass)
+	AND deptype = 'e'
+	AND NOT (classid = 'pg_proc'::regclass AND objid IN (SELECT oid FROM pg_proc WHERE prorettype = 'trigger'::regtype))
+	AND NOT (classid = 'pg_class'::regclass AND objid IN (SELECT oid FROM pg_class WHERE relkind = 'S'))
+ORDER BY 1;
+
+--
+-- The targets of the default pipeline
+--
+\d events
+\d current_orders
+
+-- Updates of current_orders stay HOT: no index beside the key, room on a page.
+SELECT reloptions FROM pg_class WHERE relname = 'current_orders';
+
+-- What events may be left out of it has a default.
+INSERT INTO current_orders (tenant, order_id, status, amount_cents, updated_at)
+VALUES ('acme', 'ord-1', 'order_placed', 100, '2026-01-01Z') RETURNING currency;
+TRUNCATE current_orders;
+
+--
+-- Pipelines and sinks
+--
+SELECT name, topic, owner = current_user::regrole AS owner_is_me, enabled, start, is_default
+FROM spine_pipelines;
+SELECT pipeline, target, mode, key, version, jsonb_pretty(columns) AS columns FROM spine_sinks ORDER BY target::text;
+
+-- A pipeline of one's own takes little: it is enabled, reads the topic of the
+-- setting from its start, and applies as the one who made it.
+INSERT INTO spine_pipelines (name) VALUES ('mine')
+RETURNING name, topic, owner = current_user::regrole AS owner_is_me, enabled, start, is_default;
+
+-- Its sinks go when it goes, and follow when it is renamed.
+CREATE TABLE target (id bigint PRIMARY KEY, version bigint, note text);
+INSERT INTO spine_sinks (pipeline, target, mode, key, version)
+VALUES ('mine', 'target', 'upsert', '{id}', 'version');
+UPDATE spine_pipelines SET name = 'yours' WHERE name = 'mine';
+SELECT pipeline, target FROM spine_sinks WHERE target = 'target'::regclass;
+DELETE FROM spine_pipelines WHERE name = 'yours';
+SELECT count(*) FROM spine_sinks WHERE target = 'target'::regclass;
+
+-- A second pipeline of the same name is refused, and the default one, which
+-- nothing has been read for yet, gives way: so a dump can be restored.
+BEGIN;
+INSERT INTO spine_pipelines (name, topic) VALUES ('orders', 'restored');
+SELECT name, topic, is_default FROM spine_pipelines;
+INSERT INTO spine_pipelines (name, topic) VALUES ('orders', 'again');
+ROLLBACK;
+
+-- It does not, once something has been read for it.
+BEGIN;
+INSERT INTO spine_offsets (pipeline, topic, partition, next_offset, cluster_id)
+VALUES ('orders', 'events', 0, 1, 'cluster');
+INSERT INTO spine_pipelines (name, topic) VALUES ('orders', 'restored');
+ROLLBACK;
+
+-- What makes no sense is refused when it is written down, not by a worker.
+\set VERBOSITY terse
+INSERT INTO spine_pipelines (name) VALUES ('');
+INSERT INTO spine_pipelines (name, topic) VALUES ('bad', 'no spaces');
+INSERT INTO spine_pipelines (name, topic) VALUES ('bad', '');
+INSERT INTO spine_pipelines (name, topic) VALUES ('bad', '..');
+INSERT INTO spine_pipelines (name, topic) VALUES ('bad', repeat('x', 250));
+INSERT INTO spine_pipelines (name, start) VALUES ('bad', 'yesterday');
+INSERT INTO spine_pipelines (name, owner) VALUES ('bad', 'regress_no_such_role');
+
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('nowhere', 'target', 'append');
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'no_such_table', 'append');
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'target', 'merge');
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'target', 'upsert');
+INSERT INTO spine_sinks (pipeline, target, mode, key) VALUES ('orders', 'target', 'upsert', '{id}');
+INSERT INTO spine_sinks (pipeline, target, mode, version) VALUES ('orders', 'target', 'append', 'version');
+INSERT INTO spine_sinks (pipeline, target, mode, key) VALUES ('orders', 'target', 'append', '{}');
+INSERT INTO spine_sinks (pipeline, target, mode, key) VALUES ('orders', 'target', 'append', '{id,NULL}');
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'target', 'append', '[]');
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'target', 'append', '{}');
+\set VERBOSITY default
+
+--
+-- What is going on: a row per pipeline, also when nothing runs
+--
+SELECT pipeline, partition, worker_pid, state, lag, events_total, dead_letters_total, last_error
+FROM spine_status;
+SELECT spine_pause('orders');
+SELECT pipeline, state FROM spine_status;
+\d spine_status
+
+--
+-- Bookkeeping
+--
+\d spine_offsets
+\d spine_dead_letters
+
+-- pg_dump keeps the data of all of it.
+SELECT c.oid::regclass AS dumped
+FROM pg_extension e, unnest(e.extconfig) AS c(oid)
+WHERE e.extname = 'spine' ORDER BY c.oid::regclass::text COLLATE "C";
+
+-- The schema is chosen once.
+CREATE SCHEMA elsewhere;
+ALTER EXTENSION spine SET SCHEMA elsewhere;
+
+-- Everything goes with the extension.
+DROP EXTENSION spine;
+SELECT count(*) FROM pg_class WHERE relname LIKE 'spine%' OR relname IN ('events', 'current_orders');
+DROP SCHEMA elsewhere;
+DROP TABLE target;
+ALTER DATABASE :"DBNAME" RESET spine.enabled;

@@ -1,0 +1,118 @@
+--
+-- What a role without rights may do: next to nothing.  What it takes to let
+-- it: a plain GRANT.
+--
+
+ALTER DATABASE :"DBNAME" SET spine.topic = 'spine_regress';
+ALTER DATABASE :"DBNAME" SET spine.enabled = on;
+\c -
+CREATE EXTENSION spine;
+CREATE ROLE regress_spine_nobody;
+
+SET ROLE regress_spine_nobody;
+
+-- Nothing that reaches the broker ...
+SELECT spine_produce('acme', 1);
+SELECT spine_produce('acme', 0);
+SELECT spine_wait();
+SELECT spine_brokers();
+-- ... or changes what the workers do ...
+SELECT spine_pause('orders');
+SELECT spine_resume('orders');
+INSERT INTO spine_pipelines (name) VALUES ('mine');
+UPDATE spine_pipelines SET enabled = false;
+DELETE FROM spine_pipelines;
+TRUNCATE spine_pipelines CASCADE;
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'pg_class', 'append');
+UPDATE spine_offsets SET next_offset = 0;
+DELETE FROM spine_dead_letters;
+-- ... or shows what is in the records and what the workers say.
+SELECT count(*) FROM events;
+SELECT count(*) FROM current_orders;
+SELECT count(*) FROM spine_dead_letters;
+SELECT count(*) FROM spine_offsets;
+SELECT count(*) FROM spine_status;
+SELECT count(*) FROM spine_worker_status();
+SELECT count(*) FROM spine_partition_status();
+
+-- Broker addresses and secrets are not shown to it, by no way.
+SHOW spine.brokers;
+SHOW spine.kafka_options;
+SELECT current_setting('spine.brokers');
+SELECT count(*) FROM pg_settings WHERE name IN ('spine.brokers', 'spine.kafka_options');
+
+-- Nor can it set anything.
+SET spine.topic = 'other';
+SET spine.enabled = off;
+SET spine.workers = 2;
+SET spine.batch_rows = 2;
+ALTER SYSTEM SET spine.brokers = 'localhost:9092';
+ALTER SYSTEM SET spine.kafka_options = 'client.id=mine';
+
+-- The trigger functions are no way in.
+CREATE TEMP TABLE bait (name name, owner regrole);
+CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION spine_check_pipeline();
+CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION spine_check_sink();
+CREATE TRIGGER t AFTER INSERT ON bait EXECUTE FUNCTION spine_catalog_changed();
+DROP TABLE bait;
+
+-- It may read the catalog, which holds no secrets, and look at an event.
+SELECT count(*) FROM spine_pipelines;
+SELECT count(*) FROM spine_sinks;
+SELECT spine_make_event('acme')->>'tenant' AS tenant;
+RESET ROLE;
+
+-- A reader for dashboards: membership in pg_monitor shows the status, SELECT
+-- shows the rows.
+GRANT pg_monitor TO regress_spine_nobody;
+GRANT SELECT ON current_orders TO regress_spine_nobody;
+SET ROLE regress_spine_nobody;
+SELECT pipeline FROM spine_status GROUP BY 1;
+SELECT count(*) >= 0 AS allowed FROM current_orders;
+SELECT spine_produce('acme', 1);
+RESET ROLE;
+REVOKE pg_monitor FROM regress_spine_nobody;
+
+-- An operator: each function by itself.
+GRANT EXECUTE ON FUNCTION spine_produce, spine_wait, spine_pause, spine_resume TO regress_spine_nobody;
+SET ROLE regress_spine_nobody;
+SELECT spine_produce('acme', 1);
+SELECT spine_wait();
+SELECT spine_pause('orders');
+SELECT spine_resume('orders');
+RESET ROLE;
+
+-- One who may make pipelines can let them apply as itself, and to its own
+-- tables.
+GRANT INSERT, UPDATE ON spine_pipelines, spine_sinks TO regress_spine_nobody;
+CREATE TABLE precious (tenant text);
+SET ROLE regress_spine_nobody;
+CREATE TEMP TABLE mine (tenant text);
+INSERT INTO spine_pipelines (name, enabled) VALUES ('mine', false) RETURNING name, owner;
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('mine', 'mine', 'append');
+
+-- It cannot let one apply as another, nor add to another's pipeline a sink
+-- that would be written to with that one's rights.
+CREATE FUNCTION pg_temp.attempt(statement text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format(statement, (SELECT relowner::regrole FROM pg_class WHERE oid = 'spine_pipelines'::regclass));
+	RETURN 'done';
+EXCEPTION WHEN insufficient_privilege THEN
+	RETURN 'refused';
+END
+$$;
+SELECT pg_temp.attempt('INSERT INTO spine_pipelines (name, owner) VALUES (''not mine'', %L)');
+SELECT pg_temp.attempt('UPDATE spine_pipelines SET owner = %L WHERE name = ''mine''');
+SELECT pg_temp.attempt('UPDATE spine_pipelines SET topic = ''mine'' WHERE name = ''orders''');
+SELECT pg_temp.attempt('INSERT INTO spine_pipelines (name) VALUES (''orders'')');
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'precious', 'append');
+UPDATE spine_sinks SET target = 'precious' WHERE target = 'events'::regclass;
+UPDATE spine_sinks SET pipeline = 'orders' WHERE pipeline = 'mine';
+RESET ROLE;
+
+DROP EXTENSION spine;
+DROP TABLE precious, mine;
+DROP OWNED BY regress_spine_nobody;
+DROP ROLE regress_spine_nobody;
+ALTER DATABASE :"DBNAME" RESET spine.topic;
+ALTER DATABASE :"DBNAME" RESET spine.enabled;

@@ -1,0 +1,89 @@
+--
+-- The spine.* settings: who may set them, how, and what is refused.
+--
+
+-- What there is.  "sighup": for the whole server, by configuration file or
+-- ALTER SYSTEM.  "superuser": also by ALTER DATABASE, or SET in a session.
+SELECT name, context, vartype, unit, min_val, max_val, boot_val
+FROM pg_settings WHERE name LIKE 'spine.%' ORDER BY name COLLATE "C";
+SELECT name, short_desc, extra_desc
+FROM pg_settings WHERE name LIKE 'spine.%' ORDER BY name COLLATE "C";
+
+-- A name with a typo is an error.
+SET spine.batch_row = 1;
+SET spine.typo = 1;
+
+--
+-- Settings of the server cannot be set in a session.
+--
+SET spine.brokers = 'localhost:9092';
+SET spine.kafka_options = '';
+SET spine.producer_rate = 1;
+SET spine.producer_tenants = 'acme';
+
+--
+-- The others can, and are checked at once.
+--
+BEGIN;
+SET LOCAL spine.topic = 'orders.v2_eu-west';
+SHOW spine.topic;
+SET LOCAL spine.enabled = off;
+SHOW spine.enabled;
+SET LOCAL spine.workers = 3;
+SHOW spine.workers;
+SET LOCAL spine.batch_rows = 1000;
+SHOW spine.batch_rows;
+SET LOCAL spine.batch_interval = '2s';
+SHOW spine.batch_interval;
+SET LOCAL spine.log_interval = '1min';
+SHOW spine.log_interval;
+SET LOCAL spine.log_interval = -1;
+SHOW spine.log_interval;
+COMMIT;
+
+SET spine.topic = '';
+SET spine.topic = 'no spaces';
+SET spine.topic = '..';
+SELECT set_config('spine.topic', repeat('x', 250), false);
+SET spine.enabled = maybe;
+SET spine.workers = 0;
+SET spine.workers = 33;
+SET spine.batch_rows = 0;
+SET spine.batch_interval = -1;
+SET spine.batch_interval = '1min';
+SET spine.log_interval = -2;
+
+--
+-- ALTER SYSTEM checks the server's.  None of these is accepted, so that
+-- nothing is changed.
+--
+ALTER SYSTEM SET spine.producer_rate = -1;
+ALTER SYSTEM SET spine.producer_rate = 'fast';
+ALTER SYSTEM SET spine.producer_tenants = '"acme';
+
+-- an unknown option of librdkafka, and one it knows with a bad value
+ALTER SYSTEM SET spine.kafka_options = 'security.protocoll=ssl';
+ALTER SYSTEM SET spine.kafka_options = 'security.protocol=magic';
+ALTER SYSTEM SET spine.kafka_options = 'client.id=ok linger.ms=-1';
+-- a value may be a secret: none is repeated
+ALTER SYSTEM SET spine.kafka_options = 'sasl.password=secret, sasl.mechanism=';
+ALTER SYSTEM SET spine.kafka_options = 'socket.timeout.ms=secret';
+-- syntax
+ALTER SYSTEM SET spine.kafka_options = 'linger.ms';
+ALTER SYSTEM SET spine.kafka_options = '=5';
+ALTER SYSTEM SET spine.kafka_options = 'linger.ms = 5';
+ALTER SYSTEM SET spine.kafka_options = 'client.id=''never closed';
+ALTER SYSTEM SET spine.kafka_options = 'client.id=''closed''too soon';
+-- what the promises need is not to be had
+ALTER SYSTEM SET spine.kafka_options = 'enable.auto.commit=true';
+ALTER SYSTEM SET spine.kafka_options = 'auto.offset.reset=latest';
+ALTER SYSTEM SET spine.kafka_options = 'bootstrap.servers=elsewhere:9092';
+ALTER SYSTEM SET spine.kafka_options = 'metadata.broker.list=elsewhere:9092';
+ALTER SYSTEM SET spine.kafka_options = 'transactional.id=x';
+ALTER SYSTEM SET spine.kafka_options = 'enable.idempotence=false';
+ALTER SYSTEM SET spine.kafka_options = 'log.queue=false';
+ALTER SYSTEM SET spine.kafka_options = 'delivery.report.only.error=true';
+-- nor is foreign code in the server
+ALTER SYSTEM SET spine.kafka_options = 'plugin.library.paths=/tmp/evil.so';
+ALTER SYSTEM SET spine.kafka_options = 'sasl.kerberos.kinit.cmd=/tmp/evil.sh';
+ALTER SYSTEM SET spine.kafka_options = 'ssl.engine.location=/tmp/evil.so';

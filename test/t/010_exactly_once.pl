@@ -1,0 +1,238 @@
+# No loss, no duplicate: 200,000 events flow while workers and the postmaster
+# are killed with -9, twenty times, at random moments; with one worker and with
+# two, with synchronous_commit on and off.  Then the log itself, read with
+# kcat, is compared with what is in the tables: history, state, and a table in
+# which an event that is applied twice would be there twice.
+#
+# Broken when offsets are not moved in the transaction that writes the rows,
+# when a worker starts from anywhere but those offsets, when two workers that
+# both believe a partition is theirs are not kept apart, or when an older event
+# overwrites a newer one after a restart.
+#
+# SPINE_TEST_SEED repeats the random choices of an earlier run.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use File::Temp;
+use IPC::Run qw(start finish);
+use List::Util qw(shuffle);
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $kills = 20;
+my $events_per_kill = 10_000;
+my $tenants = 24;
+my $orders_per_tenant = 500;
+
+my $seed = $ENV{SPINE_TEST_SEED} // int(rand(2**31));
+srand($seed);
+note "SPINE_TEST_SEED=$seed";
+
+my $broker = start_broker('events', 12);
+my $dir = File::Temp->newdir;
+
+# Small batches, so that most kills find one open.
+my $node = spine_node('main', conf => <<CONF);
+spine.brokers = '$broker->{address}'
+spine.batch_rows = 1000
+restart_after_crash = on
+CONF
+
+# A table without a key: what is applied twice is in it twice.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE arrivals (kafka_partition int, kafka_offset bigint);
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'arrivals', 'append',
+	'{"kafka_partition": "$partition", "kafka_offset": "$offset"}');
+SQL
+
+# Few orders and coarse times, in random order: every order has many events,
+# most of them out of order, some at the same time.
+sub make_events
+{
+	my ($file) = @_;
+
+	$node->safe_psql('postgres', <<SQL);
+COPY (
+	SELECT tenant, spine_make_event(tenant) || jsonb_build_object(
+		'order_id', 'ord-' || ceil(random() * $orders_per_tenant),
+		'event_time', timestamptz '2026-01-01Z' + floor(random() * 3600) * interval '1 s')
+	FROM generate_series(1, $events_per_kill),
+		LATERAL (SELECT 'tenant-' || (generate_series % $tenants) AS tenant) t
+) TO '$file';
+SQL
+	return $file;
+}
+
+sub start_sending
+{
+	my ($file) = @_;
+
+	return start([ 'kcat', '-b', $broker->{address}, '-q', '-P', '-t', 'events',
+		'-K', '\t', '-z', 'lz4', '-X', 'acks=all', '-l', $file ]);
+}
+
+# Kills one process: a worker, or the postmaster, which leaves the workers to
+# find out by themselves.  Returns when workers run again.
+sub kill_and_recover
+{
+	my ($victim, @workers) = @_;
+
+	if ($victim eq 'postmaster')
+	{
+		kill9_and_start($node);
+	}
+	else
+	{
+		kill 'KILL', $workers[ int rand @workers ];
+	}
+	my $old = join ',', @workers;
+	$node->poll_query_until('postgres', <<SQL) or die 'workers do not come back';
+SELECT count(*) = current_setting('spine.workers')::int FROM pg_stat_activity
+WHERE backend_type = 'spine worker' AND pid <> ALL ('{$old}')
+SQL
+	return;
+}
+
+sub count_applied
+{
+	return $node->safe_psql('postgres', 'SELECT coalesce(sum(next_offset), 0) FROM spine_offsets');
+}
+
+# Compares the tables with the log; the log is the truth.
+sub audit
+{
+	my ($when) = @_;
+
+	is($node->safe_psql('postgres', <<'SQL'), '0', "$when: every record was applied once");
+SELECT count(*) FROM
+	(SELECT kafka_partition, kafka_offset, count(*) FROM arrivals GROUP BY 1, 2) a
+FULL JOIN log USING (kafka_partition, kafka_offset)
+WHERE count IS DISTINCT FROM 1 OR event IS NULL
+SQL
+	is($node->safe_psql('postgres', 'SELECT count(*) - count(DISTINCT event_id) FROM events'),
+		'0', "$when: no event is there twice");
+	is($node->safe_psql('postgres', <<'SQL'), '0', "$when: every event of the log is in events, and no other");
+SELECT count(*) FROM log l FULL JOIN events e ON e.event_id = (l.event->>'event_id')::uuid
+WHERE (l.kafka_partition, l.kafka_offset, l.event->>'tenant', l.event->>'order_id', l.event->>'event_type',
+	(l.event->>'amount_cents')::bigint, (l.event->>'event_time')::timestamptz)
+	IS DISTINCT FROM (e.kafka_partition, e.kafka_offset, e.tenant, e.order_id, e.event_type,
+	e.amount_cents, e.event_time)
+SQL
+	is($node->safe_psql('postgres', <<'SQL'), '0', "$when: current_orders has the newest event of each order");
+SELECT count(*) FROM (
+	SELECT DISTINCT ON (event->>'tenant', event->>'order_id') event
+	FROM log ORDER BY event->>'tenant', event->>'order_id',
+		(event->>'event_time')::timestamptz DESC, kafka_offset DESC) l
+FULL JOIN current_orders c ON c.tenant = event->>'tenant' AND c.order_id = event->>'order_id'
+WHERE (event->>'event_type', (event->>'amount_cents')::bigint, (event->>'event_time')::timestamptz)
+	IS DISTINCT FROM (c.status, c.amount_cents, c.updated_at)
+SQL
+	is($node->safe_psql('postgres', <<'SQL'), '0', "$when: the offsets are the ends of the log");
+SELECT count(*) FROM
+	(SELECT kafka_partition AS partition, max(kafka_offset) + 1 AS log_end FROM log GROUP BY 1) l
+FULL JOIN spine_offsets o USING (partition)
+WHERE coalesce(log_end, 0) IS DISTINCT FROM next_offset
+SQL
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM spine_dead_letters'), '0',
+		"$when: no dead letters");
+	return;
+}
+
+# What the four quarters of the kills run with.
+my @quarters = (
+	{ 'spine.workers' => 1, synchronous_commit => 'on' },
+	{ 'spine.workers' => 1, synchronous_commit => 'off' },
+	{ 'spine.workers' => 2, synchronous_commit => 'off' },
+	{ 'spine.workers' => 2, synchronous_commit => 'on' });
+
+my @files = map { make_events("$dir/events_$_") } 0 .. $kills - 1;
+my @victims = shuffle(('worker', 'postmaster') x ($kills / 2));
+my $in_flight = 0;
+
+foreach my $round (0 .. $kills - 1)
+{
+	my $sending = start_sending($files[$round]);
+	my @workers = worker_pids($node);
+
+	# the settings change under load, and the kill may come in the middle of that
+	set_config($node, %{ $quarters[ $round * 4 / $kills ] })
+	  if $round % ($kills / 4) == 0;
+
+	# a moment, not a wait for something: this is where the kill may strike
+	usleep(rand(300_000));
+	kill_and_recover($victims[$round], @workers);
+
+	$in_flight++ if count_applied() < ($round + 1) * $events_per_kill;
+	finish $sending or die 'kcat failed';
+}
+ok(wait_applied($node), 'everything is applied in the end');
+note "$in_flight of $kills times with events still to be applied after the restart";
+
+is($node->safe_psql('postgres', 'SHOW spine.workers'), '2', 'two workers at the end');
+is(scalar(my @workers = worker_pids($node)), 2, 'and they run');
+
+# The moment that random kills hardly ever strike, held still: the rows are
+# written, the offsets are about to be.  Nothing of the batch may be there yet.
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_advisory_xact_lock(1);
+	RETURN NEW;
+END $$;
+CREATE TRIGGER wait_here BEFORE UPDATE ON spine_offsets
+	FOR EACH ROW EXECUTE FUNCTION wait_here();
+SQL
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(1)');
+send_lines($broker->{address}, 'events', 0, "held\t" . order_event(tenant => 'held') . "\n");
+my $blocked = q{FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event = 'advisory'};
+$node->poll_query_until('postgres', "SELECT count(*) = 1 $blocked");
+is($node->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $kills * $events_per_kill,
+	'before the offsets are moved, nothing of the batch is visible');
+kill_and_recover('worker', $node->safe_psql('postgres', "SELECT pid $blocked"));
+$holder->quit;
+ok(wait_applied($node), 'the worker that was killed there has a successor');
+$node->safe_psql('postgres', 'DROP TRIGGER wait_here ON spine_offsets');
+my $sent = $kills * $events_per_kill + 1;
+
+# The log, with kcat.
+my $log = "$dir/log";
+run_log([ 'kcat', '-b', $broker->{address}, '-q', '-C', '-t', 'events', '-o', 'beginning',
+		'-e', '-f', '%p\t%o\t%s\n' ], '>', $log)
+  or die 'kcat failed';
+$node->safe_psql('postgres', <<SQL);
+CREATE TABLE log (kafka_partition int, kafka_offset bigint, event jsonb);
+COPY log FROM '$log';
+SQL
+is($node->safe_psql('postgres', 'SELECT count(*) FROM log'), $sent,
+	'the log has everything that was sent');
+audit('after the kills');
+
+# Nothing but the log is needed to make it all again.
+foreach my $workers (1, 2)
+{
+	set_config($node, 'spine.workers' => $workers, 'spine.batch_rows' => 50000);
+	$node->safe_psql('postgres', <<'SQL');
+SELECT spine_pause('orders');
+SQL
+	$node->poll_query_until('postgres',
+		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+	$node->safe_psql('postgres', <<'SQL');
+TRUNCATE events, current_orders, arrivals;
+UPDATE spine_offsets SET next_offset = 0;
+CHECKPOINT;
+SELECT spine_resume('orders');
+SQL
+	my $start = time;
+	$node->poll_query_until('postgres', "SELECT sum(next_offset) = $sent FROM spine_offsets");
+	note sprintf('%d events drained with spine.workers = %d: %.1f s, with the start of the workers',
+		$sent, $workers, time - $start);
+	audit("made again with spine.workers = $workers");
+}
+
+$node->stop;
+stop_broker($broker);
+done_testing();

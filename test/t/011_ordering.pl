@@ -1,0 +1,286 @@
+# An older event never overwrites a newer one; of two with the same version the
+# later in the log wins; an event that is sent twice is there once.  Whatever
+# the batches, and whatever types the key, the version and the columns have.
+#
+# Broken when reducing a batch and updating the table disagree on which version
+# is newer or which keys are equal, when a replay changes anything, or when a
+# value reaches its column as anything but what its type's input makes of it.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $broker = start_broker('events', 1);
+my $node = spine_node('main', conf => <<CONF);
+spine.brokers = '$broker->{address}'
+spine.batch_interval = '200ms'	# what is sent at once is one batch
+timezone = 'Asia/Kathmandu'		# these must not change what a record means
+datestyle = 'SQL, DMY'
+CONF
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; $sql");
+}
+
+# Sends records, given as JSON.
+sub send_records
+{
+	my ($topic, @records) = @_;
+
+	send_lines($broker->{address}, $topic, 0, join '', map { "the key\t$_\n" } @records);
+	return;
+}
+
+sub apply
+{
+	send_records(@_);
+	wait_applied($node) or die 'not applied';
+	return;
+}
+
+# Sets how records meet in batches, by one of these ways.
+my @ways = ('in one batch', 'in a batch each');
+
+sub choose
+{
+	my ($way) = @_;
+
+	set_config($node, 'spine.batch_rows' => $way eq 'in one batch' ? 50000 : 1);
+	return;
+}
+
+#
+# Orders.  Each case is a list of events, "status at minute", and the state
+# that they must end in.
+#
+my @cases = (
+	[ 'in order', [qw(placed@1 paid@2 shipped@3)], 'shipped@3' ],
+	[ 'out of order', [qw(shipped@3 placed@1 paid@2)], 'shipped@3' ],
+	[ 'newest in the middle', [qw(placed@1 shipped@3 paid@2)], 'shipped@3' ],
+	[ 'older after newer', [qw(paid@2 placed@1)], 'paid@2' ],
+	[ 'same time: the later in the log', [qw(placed@1 paid@1 shipped@1)], 'shipped@1' ],
+	[ 'same time, an older one between', [qw(placed@2 paid@1 shipped@2)], 'shipped@2' ]);
+
+sub minute { return sprintf '2026-01-01T00:%02d:00Z', $_[0] }
+
+foreach my $way (@ways)
+{
+	my @events;
+
+	foreach my $case (@cases)
+	{
+		foreach my $event (@{ $case->[1] })
+		{
+			my ($status, $minute) = split /@/, $event;
+			push @events, order_event(order_id => "$case->[0], $way",
+				event_type => $status, event_time => minute($minute));
+		}
+	}
+	choose($way);
+	apply('events', @events);
+	foreach my $case (@cases)
+	{
+		my ($status, $minute) = split /@/, $case->[2];
+		is(query("SELECT status, updated_at = '" . minute($minute)
+				. "' FROM current_orders WHERE order_id = '$case->[0], $way'"),
+			"$status|t", "$case->[0], $way: $case->[2]");
+	}
+}
+is(query(q{SELECT count(DISTINCT applied_at) FROM events WHERE order_id LIKE '%, in one batch'}),
+	'1', 'one batch was one transaction');
+is(query(q{SELECT count(*) = count(DISTINCT applied_at) FROM events WHERE order_id LIKE '%, in a batch each'}),
+	't', 'a batch each was a transaction each');
+
+# The same event twice, in one batch and in a later one.
+choose('in one batch');
+my $event = order_event(order_id => 'twice');
+my $other = order_event(order_id => 'beside');
+apply('events', $event, $other, $event);
+is(query(q{SELECT order_id, count(*) FROM events WHERE order_id IN ('twice', 'beside') GROUP BY 1 ORDER BY 1}),
+	"beside|1\ntwice|1", 'the same event twice in a batch is there once, and harms no other');
+my $once = query(q{SELECT * FROM events WHERE order_id = 'twice'});
+apply('events', $other, $event);
+is(query(q{SELECT * FROM events WHERE order_id = 'twice'}), $once, 'and as it was when it comes again');
+is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no dead letters from it');
+
+# A replay.  The worker is not told: it learns from the offsets, with the next
+# batch, that somebody has moved them.
+my $everything = q{SELECT md5(string_agg(t::text, E'\n' ORDER BY t::text)) FROM
+	(SELECT events::text FROM events UNION ALL SELECT current_orders::text FROM current_orders) t};
+my $before = query($everything);
+my $log_end = query('SELECT next_offset FROM spine_offsets');
+my $applied = query('SELECT events_total FROM spine_status');
+query('UPDATE spine_offsets SET next_offset = 0');
+apply('events', $event);
+is(query('SELECT events_total FROM spine_status') - $applied, $log_end + 1,
+	'after next_offset was set back, the whole log is applied again');
+is(query($everything), $before, 'and nothing has changed');
+
+#
+# Keys and versions of other types: equality and order are the type's, or the
+# column's collation's.
+#
+# [what, column definitions, [[key, version, value] ...], version and value in the end]
+#
+query(<<'SQL');
+CREATE COLLATION ignore_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TYPE size AS ENUM ('small', 'large', 'huge');
+SQL
+my @typed = (
+	[
+		'numeric key, numeric version', 'k numeric, v numeric',
+		[ [ '1', '10', 'a' ], [ '1.0', '9.5', 'b' ], [ '1.00', '1e1', 'c' ], [ '2', '1', 'd' ] ],
+		"10|c\n1|d"
+	],
+	[
+		'text key without regard to case', 'k text COLLATE ignore_case, v integer',
+		[ [ '"Key"', '2', 'a' ], [ '"KEY"', '1', 'b' ], [ '"key"', '2', 'c' ], [ '"other"', '1', 'd' ] ],
+		"2|c\n1|d"
+	],
+	[
+		'text version in the order of its collation', 'k integer, v text COLLATE "en-x-icu"',
+		[ [ '1', '"B"', 'a' ], [ '1', '"a"', 'b' ] ],
+		'B|a'
+	],
+	[
+		'text version in the order of bytes', 'k integer, v text COLLATE "C"',
+		[ [ '1', '"B"', 'a' ], [ '1', '"a"', 'b' ], [ '1', '"A"', 'c' ] ],
+		'a|b'
+	],
+	[
+		'enum version', 'k uuid, v size',
+		[
+			map { [ '"00000000-0000-0000-0000-000000000001"', "\"$_->[0]\"", $_->[1] ] }
+			  [ 'small', 'a' ], [ 'huge', 'b' ], [ 'large', 'c' ]
+		],
+		'huge|b'
+	],
+	[
+		'float key, where 0 is -0', 'k double precision, v bigint',
+		[ [ '0', '1', 'a' ], [ '-0.0', '2', 'b' ], [ '0.0', '1', 'c' ] ],
+		'2|b'
+	],
+	[
+		'date version, jsonb key', 'k jsonb, v date',
+		[
+			[ '{"x":1,"y":2}', '"2026-01-02"', 'a' ], [ '{"y":2,"x":1}', '"2026-01-03"', 'b' ],
+			[ '{"x":1,"y":2}', '"2026-01-01"', 'c' ]
+		],
+		'2026-01-03|b'
+	],
+	[
+		'version that the column rounds', 'k integer, v timestamptz(0)',
+		[ [ '1', '"2026-01-01T00:00:00.4Z"', 'a' ], [ '1', '"2026-01-01T00:00:00.2Z"', 'b' ] ],
+		'2026-01-01 00:00:00+00|b'
+	]);
+
+foreach my $i (0 .. $#typed)
+{
+	query("CREATE TABLE typed_$i ($typed[$i]->[1], value text, PRIMARY KEY (k))");
+	make_pipeline($node, name => "typed_$i", topic => "typed_$i", target => "typed_$i",
+		mode => 'upsert', key => '{k}', version => 'v');
+}
+foreach my $way (@ways)
+{
+	choose($way);
+	foreach my $i (0 .. $#typed)
+	{
+		send_records("typed_$i",
+			map { qq({"k": $_->[0], "v": $_->[1], "value": "$_->[2]"}) } @{ $typed[$i]->[2] });
+	}
+	wait_applied($node) or die 'not applied';
+	foreach my $i (0 .. $#typed)
+	{
+		is(query("SELECT v, value FROM typed_$i ORDER BY k"),
+			$typed[$i]->[3], "$typed[$i]->[0], $way");
+
+		# a search for records to blame would mend it, but slowly
+		is(query("SELECT bool_and(t.xmin::text = o.xmin::text) FROM typed_$i t, spine_offsets o
+				WHERE o.topic = 'typed_$i' AND o.partition = 0"),
+			't', "$typed[$i]->[0], $way, at the first go")
+		  if $way eq 'in one batch';
+		query("TRUNCATE typed_$i");
+	}
+}
+is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no dead letters from these');
+
+#
+# Columns: every type through its input function, names of any kind.
+#
+query(<<'SQL');
+CREATE DOMAIN percent AS integer CHECK (VALUE BETWEEN 0 AND 100);
+CREATE SCHEMA "Odd ""schema""";
+CREATE TABLE "Odd ""schema"""."a table; with 'quotes'" (
+	"the ""key""" text PRIMARY KEY,
+	"select" bigint NOT NULL,
+	"a percent" percent,
+	size size,
+	numbers integer[],
+	day date,
+	"local time" timestamp,
+	instant timestamptz,
+	"rough instant" timestamptz,
+	bytes bytea,
+	exact numeric(30, 5),
+	ratio double precision,
+	yes boolean,
+	document jsonb,
+	as_text text,
+	address inet,
+	fixed character(5),
+	"with default" text DEFAULT 'the default',
+	"with null" text DEFAULT 'the default',
+	doubled integer GENERATED ALWAYS AS (cardinality(numbers) * 2) STORED,
+	number integer GENERATED BY DEFAULT AS IDENTITY
+);
+SQL
+make_pipeline($node, name => 'odd "pipeline"', topic => 'odd', mode => 'upsert',
+	target => q{"Odd ""schema"""."a table; with 'quotes'"}, key => '{"the \"key\""}', version => 'select');
+
+apply('odd', <<'JSON' =~ s/\n//gr);
+{"the \"key\"": "\u00e9\u20ac\ud83d\ude00 \\ ' \"", "select": 9223372036854775807, "a percent": 100,
+"size": "large", "numbers": "{1,NULL,3}", "day": "2026-02-28", "local time": "2026-02-28 12:00:00",
+"instant": "2026-02-28T12:00:00.123456", "rough instant": "03/02/01 12:00",
+"bytes": "\\x00ff", "exact": 1234567890123456789012345.67891,
+"ratio": 1e-3, "yes": true, "document": {"list": [1, 2.50, null], "text": "x"}, "as_text": [1, {"a": "b"}],
+"address": "192.0.2.1/24", "fixed": "ab", "with null": null, "unknown": "ignored"}
+JSON
+my $columns = q{"the ""key""", "select", "a percent", size, numbers, day, "local time", instant, "rough instant", bytes,
+	exact, ratio, yes, document, as_text, address, fixed || '.', "with default", "with null", doubled, number};
+is(query(qq{SET client_encoding = 'UTF8'; SELECT $columns FROM "Odd ""schema"""."a table; with 'quotes'"}),
+	"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 \\ ' \"|9223372036854775807|100|large|{1,NULL,3}|2026-02-28"
+	. '|2026-02-28 12:00:00|2026-02-28 12:00:00.123456+00|2003-02-01 12:00:00+00|\x00ff|1234567890123456789012345.67891|0.001|t'
+	. '|{"list": [1, 2.50, null], "text": "x"}|[1,{"a":"b"}]|192.0.2.1/24|ab.|the default||6|1',
+	'every value is what its type makes of it; what is missing is the default, null is null');
+
+# One bad value harms nobody but its own record.
+apply('odd',
+	'{"the \"key\"": "good 1", "select": 1}',
+	'{"the \"key\"": "bad 1", "select": 1, "a percent": 101}',
+	'{"the \"key\"": "bad 2", "select": 1, "size": "medium"}',
+	'{"the \"key\"": "bad 3", "select": 1, "day": "2026-02-30"}',
+	'{"the \"key\"": "bad 4", "select": 1, "numbers": "{1,x}"}',
+	'{"the \"key\"": "good 2", "select": 2}');
+is(query(q{SELECT "the ""key""" FROM "Odd ""schema"""."a table; with 'quotes'"
+		WHERE "the ""key""" ~ 'good|bad' ORDER BY 1}),
+	"good 1\ngood 2", 'a value that does not fit harms only its record');
+is(query('SELECT kafka_offset, sqlstate FROM spine_dead_letters ORDER BY 1'),
+	"2|23514\n3|22P02\n4|22008\n5|22P02", 'which is a dead letter');
+
+# A mapping: other names, and where the record came from.
+query('CREATE TABLE mapped (id bigint, who text, part int, off bigint, at timestamptz, by text, untouched text)');
+make_pipeline($node, name => 'mapped', topic => 'mapped', target => 'mapped', mode => 'append',
+	columns => '{"id": "some id", "who": "who", "part": "$partition", "off": "$offset", "at": "$timestamp", "by": "$key"}');
+apply('mapped', '{"some id": 7, "who": 12.50, "untouched": "x"}');
+is(query(q{SELECT id, who, part, off, at > now() - interval '1 hour', by, untouched FROM mapped}),
+	'7|12.50|0|0|t|the key|', 'a column mapping');
+
+$node->stop;
+stop_broker($broker);
+done_testing();

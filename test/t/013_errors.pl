@@ -1,0 +1,234 @@
+# Trouble that is not a record's fault loses nothing and blames no record: what
+# passes by itself is waited out, what needs a person is said, with a hint, and
+# gone on from without a restart.
+#
+# Broken when an error of the schema, of rights, of locks or of the broker makes
+# a dead letter, moves the offsets, ends the pipeline for good, or is not to be
+# read in spine_status, with the reason and since when.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $broker = start_broker('events', 3);
+my $node = spine_node('main', conf => "spine.brokers = '$broker->{address}'\n");
+my $orders = 0;
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+# Sends an event of a new order, and returns the order.
+sub send_order
+{
+	my $order_id = 'ord-' . ++$orders;
+
+	send_lines($broker->{address}, 'events', 0, "acme\t" . order_event(order_id => $order_id) . "\n");
+	return $order_id;
+}
+
+# Does what causes trouble, then sees that the pipeline says so.
+sub gets_into_trouble
+{
+	my ($what, $pipeline, $state, $reason, $cause) = @_;
+	my $start = query('SELECT clock_timestamp()');
+
+	$cause->();
+	ok($node->poll_query_until('postgres', <<SQL), "$what: $state, with the reason");
+SELECT bool_or(state = '$state' AND last_error ~ \$re\$$reason\$re\$ AND last_error_at > '$start'
+	AND state_since BETWEEN '$start' AND clock_timestamp())
+FROM spine_status WHERE pipeline = '$pipeline'
+SQL
+	return;
+}
+
+# Sees that a pipeline that was helped goes on, and has lost nothing.
+sub goes_on
+{
+	my ($what) = @_;
+
+	ok(wait_applied($node), "$what: goes on");
+	is(query("SELECT count(*) FROM generate_series(1, $orders) n
+			WHERE NOT EXISTS (SELECT FROM events WHERE order_id = 'ord-' || n)
+				OR NOT EXISTS (SELECT FROM current_orders WHERE order_id = 'ord-' || n)"),
+		'0', "$what: nothing is lost");
+	is(query('SELECT count(*) FROM spine_dead_letters'), '0', "$what: no dead letters");
+	ok($node->poll_query_until('postgres',
+			q{SELECT bool_and(state = 'running') FROM spine_status}), "$what: running again");
+	return;
+}
+
+# Failed pipelines look again every few seconds, and at once when told to.
+sub nudge { return query('SELECT pg_reload_conf()') }
+
+send_order();
+goes_on('at first');
+
+#
+# The schema
+#
+gets_into_trouble('a column dropped', 'orders', 'failed',
+	'column "currency" of table public.current_orders does not exist HINT: Add the column',
+	sub {
+		query('ALTER TABLE current_orders DROP COLUMN currency');
+		send_order();
+	});
+my $position = query('SELECT sum(next_offset) FROM spine_offsets');
+send_order();
+nudge();
+is(query('SELECT sum(next_offset) FROM spine_offsets'), $position, 'while it fails the position stays');
+my $start = time;
+query(q{ALTER TABLE current_orders ADD COLUMN currency text NOT NULL DEFAULT 'USD'});
+goes_on('the column restored');
+note sprintf('noticed by itself after %.1f s', time - $start);
+
+query('ALTER TABLE events RENAME TO history');
+send_order();
+ok(wait_applied($node), 'a target renamed is still the target');
+is(query("SELECT count(*) FROM history"), $orders, 'with everything in it');
+query('ALTER TABLE history RENAME TO events');
+
+gets_into_trouble('the unique index of the key dropped', 'orders', 'failed',
+	'no unique or exclusion constraint matching',
+	sub {
+		query('ALTER TABLE current_orders DROP CONSTRAINT current_orders_pkey');
+		send_order();
+	});
+query('ALTER TABLE current_orders ADD PRIMARY KEY (tenant, order_id)');
+nudge();
+goes_on('the index restored');
+
+# A table of the user's, applied to by a role of the user's.
+query(<<'SQL');
+CREATE ROLE applier;
+GRANT CREATE, USAGE ON SCHEMA public TO applier;
+CREATE TABLE mine (id int PRIMARY KEY);
+GRANT SELECT, INSERT ON mine TO applier;
+SQL
+make_pipeline($node, name => 'mine', topic => 'mine', target => 'mine', mode => 'append');
+query(q{UPDATE spine_pipelines SET owner = 'applier' WHERE name = 'mine'});
+sub send_mine { return send_lines($broker->{address}, 'mine', 0, qq(k\t{"id": $_[0]}\n)) }
+
+sub mine_has
+{
+	my ($what, $ids) = @_;
+
+	goes_on($what);
+	is(query(q{SELECT string_agg(id::text, ',' ORDER BY id) FROM mine}), $ids, "$what: all rows are there");
+	return;
+}
+
+send_mine(1);
+mine_has('a pipeline of a role', '1');
+gets_into_trouble('a right revoked', 'mine', 'failed', 'permission denied for table mine',
+	sub { query('REVOKE INSERT ON mine FROM applier'); send_mine(2) });
+query('GRANT INSERT ON mine TO applier');
+nudge();
+mine_has('the right granted', '1,2');
+
+gets_into_trouble('the target dropped', 'mine', 'failed',
+	'target .*does not exist.* HINT: Create the table again and set "target" in spine_sinks',
+	sub { query('DROP TABLE mine'); send_mine(3) });
+query(<<'SQL');
+CREATE TABLE mine (id int PRIMARY KEY);
+GRANT SELECT, INSERT ON mine TO applier;
+UPDATE spine_sinks SET target = 'mine' WHERE pipeline = 'mine';
+SQL
+mine_has('the target set to a new table', '3');
+query(q{DELETE FROM spine_pipelines WHERE name = 'mine'});
+
+#
+# Locks
+#
+
+# The worker's pid while it waits for a lock, and for no other's end.
+sub blocked_worker
+{
+	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+	return query(q{SELECT pid FROM pg_stat_activity
+		WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+}
+
+my $user = $node->background_psql('postgres');
+$user->query_safe('BEGIN; LOCK TABLE events IN SHARE MODE');
+gets_into_trouble('cancelled while it waits for a lock', 'orders', 'waiting',
+	'canceling statement due to user request',
+	sub {
+		send_order();
+		query('SELECT pg_cancel_backend(' . blocked_worker() . ')');
+	});
+query('SELECT pg_terminate_backend(' . blocked_worker() . ')');
+blocked_worker();
+$user->query_safe('COMMIT');
+goes_on('cancelled, terminated, and the lock released');
+
+# The user has the second order and wants the first, the worker has the first
+# and wants the second.  The worker looks for deadlocks earlier, and gives way.
+query(q{UPDATE current_orders SET updated_at = '2025-01-01Z' WHERE order_id IN ('ord-1', 'ord-2')});
+$user->query_safe(q{SET deadlock_timeout = '1h'; BEGIN;
+	UPDATE current_orders SET currency = 'EUR' WHERE order_id = 'ord-2'});
+gets_into_trouble('a deadlock', 'orders', 'waiting', 'deadlock detected',
+	sub {
+		send_lines($broker->{address}, 'events', 0,
+			join '', map { "acme\t" . order_event(order_id => $_, event_type => 'order_paid') . "\n" } 'ord-1', 'ord-2');
+		blocked_worker();
+		$user->query_until(qr/sent/, "\\echo sent\nUPDATE current_orders SET currency = 'EUR' WHERE order_id = 'ord-1';\n");
+	});
+$user->query_safe('COMMIT');
+goes_on('after the deadlock');
+is(query(q{SELECT DISTINCT status, currency FROM current_orders WHERE order_id IN ('ord-1', 'ord-2')}),
+	'order_paid|USD', 'the events came after the change of the user');
+
+query(q{ALTER DATABASE postgres SET lock_timeout = '100ms'; SELECT pg_terminate_backend(pid)
+	FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+$user->query_safe('SET lock_timeout = 0; BEGIN; LOCK TABLE events');
+gets_into_trouble('lock_timeout', 'orders', 'waiting', 'lock timeout', \&send_order);
+send_order();
+$user->query_safe('COMMIT');
+goes_on('the lock released');
+$user->quit;
+
+#
+# The broker
+#
+query('CREATE TABLE later (id int)');
+tell_broker($broker, 'hide later');
+gets_into_trouble('a topic that does not exist', 'later', 'waiting', 'topic "later" does not exist HINT: Create it',
+	sub { make_pipeline($node, name => 'later', topic => 'later', target => 'later', mode => 'append') });
+tell_broker($broker, 'show later');
+send_lines($broker->{address}, 'later', 0, qq(k\t{"id": 1}\n));
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM later'), 'and appears later');
+query(q{DELETE FROM spine_pipelines WHERE name = 'later'});
+
+my $address = $broker->{address};
+gets_into_trouble('a wrong address', 'orders', 'waiting', 'broker does not answer: .*(refused|down)',
+	sub { set_config($node, 'spine.brokers' => '127.0.0.1:1') });
+send_order();
+set_config($node, 'spine.brokers' => $address);
+goes_on('the right address');
+
+gets_into_trouble('the broker is gone', 'orders', 'waiting', 'broker does not answer: ',
+	sub { stop_broker($broker) });
+ok(query('SELECT count(*) FROM spine_status') > 0, 'spine_status answers without a broker');
+
+$broker = start_broker('events', 3);
+send_order();
+gets_into_trouble('another cluster', 'orders', 'failed',
+	q{cluster is "[^"]+", but the position in topic "events" belongs to cluster "[^"]+" HINT: .*delete the pipeline's rows of spine_offsets},
+	sub { set_config($node, 'spine.brokers' => $broker->{address}) });
+is(query("SELECT count(*) FROM events WHERE order_id = 'ord-$orders'"), '0', 'nothing is read from it');
+query(q{DELETE FROM spine_offsets WHERE pipeline = 'orders'});
+nudge();
+goes_on('told to read the other cluster');
+
+$node->stop;
+stop_broker($broker);
+done_testing();

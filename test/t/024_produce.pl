@@ -1,0 +1,272 @@
+# spine_produce says the truth about how many events the broker has, whatever
+# happens, and ends when it is told to; through the embedded broker, which
+# drops what it has no room for, it loses nothing.  And when there is nothing
+# to do, nothing is done.
+#
+# Broken when a delivery is counted wrongly, when a wait cannot be interrupted,
+# when memory grows with the number of events, when producers overrun the
+# embedded broker, or when something polls.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+# autovacuum would write to the WAL in its own time
+my $node = spine_node('embedded', conf => "autovacuum = off\n");
+
+sub count_of
+{
+	my ($tenant, $in) = @_;
+
+	return ($in // $node)->safe_psql('postgres', "SELECT count(*) FROM events WHERE tenant = \$t\$$tenant\$t\$");
+}
+
+# A figure from /proc/PID/status, in MB.
+sub memory_of
+{
+	my ($pid, $name) = @_;
+
+	return slurp_file("/proc/$pid/status") =~ /^$name:\s+(\d+) kB/m ? $1 / 1024 : die;
+}
+
+sub pids_of
+{
+	my ($of, $type) = @_;
+
+	return split /\n/, $of->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE '$type'");
+}
+
+# How many records a topic of the external broker has had.
+my $broker = start_broker('events', 3);
+
+sub log_end
+{
+	my ($topic) = @_;
+	my ($ends, $errors);
+
+	IPC::Run::run([ 'kcat', '-b', $broker->{address}, '-Q', map { ('-t', "$topic:$_:-1") } 0 .. 3 ],
+		'>', \$ends, '2>', \$errors);
+	my $sum = 0;
+	$sum += $1 while $ends =~ /offset (\d+)/g;
+	return $sum;
+}
+
+# How many events an error says were acknowledged.
+sub acknowledged
+{
+	my ($err) = @_;
+
+	return $err =~ /CONTEXT:  spine_produce: the broker has acknowledged (\d+) events/ ? $1 : -1;
+}
+
+# What a session answers, and the errors since it was last asked.
+sub ask
+{
+	my ($session, $sql) = @_;
+	my $answer = $session->query($sql);
+	my $errors = $session->{stderr};
+
+	$session->{stderr} = '';
+	return ($answer, $errors);
+}
+
+#
+# Ended from outside: at once, with a figure, and the session lives
+#
+my $start = time;
+my ($out, $err) = ('', '');
+$node->psql('postgres', <<'SQL', stdout => \$out, stderr => \$err, on_error_stop => 0);
+SET statement_timeout = '2s';
+SELECT spine_produce('timed out', 10000000);
+SET statement_timeout = 0;
+SELECT substring(pg_read_file('/proc/self/status') FROM 'VmHWM:\s+(\d+)')::int / 1024;
+SELECT spine_produce('same session', 10);
+SELECT spine_wait('60s');
+SQL
+like($err, qr/ERROR:  canceling statement due to statement timeout/, '10 million with a statement_timeout');
+my $n = acknowledged($err);
+cmp_ok($n, '>', 0, "the error says how many there are ($n)");
+my ($memory, @rest) = split /\n/, $out;
+is("@rest", '10 t', 'the session can go on');
+cmp_ok($memory, '<', 150, "and has not grown ($memory MB at the most)");
+cmp_ok(count_of('timed out'), '>=', $n, 'what was acknowledged is there');
+is(count_of('same session'), '10', 'and what came after, once');
+
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+my $pid = $session->query_safe('SELECT pg_backend_pid()');
+$session->query_until(qr/started/, "\\echo started\nSELECT spine_produce('cancelled', 10000000);\n");
+$node->poll_query_until('postgres', q{SELECT EXISTS (SELECT FROM events WHERE tenant = 'cancelled')});
+$start = time;
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+($out, $err) = ask($session, q{SELECT spine_produce('after the cancel', 10)});
+is($out, '10', 'pg_cancel_backend: the session can go on');
+cmp_ok(time - $start, '<', 5, sprintf('at once (%.1f s)', time - $start));
+like($err, qr/canceling statement due to user request/, 'having said so');
+$n = acknowledged($err);
+cmp_ok($n, '>', 0, "and how many there are ($n)");
+$session->quit;
+ok(wait_applied($node), 'all is applied');
+cmp_ok(count_of('cancelled'), '>=', $n, 'what was acknowledged is there');
+is(count_of('after the cancel'), '10', 'and what came after, once');
+
+#
+# Hostile tenants arrive as they are
+#
+foreach my $tenant (q{it's "quoted"}, "two\nlines\tand\ra\x08bell\x07", 'back\\slash \u0041 %s %n',
+	q({"tenant": "other"}), '</script><b>&amp;', "caf\x{c3}\x{a9} \x{e2}\x{82}\x{ac} \x{f0}\x{9f}\x{98}\x{80}",
+	' spaces ', q{'; DROP TABLE events; --}, 'x' x 255)
+{
+	my $name = $tenant =~ s/[^ -~]/?/gr;
+
+	$node->safe_psql('postgres', "SELECT spine_produce(\$t\$$tenant\$t\$, 2); SELECT spine_wait()");
+	is(count_of($tenant), '2', "tenant \"" . substr($name, 0, 40) . '"');
+}
+($out, $err) = ('', '');
+$node->psql('postgres', q{SELECT spine_produce(repeat('x', 1024 * 1024), 1)}, stderr => \$err);
+like($err, qr/tenant is too long/, 'one of 1 MB is refused');
+
+#
+# kcat reads and writes the embedded broker
+#
+my $address = $node->safe_psql('postgres', 'SELECT spine_brokers()');
+my $event = order_event(tenant => 'from kcat');
+send_lines($address, 'events', 2, "any key\t$event\n");
+ok(wait_applied($node), 'written by kcat');
+is(count_of('from kcat'), '1', 'applied');
+like(read_log($address, 'events', "%k %s\n"), qr/^any key \Q$event\E$/m, 'and read by kcat');
+$node->safe_psql('postgres', q{SELECT spine_produce('to kcat', 1)});
+like(read_log($address, 'events', "%k %s\n"), qr/^to kcat .*"tenant": ?"to kcat"/m, 'keyed by tenant');
+
+#
+# More than the embedded broker can hold: producers wait for the workers
+#
+sub produce_at_once
+{
+	my ($what, $sessions, $n) = @_;
+	my ($broker_pid) = pids_of($node, 'spine embedded broker');
+	my ($worker_pid) = pids_of($node, 'spine worker');
+	my $started = time;
+	my @running = map {
+		my ($in, $printed) = ("SELECT spine_produce('$what $_', $n);", '');
+		my $process = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres') ],
+			'<', \$in, '>', \my $result, '2>', \my $errors);
+		{ process => $process, result => \$result, errors => \$errors };
+	} 1 .. $sessions;
+
+	foreach my $running (@running)
+	{
+		$running->{process}->finish;
+		is(${ $running->{result} } . ${ $running->{errors} }, "$n\n", "$what: $n events are acknowledged");
+	}
+	ok(wait_applied($node), "$what: all is applied");
+	my $took = time - $started;
+	is($node->safe_psql('postgres', "SELECT count(*), count(DISTINCT event_id) FROM events WHERE tenant LIKE '$what %'"),
+		join('|', ($sessions * $n) x 2), "$what: all of it, once");
+	note sprintf('%s: %d events/s, produced and applied; %d MB of its own in the worker, %d MB in the broker',
+		$what, $sessions * $n / $took, memory_of($worker_pid, 'RssAnon'), memory_of($broker_pid, 'RssAnon'));
+	return;
+}
+
+produce_at_once('four sessions', 4, 50_000);
+produce_at_once('one session', 1, 300_000);
+
+# Nothing is applied: it waits, can be interrupted, and what fits is not lost.
+$node->safe_psql('postgres', q{SELECT spine_pause('orders')});
+$node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'spine worker')});
+$err = '';
+$node->psql('postgres', q{SET statement_timeout = '2s'; SELECT spine_produce('paused', 1000000)}, stderr => \$err);
+like($err, qr/canceling statement due to statement timeout/, 'a paused pipeline: it waits');
+$n = acknowledged($err);
+cmp_ok($n, '>', 0, "with $n events in the broker");
+$node->safe_psql('postgres', q{SELECT spine_resume('orders')});
+ok($node->poll_query_until('postgres', "SELECT count(*) >= $n FROM events WHERE tenant = 'paused'"),
+	'they are there when it goes on');
+
+#
+# A broker that is not there, or goes away
+#
+my $external = spine_node('external', conf => <<CONF);
+autovacuum = off
+spine.brokers = '$broker->{address}'
+spine.kafka_options = 'message.timeout.ms=2000'
+CONF
+
+# to a topic that no pipeline reads, since this broker drops what is too much
+$session = $external->background_psql('postgres', on_error_stop => 0);
+ask($session, q{SET spine.topic = 'unread'});
+$session->query_until(qr/started/, "\\echo started\nSELECT spine_produce('interrupted', 10000000);\n");
+for (my $tries = 0; log_end('unread') == 0 && $tries < 1000; $tries++)
+{
+	usleep(10_000);
+}
+my $broker_pid = $broker->{process}{KIDS}[0]{PID};
+$start = time;
+kill 'STOP', $broker_pid;
+($out, $err) = ask($session, 'SELECT 1');
+my $took = time - $start;
+kill 'CONT', $broker_pid;
+like($err, qr/ERROR:  could not deliver all events: .*\nDETAIL:  \d+ of 10000000 events were acknowledged by the broker\..*\nHINT:  Check "spine.brokers"/,
+	'a broker that hangs: an error that says how many there are');
+$n = acknowledged($err);
+cmp_ok($n, '>', 0, "which is $n");
+cmp_ok($n, '<=', log_end('unread'), 'not more than there are');
+cmp_ok($took, '<', 20, sprintf('after a bounded time (%.1f s)', $took));
+ask($session, 'RESET spine.topic');
+is((ask($session, q{SELECT spine_produce('recovered', 10)}))[0], '10', 'the session can go on when it is back');
+ok(wait_applied($external), 'all is applied');
+is(count_of('recovered', $external), '10', 'once');
+
+set_config($external, 'spine.brokers' => '127.0.0.1:1');
+$external->poll_query_until('postgres', q{SELECT spine_brokers() = '127.0.0.1:1'});
+$start = time;
+($out, $err) = ask($session, q{SELECT spine_produce('nowhere', 5)});
+like($err, qr/ERROR:  could not deliver all events: .*\nDETAIL:  0 of 5 events were acknowledged by the broker/,
+	'no broker: an error');
+cmp_ok(time - $start, '<', 20, sprintf('after a bounded time (%.1f s)', time - $start));
+($out, $err) = ask($session, q{SELECT spine_wait('1s')});
+like($err, qr/ERROR:  the broker does not answer/, 'spine_wait says so too');
+set_config($external, 'spine.brokers' => $broker->{address});
+$external->poll_query_until('postgres', "SELECT spine_brokers() = '$broker->{address}'");
+ok(wait_for_state($external, 'running'), 'and is well again when the broker is');
+$session->quit;
+
+#
+# Nothing to do: no CPU, no WAL
+#
+# Clock ticks (of 10 ms) that all of spine's processes have used.
+sub cpu_ticks
+{
+	my ($of) = @_;
+	my $ticks = 0;
+
+	foreach my $spine_pid (pids_of($of, 'spine %'))
+	{
+		my @fields = split / /, slurp_file("/proc/$spine_pid/stat") =~ s/^.*\) //sr;
+		$ticks += $fields[11] + $fields[12];
+	}
+	return $ticks;
+}
+
+ok(wait_applied($_), 'everything is applied') foreach ($node, $external);
+$_->safe_psql('postgres', 'CHECKPOINT') foreach ($node, $external);
+# the summary of what was applied, and the commit to the broker's group
+$_->wait_for_log(qr/applied \d+ events in \d+ batches/) foreach ($node, $external);
+my $lsn = 'SELECT pg_current_wal_insert_lsn()';
+my @lsn_before = map { $_->safe_psql('postgres', $lsn) } ($node, $external);
+my @ticks_before = map { cpu_ticks($_) } ($node, $external);
+sleep 10;			# the one place where time itself is what counts
+my @ticks = map { cpu_ticks($_) } ($node, $external);
+is($node->safe_psql('postgres', $lsn), $lsn_before[0], 'idle for 10 s on the embedded broker: no WAL');
+is($external->safe_psql('postgres', $lsn), $lsn_before[1], 'idle for 10 s on a broker: no WAL');
+my @used = map { ($ticks[$_] - $ticks_before[$_]) * 10 } (0, 1);
+cmp_ok($used[1], '<=', 50, "$used[1] ms of CPU on a broker");
+cmp_ok($used[0], '<=', 500, "$used[0] ms of CPU with the embedded broker, which is asked 50 times a second");
+
+$_->stop foreach ($node, $external);
+stop_broker($broker);
+done_testing();

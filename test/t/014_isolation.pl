@@ -1,0 +1,172 @@
+# What goes wrong in one place must not touch what is beside it: a partition
+# that cannot be read, a trigger that changes settings, a row that only one
+# table refuses, a launcher that ends.  Broken when a stuck partition stops the
+# others or is skipped silently, when the settings of a user's trigger reach the
+# worker's own statements, when a refused row vanishes without a dead letter, or
+# when a second embedded broker is started beside the first.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $broker = start_broker('events', 3);
+my $node = spine_node('main', conf => "spine.brokers = '$broker->{address}'");
+
+sub query
+{
+	return $node->safe_psql('postgres', $_[0]);
+}
+
+sub send_events
+{
+	my ($partition, @events) = @_;
+
+	send_lines($broker->{address}, 'events', $partition, join('', map { "k\t$_\n" } @events));
+	return;
+}
+
+#
+# A trigger of the table's owner changes settings.  Its author is not us: what
+# it sets must be gone before the bookkeeping, which runs as superuser.
+#
+query(<<'SQL');
+CREATE ROLE mallory;
+CREATE SCHEMA evil AUTHORIZATION mallory;
+ALTER TABLE current_orders OWNER TO mallory;
+CREATE TABLE evil.ran_as (who name);
+GRANT ALL ON evil.ran_as TO PUBLIC;
+ALTER TABLE evil.ran_as OWNER TO mallory;
+SET ROLE mallory;
+CREATE FUNCTION evil.equal(name, name) RETURNS boolean LANGUAGE plpgsql AS
+$$BEGIN INSERT INTO evil.ran_as VALUES (current_user); RETURN $1 OPERATOR(pg_catalog.=) $2; END$$;
+CREATE OPERATOR evil.= (FUNCTION = evil.equal, LEFTARG = name, RIGHTARG = name);
+CREATE FUNCTION evil.change_settings() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN
+	PERFORM set_config('search_path', 'evil, pg_catalog', false);
+	PERFORM set_config('timezone', 'Asia/Tokyo', false);
+	RETURN NEW;
+END$$;
+CREATE TRIGGER change_settings BEFORE INSERT ON current_orders
+	FOR EACH ROW EXECUTE FUNCTION evil.change_settings();
+SQL
+send_events(0, order_event(order_id => 'first'));
+ok(wait_applied($node), 'a batch with a trigger that changes settings');
+send_events(0, order_event(order_id => 'second', event_time => '2026-05-01T12:00:00'), 'not json');
+ok(wait_applied($node), 'and the next one');
+is(query('SELECT count(*) FROM evil.ran_as'), '0', 'nothing of the owner of the table was run by the worker');
+is(query(q{SELECT event_time AT TIME ZONE 'UTC' FROM events WHERE order_id = 'second'}),
+	'2026-05-01 12:00:00', 'a timestamp without a zone is UTC still');
+query('ALTER TABLE current_orders OWNER TO postgres; DROP TRIGGER change_settings ON current_orders');
+
+#
+# An append sink without a key: a row that some unique index refuses is a dead
+# letter, not skipped.
+#
+query(<<'SQL');
+CREATE TABLE mails (mail text UNIQUE, n bigint);
+INSERT INTO spine_pipelines (name) VALUES ('mails');
+INSERT INTO spine_sinks (pipeline, target, mode, columns)
+	VALUES ('mails', 'mails', 'append', '{"mail": "mail", "n": "$offset"}');
+SQL
+send_events(1, map { order_event(mail => $_) } 'a@b', 'c@d', 'a@b');
+ok(wait_applied($node), 'a keyless append');
+is(query(q{SELECT string_agg(mail, ' ' ORDER BY n) FROM mails WHERE mail IS NOT NULL}), 'a@b c@d', 'the rows that fit');
+is(query(q{SELECT kafka_offset || ' ' || sqlstate FROM spine_dead_letters WHERE pipeline = 'mails' AND kafka_partition = 1}),
+	'2 23505', 'and a dead letter for the one that does not');
+query(q{DELETE FROM spine_pipelines WHERE name = 'mails'});
+
+#
+# An internal error that a trigger or a type raises for one row is that row's;
+# when every row gets one, it is not the rows'.
+#
+query(<<'SQL');
+CREATE FUNCTION fussy() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN
+	IF NEW.event_type LIKE 'odd%' THEN RAISE 'odd' USING ERRCODE = 'XX000'; END IF;
+	RETURN NEW;
+END$$;
+CREATE TRIGGER fussy BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION fussy();
+TRUNCATE spine_dead_letters;
+SQL
+my $worker = join ' ', worker_pids($node);
+query(q{SELECT spine_pause('orders')});
+ok(wait_for_state($node, 'paused'), 'paused, so that they are one batch');
+send_events(2, order_event(order_id => 'good-1'), order_event(event_type => 'odd'), order_event(order_id => 'good-2'));
+query(q{SELECT spine_resume('orders')});
+ok(wait_applied($node), 'one internal error among good rows');
+is(query(q{SELECT string_agg(order_id, ' ' ORDER BY order_id) FROM events WHERE order_id LIKE 'good%'}),
+	'good-1 good-2', 'the good ones are applied');
+is(query('SELECT kafka_offset || sqlstate FROM spine_dead_letters'), '1XX000', 'the other is a dead letter');
+send_events(2, order_event(order_id => 'later', event_type => 'odd, too'));
+ok($node->poll_query_until('postgres', q{SELECT bool_or(state = 'failed' AND last_error ~ 'odd') FROM spine_status}),
+	'when no row passes, the pipeline fails');
+is(query('SELECT count(*) FROM spine_dead_letters'), '1', 'and makes no dead letters');
+query('DROP TRIGGER fussy ON events');
+ok(wait_applied($node), 'and goes on when that is mended');
+is(query(q{SELECT count(*) FROM events WHERE order_id = 'later'}), '1', 'with the row it waited with');
+
+#
+# One partition is lost (the broker has dropped what was not applied yet): the
+# pipeline says which offsets, and the other partitions go on.
+#
+query(q{SELECT spine_pause('orders')});
+ok(wait_for_state($node, 'paused'), 'paused');
+my $filler = 'x' x 900_000;
+send_values($broker->{address}, 'events', 0, [ map { qq({"n": $_, "filler": "$filler"}) } 1 .. 8 ]);
+query(q{SELECT spine_resume('orders')});
+ok($node->poll_query_until('postgres', <<'SQL'), 'failed, with the exact range');
+SELECT bool_or(state = 'failed' AND last_error ~ 'offsets 3 to \d+ of partition 0 of topic "events" are gone from the log before they were applied HINT: .*next_offset to \d+')
+FROM spine_status
+SQL
+send_events(1, order_event(order_id => 'beside-1'));
+send_events(2, order_event(order_id => 'beside-2'));
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM events WHERE order_id LIKE 'beside%'}),
+	'the other partitions go on');
+is(query('SELECT next_offset FROM spine_offsets WHERE partition = 0'), '3', 'nothing is skipped');
+ok(wait_for_state($node, 'failed'), 'and it stays said');
+query(q{UPDATE spine_offsets SET next_offset = (SELECT substring(last_error FROM 'next_offset to (\d+)')::bigint
+		FROM spine_status LIMIT 1) WHERE partition = 0});
+ok(wait_for_state($node, 'running'), 'after the hint is followed, all run');
+ok(wait_applied($node), 'and catch up');
+
+#
+# start = 'latest', with several workers at once: none of them takes what was
+# there before for newly added.
+#
+query(q{ALTER SYSTEM SET spine.workers = 3; SELECT pg_reload_conf()});
+query(<<'SQL');
+CREATE TABLE late (id text, n bigint);
+INSERT INTO spine_pipelines (name, start) VALUES ('late', 'latest');
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('late', 'late', 'append', '{"id": "order_id", "n": "$offset"}');
+SQL
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 3 FROM spine_offsets WHERE pipeline = 'late'}), 'latest: positions are taken');
+send_events($_, order_event(order_id => "new-$_")) for 0 .. 2;
+ok(wait_applied($node), 'new events');
+is(query(q{SELECT string_agg(id, ' ' ORDER BY id) FROM late}), 'new-0 new-1 new-2', 'and only those');
+
+#
+# The launcher ends, and its successor finds the embedded broker running.
+#
+query(q{DELETE FROM spine_pipelines WHERE name = 'late'; DELETE FROM spine_offsets});
+query(q{ALTER SYSTEM SET spine.brokers = ''; SELECT pg_reload_conf()});
+is(query(q{SELECT spine_produce('acme', 10); SELECT spine_wait()}), "10\nt", 'on the embedded broker');
+my $address = query('SELECT spine_brokers()');
+my $launcher = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'spine launcher'};
+my $old = query($launcher);
+query("SELECT pg_terminate_backend($old)");
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($launcher) l WHERE pid <> $old"), 'another launcher');
+query(q{ALTER SYSTEM SET spine.workers = 1; SELECT pg_reload_conf()});
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'spine worker'}),
+	'does its work');
+is(query('SELECT spine_brokers()'), $address, 'with the broker that was there');
+is(query(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'spine embedded broker'}), '1', 'and no other');
+query("ALTER SYSTEM SET spine.brokers = '$broker->{address}'; SELECT pg_reload_conf()");
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine embedded broker'}),
+	'which it can stop as well');
+
+$node->stop;
+stop_broker($broker);
+done_testing();

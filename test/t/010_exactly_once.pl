@@ -89,7 +89,7 @@ sub kill_and_recover
 		kill 'KILL', $workers[ int rand @workers ];
 	}
 	my $old = join ',', @workers;
-	$node->poll_query_until('postgres', <<SQL) or die 'workers do not come back';
+	poll_through_restart($node, 'postgres', <<SQL) or die 'workers do not come back';
 SELECT count(*) = current_setting('spine.workers')::int FROM pg_stat_activity
 WHERE backend_type = 'spine worker' AND pid <> ALL ('{$old}')
 SQL

@@ -18,7 +18,7 @@ our @EXPORT = qw(
   spine_node start_broker stop_broker tell_broker
   send_lines send_values send_tombstone read_log log_end
   wait_applied wait_for_state worker_pids
-  set_config kill9_and_start order_event make_pipeline
+  set_config kill9_and_start poll_through_restart order_event make_pipeline
 );
 
 my $work = tempdir(CLEANUP => 1);
@@ -225,6 +225,21 @@ sub kill9_and_start
 		usleep(100_000);
 	}
 	die 'the server does not start again';
+}
+
+# poll_query_until, for while the server starts again: a psql that is turned away
+# may be gone before the query is written to it, and IPC::Run dies of that.
+sub poll_through_restart
+{
+	my ($node, $database, $query) = @_;
+
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		my $result = eval { $node->poll_query_until($database, $query) };
+		return $result if defined $result;
+		usleep(100_000);
+	}
+	return 0;
 }
 
 # An order event as JSON: a valid one, but for the fields given.  A field set

@@ -15,6 +15,9 @@
  */
 #define MAX_BATCH_BYTES		(16 * 1024 * 1024)
 
+/* How long the broker may take to note the positions in its consumer group. */
+#define GROUP_COMMIT_TIMEOUT_MS	5000
+
 /* Messages taken from the library at a time. */
 #define POLL_CHUNK			1000
 
@@ -30,14 +33,22 @@ find_position(SpineConsumer *consumer, int32 partition)
 }
 
 static void
-release_records(void *owner)
+release_records(SpineConsumer *consumer)
 {
-	SpineConsumer *consumer = owner;
-
 	for (size_t i = 0; i < consumer->nrecords; i++)
 		rd_kafka_message_destroy(consumer->records[i].message);
 	consumer->nrecords = 0;
 	consumer->bytes = 0;
+}
+
+/* All that must go before the client does. */
+static void
+release_consumer(void *owner)
+{
+	SpineConsumer *consumer = owner;
+
+	release_records(consumer);
+	rd_kafka_queue_destroy(consumer->admin_queue);
 }
 
 SpineConsumer *
@@ -57,7 +68,8 @@ spine_consumer_open(const char *topic, const char *group_id, int expected_partit
 	consumer->records = MemoryContextAllocHuge(context, batch_rows * sizeof(SpineRecord));
 
 	consumer->client = client = spine_client_create(SPINE_CONSUMER, group_id, expected_partitions);
-	client->before_release = release_records;
+	consumer->admin_queue = rd_kafka_queue_new(client->rk);
+	client->before_release = release_consumer;
 	client->owner = consumer;
 
 	MemoryContextSetParent(context, TopMemoryContext);
@@ -249,14 +261,42 @@ spine_consumer_refresh_watermarks(SpineConsumer *consumer)
 void
 spine_consumer_commit_to_broker(SpineConsumer *consumer)
 {
-	rd_kafka_topic_partition_list_t *list =
-		rd_kafka_topic_partition_list_new(consumer->npositions);
+	rd_kafka_t *rk = consumer->client->rk;
+	rd_kafka_topic_partition_list_t *list;
+	rd_kafka_AdminOptions_t *options;
+	rd_kafka_AlterConsumerGroupOffsets_t *request;
+	rd_kafka_event_t *result;
+	char		group[256];
+	size_t		group_size = sizeof(group);
+	char		errstr[256];
 
+	/* nobody waits for the results: the next commit says more anyway */
+	while ((result = rd_kafka_queue_poll(consumer->admin_queue, 0)) != NULL)
+		rd_kafka_event_destroy(result);
+
+	/* it is ours, unless spine.kafka_options says otherwise */
+	if (consumer->npositions == 0 ||
+		rd_kafka_conf_get(rd_kafka_conf(rk), "group.id", group, &group_size) != RD_KAFKA_CONF_OK)
+		return;
+
+	list = rd_kafka_topic_partition_list_new(consumer->npositions);
 	for (int i = 0; i < consumer->npositions; i++)
 		rd_kafka_topic_partition_list_add(list, consumer->topic,
 										  consumer->positions[i].partition)->offset =
 			consumer->positions[i].next_offset;
-	(void) rd_kafka_commit(consumer->client->rk, list, 1);
+
+	/*
+	 * Not rd_kafka_commit: while one of those is under way, neither a new
+	 * assignment nor the end of the client gets on, for up to a minute when
+	 * the broker is gone.
+	 */
+	options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS);
+	(void) rd_kafka_AdminOptions_set_request_timeout(options, GROUP_COMMIT_TIMEOUT_MS,
+													 errstr, sizeof(errstr));
+	request = rd_kafka_AlterConsumerGroupOffsets_new(group, list);
+	rd_kafka_AlterConsumerGroupOffsets(rk, &request, 1, options, consumer->admin_queue);
+	rd_kafka_AlterConsumerGroupOffsets_destroy(request);
+	rd_kafka_AdminOptions_destroy(options);
 	rd_kafka_topic_partition_list_destroy(list);
 }
 

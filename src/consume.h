@@ -13,6 +13,7 @@
 typedef struct SpineConsumer
 {
 	SpineClient *client;
+	rd_kafka_queue_t *admin_queue;	/* results of commits to the group */
 	MemoryContext context;
 	char	   *topic;
 	int			npartitions;	/* of the topic, when last asked */

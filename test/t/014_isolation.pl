@@ -2,8 +2,9 @@
 # that cannot be read, a trigger that changes settings, a row that only one
 # table refuses, a launcher that ends.  Broken when a stuck partition stops the
 # others or is skipped silently, when the settings of a user's trigger reach the
-# worker's own statements, when a refused row vanishes without a dead letter, or
-# when a second embedded broker is started beside the first.
+# worker's own statements, when a refused row vanishes without a dead letter,
+# when a second embedded broker is started beside the first, or when a broker
+# that stands still keeps a worker from ending.
 use strict;
 use warnings;
 use FindBin;
@@ -11,6 +12,7 @@ use lib $FindBin::RealBin;
 use SpineTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time usleep);
 
 my $broker = start_broker('events', 3);
 my $node = spine_node('main', conf => "spine.brokers = '$broker->{address}'");
@@ -166,6 +168,31 @@ is(query(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'spine emb
 query("ALTER SYSTEM SET spine.brokers = '$broker->{address}'; SELECT pg_reload_conf()");
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine embedded broker'}),
 	'which it can stop as well');
+
+#
+# The broker stands still in the middle of everything: what was on its way to
+# it (the commit to the consumer group, a second after a batch) keeps neither a
+# worker from ending nor its successor from saying what is wrong.
+#
+ok(wait_for_state($node, 'running'), 'on the other broker again');
+foreach my $n (1, 2)
+{
+	send_events(1, order_event(order_id => "last-$n"));
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM events WHERE order_id = 'last-$n'"), "event $n");
+}
+$broker->{process}->signal('STOP');
+ok($node->poll_query_until('postgres', q{SELECT max(last_commit_at) < clock_timestamp() - interval '1500 ms' FROM spine_status}),
+	'the broker stands still, with a commit to the consumer group under way');
+($worker) = worker_pids($node);
+my $start = time;
+kill 'TERM', $worker;
+usleep(1000) while kill(0, $worker) && time < $start + 90;
+my $seconds = time - $start;
+note sprintf('SIGTERM ended the worker after %.0f ms', $seconds * 1000);
+cmp_ok($seconds, '<', 10, 'SIGTERM ends the worker all the same');
+ok(wait_for_state($node, 'waiting'), 'the next one says that it waits');
+$broker->{process}->signal('CONT');
+ok(wait_for_state($node, 'running'), 'and goes on when the broker does');
 
 $node->stop;
 stop_broker($broker);

@@ -12,6 +12,7 @@ OBJS = \
 	src/kafka_options.o \
 	src/shared.o \
 	src/status.o \
+	src/counters.o \
 	src/wait.o \
 	src/session.o \
 	src/catalog.o \

@@ -266,7 +266,8 @@ get_plan(SpineTarget *target, bool skip_existing)
 	return *plan;
 }
 
-static void
+/* Returns how many rows the statement wrote. */
+static uint64
 apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_existing)
 {
 	ColumnValues *bound = palloc0(target->ncolumns * sizeof(ColumnValues));
@@ -301,19 +302,26 @@ apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_
 
 	if (result < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
+	return SPI_processed;
 }
 
-void
+uint64
 spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n, bool skip_existing)
 {
+	uint64		nupserts = 0;
+
 	for (int i = 0; i < plan->ntargets; i++)
 	{
 		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine apply",
 													  ALLOCSET_DEFAULT_SIZES);
 		MemoryContext old_context = MemoryContextSwitchTo(context);
+		uint64		nrows;
 
-		apply_target(&plan->targets[i], events, n, skip_existing);
+		nrows = apply_target(&plan->targets[i], events, n, skip_existing);
+		if (plan->targets[i].sink->mode == SPINE_UPSERT)
+			nupserts += nrows;
 		MemoryContextSwitchTo(old_context);
 		MemoryContextDelete(context);
 	}
+	return nupserts;
 }

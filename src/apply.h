@@ -10,7 +10,8 @@
 /*
  * Locks the targets against ALTER TABLE and makes deferred constraints check
  * at once, so that a refused record is refused while the batch can still find
- * it.  Returns false when the plan does not hold any more.  First thing in the transaction.
+ * it.  Returns false when the plan does not hold any more.  First thing in the
+ * transaction.
  */
 extern bool spine_apply_begin(const SpinePlan *plan);
 
@@ -18,9 +19,10 @@ extern bool spine_apply_begin(const SpinePlan *plan);
  * Applies events[0..n-1], in log order, to every target.  skip_existing: rows
  * of an append sink with a key that are there already are left alone; otherwise they
  * raise a unique violation, which is the faster way when there are none.  In a
- * transaction with SPI; raises whatever the database says.
+ * transaction with SPI; raises whatever the database says.  Returns how many rows
+ * the sinks in mode upsert have written.
  */
-extern void spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n,
-						bool skip_existing);
+extern uint64 spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n,
+						  bool skip_existing);
 
 #endif							/* SPINE_APPLY_H */

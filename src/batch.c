@@ -36,6 +36,7 @@ typedef struct BatchRange
 	BatchRun   *run;
 	size_t		first;
 	size_t		n;
+	uint64		nupserts;		/* out */
 } BatchRange;
 
 static void
@@ -113,7 +114,8 @@ apply_range(void *arg)
 {
 	BatchRange *range = arg;
 
-	spine_apply(range->run->batch->plan, range->run->events + range->first, range->n, true);
+	range->nupserts = spine_apply(range->run->batch->plan,
+								  range->run->events + range->first, range->n, true);
 	return true;
 }
 
@@ -121,14 +123,16 @@ apply_range(void *arg)
 static void
 search_range(BatchRun *run, size_t first, size_t n)
 {
-	BatchRange	range = {run, first, n};
+	BatchRange	range = {.run = run, .first = first, .n = n};
 	SpineError	error;
 
 	CHECK_FOR_INTERRUPTS();
-	if (n == 0 || spine_attempt_nested(apply_range, &range, &error) == SPINE_DONE)
+	if (n == 0)
 		return;
 
-	if (n == 1)
+	if (spine_attempt_nested(apply_range, &range, &error) == SPINE_DONE)
+		run->batch->nupserts += range.nupserts;
+	else if (n == 1)
 	{
 		add_dead_letter(run, run->events[first].record, error.sqlstate, error.text);
 		run->ninternal += strcmp(error.sqlstate, "XX000") == 0;
@@ -166,6 +170,7 @@ run_transaction(void *arg)
 	if (!run->decoded)
 		decode_records(run);
 	run->nletters = run->nundecodable;
+	batch->nupserts = 0;
 
 	/* the bookkeeping tables are found by name: it must be theirs still */
 	if (schema == NULL || strcmp(schema, batch->log.schema) != 0)
@@ -177,7 +182,7 @@ run_transaction(void *arg)
 	if (run->searching)
 		search(run);
 	else if (run->nevents > 0)
-		spine_apply(batch->plan, run->events, run->nevents, false);
+		batch->nupserts = spine_apply(batch->plan, run->events, run->nevents, false);
 	spine_write_dead_letters(&batch->log, run->letters, run->nletters);
 	spine_offsets_move(&batch->log, batch->positions, batch->npositions);
 	return true;

@@ -24,6 +24,7 @@ typedef struct SpineBatch
 	/* out, when SPINE_DONE: */
 	size_t		nevents;		/* applied */
 	size_t		ndead_letters;
+	uint64		nupserts;		/* rows written by sinks in mode upsert */
 } SpineBatch;
 
 /*

@@ -25,6 +25,14 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 
+/* What tells sessions apart was called a backend id before 17. */
+#if PG_VERSION_NUM >= 170000
+#include "storage/procnumber.h"
+#else
+#include "storage/backendid.h"
+#define MyProcNumber	MyBackendId
+#endif
+
 /* What an interrupted DROP DATABASE leaves behind; named since 15.4. */
 #ifdef DATCONNLIMIT_INVALID_DB
 #define SPINE_DATCONNLIMIT_INVALID_DB	DATCONNLIMIT_INVALID_DB

@@ -191,6 +191,7 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	position->read_to = message->offset + 1;
 	position->is_read = true;
 	consumer->bytes += message->len + message->key_len;
+	consumer->uncounted++;
 }
 
 bool

@@ -25,6 +25,7 @@ typedef struct SpineConsumer
 	size_t		nrecords;
 	size_t		capacity;
 	size_t		bytes;
+	size_t		uncounted;		/* records read since spine_count_consumed */
 
 	/* why the last stuck partition is, and which it was */
 	int32		stuck_partition;	/* -1: none */

@@ -6,6 +6,7 @@
 #include "compat.h"
 
 #include "backpressure.h"
+#include "counters.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "settings.h"
@@ -181,6 +182,37 @@ count_report(SpineDelivery *delivery, const rd_kafka_message_t *message)
 		strlcpy(delivery->error, rd_kafka_err2str(message->err), sizeof(delivery->error));
 }
 
+static bool
+have_same_key(const rd_kafka_message_t *a, const rd_kafka_message_t *b)
+{
+	return a->key_len == b->key_len && memcmp(a->key, b->key, a->key_len) == 0;
+}
+
+/* Counts each report, and what was acknowledged by tenant, run by run. */
+static void
+count_reports(SpineDelivery *delivery, rd_kafka_event_t *event)
+{
+	const rd_kafka_message_t *message;
+	const rd_kafka_message_t *last = NULL;	/* acknowledged; its key is the tenant */
+	int64		run_length = 0;
+
+	while ((message = rd_kafka_event_message_next(event)) != NULL)
+	{
+		count_report(delivery, message);
+		if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+			continue;
+		if (last && !have_same_key(last, message))
+		{
+			spine_count_produced(last->key, last->key_len, run_length);
+			run_length = 0;
+		}
+		last = message;
+		run_length++;
+	}
+	if (last)
+		spine_count_produced(last->key, last->key_len, run_length);
+}
+
 void
 spine_delivery_poll(SpineDelivery *delivery)
 {
@@ -189,13 +221,10 @@ spine_delivery_poll(SpineDelivery *delivery)
 	spine_client_drain_wakeups(delivery->client);
 	while ((event = rd_kafka_queue_poll(delivery->client->queue, 0)) != NULL)
 	{
-		const rd_kafka_message_t *message;
-
 		switch (rd_kafka_event_type(event))
 		{
 			case RD_KAFKA_EVENT_DR:
-				while ((message = rd_kafka_event_message_next(event)) != NULL)
-					count_report(delivery, message);
+				count_reports(delivery, event);
 				break;
 			case RD_KAFKA_EVENT_ERROR:
 				delivery->client->error = rd_kafka_event_error(event);

@@ -18,6 +18,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "counters.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -216,7 +217,10 @@ refresh_databases(void)
 				 errmsg("spine does not look into %d databases: it has room for %d",
 						left_out, SPINE_MAX_DATABASES)));
 	foreach(cell, gone)
+	{
 		spine_forget_progress(lfirst_oid(cell));
+		spine_forget_counters(lfirst_oid(cell));
+	}
 	list_free(gone);
 	list_free(oids);
 }

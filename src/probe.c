@@ -11,6 +11,7 @@
 
 #include "access/xact.h"
 #include "catalog.h"
+#include "counters.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -154,6 +155,7 @@ spine_probe_main(Datum database)
 				npipelines++;
 		}
 		spine_keep_progress_of(pipelines, SPI_processed);
+		spine_keep_counters_of(pipelines, SPI_processed);
 	}
 	left_out = want_workers(schema != NULL, pipelines, npipelines);
 	if (left_out > 0)
@@ -167,5 +169,8 @@ spine_probe_main(Datum database)
 	CommitTransactionCommand();
 
 	if (schema == NULL)
+	{
 		spine_forget_progress(MyDatabaseId);
+		spine_forget_counters(MyDatabaseId);
+	}
 }

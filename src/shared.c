@@ -10,6 +10,8 @@
 
 SpineShared *spine_shared = NULL;
 HTAB	   *spine_progress = NULL;
+HTAB	   *spine_pipeline_counts = NULL;
+HTAB	   *spine_tenant_counts = NULL;
 HTAB	   *spine_log_ends = NULL;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
@@ -26,6 +28,10 @@ request_shared_memory(void)
 											  sizeof(SpineProgress)));
 	RequestAddinShmemSpace(hash_estimate_size(SPINE_MAX_PARTITIONS,
 											  sizeof(SpineLogEnd)));
+	RequestAddinShmemSpace(hash_estimate_size(SPINE_MAX_PIPELINES,
+											  sizeof(SpinePipelineCounters)));
+	RequestAddinShmemSpace(hash_estimate_size(SPINE_MAX_PRODUCED,
+											  sizeof(SpineProduced)));
 	RequestNamedLWLockTranche("spine", 1);
 }
 
@@ -53,6 +59,18 @@ create_shared_memory(void)
 	spine_progress = ShmemInitHash("spine progress",
 								   SPINE_MAX_PARTITIONS, SPINE_MAX_PARTITIONS,
 								   &info, HASH_ELEM | HASH_BLOBS);
+
+	info.keysize = sizeof(SpinePipelineKey);
+	info.entrysize = sizeof(SpinePipelineCounters);
+	spine_pipeline_counts = ShmemInitHash("spine pipeline counters",
+										  SPINE_MAX_PIPELINES, SPINE_MAX_PIPELINES,
+										  &info, HASH_ELEM | HASH_BLOBS);
+
+	info.keysize = sizeof(SpineProducedKey);
+	info.entrysize = sizeof(SpineProduced);
+	spine_tenant_counts = ShmemInitHash("spine produced",
+										SPINE_MAX_PRODUCED, SPINE_MAX_PRODUCED,
+										&info, HASH_ELEM | HASH_BLOBS);
 
 	info.keysize = sizeof(SpineLogEndKey);
 	info.entrysize = sizeof(SpineLogEnd);

@@ -12,6 +12,7 @@
 
 #include "compat.h"
 #include "datatype/timestamp.h"
+#include "settings.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 #include "utils/hsearch.h"
@@ -22,6 +23,10 @@
 #define SPINE_MAX_TOPIC_LEN		250 /* Kafka's limit of 249, and a NUL */
 #define SPINE_MAX_CLUSTER_LEN	64
 #define SPINE_MAX_ERROR_LEN		512
+#define SPINE_MAX_PIPELINES		256 /* that are counted */
+#define SPINE_MAX_TENANTS		64	/* that one database's producers are counted by */
+#define SPINE_MAX_PRODUCED		1024	/* the same, over all databases */
+#define SPINE_BATCH_BUCKETS		13
 
 /* What a worker is doing, as spine_status shows it. */
 typedef enum SpineWorkerState
@@ -114,6 +119,43 @@ typedef struct SpineProgress
 	int64		dead_letters_total;
 } SpineProgress;
 
+/*
+ * What the workers of one pipeline have done since the server started; written
+ * by them.  It outlives each of them.
+ */
+typedef struct SpinePipelineKey
+{
+	Oid			database;
+	NameData	name;
+} SpinePipelineKey;
+
+typedef struct SpinePipelineCounters
+{
+	SpinePipelineKey key;
+	int64		records_consumed;	/* read from the broker */
+	int64		upserts;		/* rows written by sinks in mode upsert */
+	int64		batches;
+	double		batch_seconds;
+	int64		batch_buckets[SPINE_BATCH_BUCKETS]; /* by duration; not cumulative */
+} SpinePipelineCounters;
+
+/*
+ * Synthetic events that the broker acknowledged, by the database they were sent
+ * from (InvalidOid: by the producer worker) and tenant.  Written by producers.
+ */
+typedef struct SpineProducedKey
+{
+	Oid			database;
+	char		tenant[SPINE_MAX_TENANT_BYTES + 1]; /* UTF-8; "": all that have
+													 * no entry of their own */
+} SpineProducedKey;
+
+typedef struct SpineProduced
+{
+	SpineProducedKey key;
+	int64		events;
+} SpineProduced;
+
 /* The end of a partition of the embedded broker, as producers learned it. */
 typedef struct SpineLogEndKey
 {
@@ -130,6 +172,8 @@ typedef struct SpineLogEnd
 
 extern SpineShared *spine_shared;
 extern HTAB *spine_progress;	/* SpineProgressKey -> SpineProgress */
+extern HTAB *spine_pipeline_counts;	/* SpinePipelineKey -> SpinePipelineCounters */
+extern HTAB *spine_tenant_counts;	/* SpineProducedKey -> SpineProduced */
 extern HTAB *spine_log_ends;	/* SpineLogEndKey -> SpineLogEnd */
 
 /* Registers the shared memory hooks; called from _PG_init. */

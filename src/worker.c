@@ -11,6 +11,7 @@
 #include "assignment.h"
 #include "batch.h"
 #include "commands/dbcommands.h"
+#include "counters.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -371,6 +372,9 @@ run_batch(void)
 	batch.positions = moved_positions(&batch.npositions);
 	pgstat_report_activity(STATE_RUNNING, "applying a batch");
 
+	spine_count_consumed(&worker.pipeline_name, consumer->uncounted);
+	consumer->uncounted = 0;
+
 	INSTR_TIME_SET_CURRENT(start);
 	error_context_stack = &callback;
 	outcome = spine_batch_run(&batch, &worker.error);
@@ -383,6 +387,7 @@ run_batch(void)
 		for (int i = 0; i < batch.npositions; i++)
 			batch.positions[i].next_offset = batch.positions[i].read_to;
 		spine_consumer_finish_batch(consumer);
+		spine_count_batch(&worker.pipeline_name, batch.nupserts, INSTR_TIME_GET_DOUBLE(duration));
 		spine_publish_progress(&worker.log, batch.positions, batch.npositions,
 							   INSTR_TIME_GET_MILLISEC(duration));
 		worker.batch_started = 0;

@@ -23,6 +23,7 @@ shared:
 record_time:
 offsets:
 status:         offsets
+counters:
 attempt:
 catalog:
 kafka:          kafka_options
@@ -35,13 +36,13 @@ batch:          apply dead_letters offsets target bind reduce decode attempt cat
 worker_state:   attempt catalog consume decode offsets target
 trouble:        worker_state
 assignment:     worker_state attempt trouble
-worker:         assignment batch trouble worker_state
-probe:          catalog worker
-launcher:       probe worker broker producer
+worker:         assignment batch counters trouble worker_state
+probe:          catalog counters worker
+launcher:       counters probe worker broker producer
 guard:          catalog launcher
 broker:         kafka offsets
 backpressure:   kafka
-delivery:       kafka generate backpressure
+delivery:       counters kafka generate backpressure
 session:        kafka
 produce:        session delivery
 producer:       session delivery

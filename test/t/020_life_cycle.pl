@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 my $broker = start_broker('events', 3);
 my $node = spine_node('main',
-	init => [ '--encoding=UTF8', '--locale=C' ],
+	init => [ extra => [ '--encoding=UTF8', '--locale=C' ] ],
 	extension => 0,
 	conf => "spine.brokers = '$broker->{address}'\nrestart_after_crash = on\n");
 

@@ -42,6 +42,9 @@ OBJS = \
 	src/produce.o \
 	src/producer.o
 
+# The HTTP server: a program of its own, which PGXS installs beside psql.
+SCRIPTS_built = build/http/spine-http
+
 EXTENSION = spine
 DATA = $(wildcard sql/spine--*.sql)
 
@@ -91,6 +94,13 @@ endif
 
 include $(PGXS)
 
+include src/http/http.mk
+
+# PGXS installs it by its name, but would remove it by its path.
+uninstall: uninstall-http
+uninstall-http:
+	rm -f '$(DESTDIR)$(bindir)/spine-http'
+
 # PGXS tracks no headers; and objects made for another PostgreSQL, by another
 # compiler or with other warnings must be made again.
 $(OBJS): $(wildcard src/*.h) build/made-for
@@ -103,7 +113,7 @@ $(REGRESS_OUT)/expected:
 	@mkdir -p $(@D)
 	@ln -sfn ../../expected $@
 
-.PHONY: FORCE
+.PHONY: FORCE uninstall-http
 FORCE:
 
 endif

@@ -89,6 +89,7 @@ packages() {
     esac
     # gcc alone brings no C library headers: they are only recommended.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev
+    echo libmicrohttpd-dev libpq-dev zlib1g-dev     # of spine-http
     has pkg-config || echo pkg-config
     case $pg in
         own) ;;
@@ -101,7 +102,7 @@ packages() {
         *) echo "postgresql-$pg" ;;
     esac
     [ "$1" != demo ] || return 0
-    echo libipc-run-perl libcmocka-dev clang kcat
+    echo libipc-run-perl libcmocka-dev clang kcat chromium chromium-driver
     clang_runtime
 }
 
@@ -180,6 +181,11 @@ fi
 
 # shellcheck disable=SC2046
 set -- $(missing "$@")
+
+# tools/promtool.sh takes a program out of this package, without installing it.
+if [ "$goal" = check ] && ! has promtool && ! apt-cache show prometheus >/dev/null 2>&1; then
+    apt update
+fi
 [ $# -gt 0 ] || exit 0
 
 if [ "$(id -u)" != 0 ] && ! has sudo; then

@@ -52,7 +52,7 @@ pkglibdir=$("$system" --pkglibdir)
 
 # A minor upgrade or a new contrib module asks for a new copy.
 made_from=$("$system" --configure --version &&
-    ls -l "$bindir" "$pkglibdir" "$sharedir/extension")
+    LC_ALL=C ls -l --time-style=full-iso "$bindir" "$pkglibdir" "$sharedir/extension")
 private=$dir$bindir/pg_config
 
 if [ "$made_from" != "$(cat "$dir/made-from" 2>/dev/null)" ]; then

@@ -1,0 +1,55 @@
+/*
+ * endpoints.h
+ *		What there is to ask for, and how each is answered.
+ */
+#ifndef SPINE_HTTP_ENDPOINTS_H
+#define SPINE_HTTP_ENDPOINTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "db.h"
+#include "reply.h"
+
+typedef struct Endpoint Endpoint;
+
+/* A question to an endpoint. */
+typedef struct Query
+{
+	const Endpoint *endpoint;
+	int64_t		asked_ms;		/* clock_ms() when it came */
+	char	   *values[DB_MAX_VALUES];	/* of its parameters; malloc'd or NULL */
+	char	   *if_none_match;	/* malloc'd or NULL */
+	bool		accepts_gzip;
+} Query;
+
+/* Makes the page ready to be sent. */
+extern void endpoints_init(void);
+
+/* Never NULL: a path that is not there leads to an endpoint that says so. */
+extern const Endpoint *endpoint_find(const char *path);
+
+/* Is it a real one? */
+extern bool endpoint_exists(const Endpoint *endpoint);
+
+/* Its number, for metrics_count_request. */
+extern int	endpoint_number(const Endpoint *endpoint);
+
+/*
+ * Takes a parameter of the URL (value NULL: without "="; both may contain NUL
+ * bytes).  False: there is something wrong with it, and *reply says what.
+ */
+extern bool query_add(Query *query, const char *name, size_t name_len,
+					  const char *value, size_t value_len, Reply *reply);
+
+/* Frees what the query holds. */
+extern void query_clear(Query *query);
+
+/* Can the query be answered without the database?  Then *reply is the answer. */
+extern bool query_answer_at_once(const Query *query, Reply *reply);
+
+/* Answers from the database; on a thread of the pool. */
+extern void query_answer(const Query *query, DbSession *session, Reply *reply);
+
+#endif							/* SPINE_HTTP_ENDPOINTS_H */

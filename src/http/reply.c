@@ -1,0 +1,114 @@
+/*
+ * reply.c
+ *		Errors as JSON, and compression.
+ */
+#include "reply.h"
+
+#include <json-c/json.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <zlib.h>
+
+#define MIN_COMPRESSED		1000	/* less fits a packet as it is */
+
+void
+reply_error(Reply *reply, unsigned status, const char *parameter, const char *format,...)
+{
+	struct json_object *object = json_object_new_object();
+	char		text[512];
+	va_list		arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+
+	json_object_object_add(object, "error", json_object_new_string(text));
+	if (parameter)
+		json_object_object_add(object, "parameter", json_object_new_string(parameter));
+
+	free(reply->body);
+	memset(reply, 0, sizeof(*reply));
+	reply->status = status;
+	reply->content_type = CONTENT_JSON;
+	reply->cache_control = "no-store";
+	reply->body = strdup(json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	reply->len = reply->body ? strlen(reply->body) : 0;
+	json_object_put(object);
+}
+
+void *
+gzip_compress(const void *data, size_t len, size_t *compressed_len)
+{
+	z_stream	stream = {0};
+	unsigned char *out;
+
+	/* 15 + 16: the largest window, and gzip's header instead of zlib's */
+	if (deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+		return NULL;
+	out = malloc(len);
+	if (out)
+	{
+		stream.next_in = (unsigned char *) data;
+		stream.avail_in = len;
+		stream.next_out = out;
+		stream.avail_out = len;
+		if (deflate(&stream, Z_FINISH) == Z_STREAM_END)
+			*compressed_len = stream.total_out;
+		else
+		{
+			free(out);
+			out = NULL;
+		}
+	}
+	deflateEnd(&stream);
+	return out;
+}
+
+void
+reply_compress(Reply *reply)
+{
+	size_t		len;
+	void	   *compressed;
+
+	if (reply->body == NULL || reply->len < MIN_COMPRESSED)
+		return;
+	compressed = gzip_compress(reply->body, reply->len, &len);
+	if (compressed == NULL)
+		return;
+	free(reply->body);
+	reply->body = compressed;
+	reply->len = len;
+	reply->is_gzip = true;
+}
+
+bool
+accepts_gzip(const char *accept_encoding)
+{
+	double		gzip = -1;		/* their weights; -1: not named */
+	double		any = -1;
+	const char *p = accept_encoding ? accept_encoding : "";
+
+	while (*(p += strspn(p, " \t,")))
+	{
+		size_t		len = strcspn(p, " \t;,");
+		const char *end = p + strcspn(p, ",");
+		const char *q = memchr(p, ';', end - p);
+		double		weight = 1;
+
+		if (q)
+		{
+			q += 1 + strspn(q + 1, " \t");
+			if (strncasecmp(q, "q=", 2) == 0)
+				weight = strtod(q + 2, NULL);
+		}
+		if (len == 4 && strncasecmp(p, "gzip", len) == 0)
+			gzip = weight;
+		else if (len == 1 && *p == '*')
+			any = weight;
+		p = end;
+	}
+	return gzip >= 0 ? gzip > 0 : any > 0;
+}

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The demo: a private server with spine, fed by the producer worker.
+# The demo: a private server with spine, fed by the producer worker, and
+# spine-http to look at it.
 #
 #   tools/demo.sh start   set it up, or look after the one that is there
 #   tools/demo.sh stop    end it and remove all of it
@@ -7,11 +8,12 @@
 # BROKERS=host:port uses that broker; BROKERS= goes back to the embedded one.
 #
 # Everything lies in .demo: pg (a private copy of the machine's PostgreSQL with
-# spine in it), data, run (the socket), log, env. When root runs the demo, the
+# spine in it), data, run (the socket), log, http.log, env. When root runs the demo, the
 # server belongs to an unprivileged user; if that user cannot enter the tree,
 # .demo is a link to a directory under /var/tmp. Who may connect is decided by
 # the socket's directory alone, which is closed to all but the server's user
-# and root; the server does not listen on the network.
+# and root; the server does not listen on the network. spine-http does, on
+# 127.0.0.1, and may only read.
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
@@ -19,6 +21,7 @@ top=$(pwd -P)
 tenants='acme, globex, initech'
 rate=20                 # events a second
 patience=60             # seconds to wait for the first rows
+first_http_port=8000
 
 say() {
     printf '==> %s\n' "$*"
@@ -86,10 +89,9 @@ make_socket_directory() {
     chmod 700 "$run"
 }
 
-# A port that nobody uses: it names the socket, and it stays free for TCP, if
-# someone turns that on.
+# A port from $1 on that nobody uses.
 free_port() {
-    local port=54320
+    local port=$1
     while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
         port=$((port + 1))
     done
@@ -190,7 +192,7 @@ start_server() {
     local port
     end_orphans
     make_socket_directory
-    port=$(free_port)
+    port=$(free_port 54320)     # it names the socket, and stays free for TCP
     "${as_server[@]}" tee "$demo/data/demo.conf" >/dev/null <<-CONF
 		port = $port
 		unix_socket_directories = '${run//\'/\'\'}'
@@ -200,6 +202,7 @@ start_server() {
         printf 'export PGHOST=%q PGPORT=%q PGUSER=postgres PGDATABASE=spine\n' "$run" "$port"
         # shellcheck disable=SC2016
         command -v psql >/dev/null || printf 'export PATH=%q:"$PATH"\n' "$bindir"
+        echo 'export SPINE_URL='
     } >"$demo/env"
     say "starting the server as user $server_user"
     "${as_server[@]}" "$bindir/pg_ctl" -D "$demo/data" -l "$demo/log" -w -t 60 start </dev/null >/dev/null || {
@@ -231,6 +234,77 @@ make_database() {
 	SQL
 }
 
+# --------------------------------------------------------------------------
+# The page
+# --------------------------------------------------------------------------
+
+# What README says of the role, and that it may do no more than read.
+make_http_role() {
+    sql >/dev/null <<-'SQL'
+		SELECT 'CREATE ROLE spine_http LOGIN'
+		WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'spine_http') \gexec
+		GRANT SELECT ON events, current_orders, spine_order_totals TO spine_http;
+		GRANT EXECUTE ON FUNCTION spine_readiness(), spine_metrics_text() TO spine_http;
+	SQL
+}
+
+# The ids of the demo's spine-http processes.
+http_processes() {
+    local process
+    for process in /proc/[0-9]*; do
+        case $(readlink "$process/exe" || :) in
+            "$demo/pg"/*/spine-http) echo "${process#/proc/}" ;;
+        esac
+    done 2>/dev/null
+}
+
+# It answers what it was asked before it ends, unless that takes too long.
+stop_http() {
+    local pids i
+    for i in {1..70}; do
+        pids=$(http_processes)
+        [ -n "$pids" ] || return 0
+        # shellcheck disable=SC2086
+        case $i in
+            1) kill $pids ;;
+            60) kill -KILL $pids ;;
+        esac 2>/dev/null || :
+        sleep 0.1
+    done
+    die "spine-http does not end: ${pids//$'\n'/ }"
+}
+
+# Does it answer?
+http_is_up() {
+    local answer=
+    (
+        exec 3<>"/dev/tcp/127.0.0.1/$1"
+        printf 'GET /healthz HTTP/1.0\r\n\r\n' >&3
+        read -r -t 5 answer <&3
+        [[ $answer == *" 200 "* ]]
+    ) 2>/dev/null
+}
+
+start_http() {
+    local port waited=0
+    port=$(free_port "$first_http_port")
+    touch "$demo/http.log"
+    chown "$server_user" "$demo/http.log"
+    "${as_server[@]}" setsid "$bindir/spine-http" --port="$port" --log-file="$demo/http.log" \
+        --dbname="host='${run//\'/\\\'}' port=$(. "$demo/env" && echo "$PGPORT") dbname=spine user=spine_http" \
+        </dev/null >/dev/null 2>&1 &
+    until http_is_up "$port"; do
+        if [ "$waited" -ge 100 ]; then
+            stop_http
+            tail -n 20 "$demo/http.log" >&2
+            die "spine-http does not answer; above is the end of .demo/http.log"
+        fi
+        sleep 0.1
+        waited=$((waited + 1))
+    done
+    sed -i "s|^export SPINE_URL=.*|export SPINE_URL=http://127.0.0.1:$port|" "$demo/env"
+}
+
 wait_for_rows() {
     local waited=0
     printf '==> waiting for the first rows '
@@ -254,7 +328,9 @@ show() {
     sql -c "SELECT * FROM current_orders ORDER BY updated_at DESC LIMIT 5"
     echo "spine_status:"
     sql -c "SELECT pipeline, partition, state, next_offset, high_watermark, lag, events_total FROM spine_status ORDER BY 1, 2"
+    echo "The live page: $(. "$demo/env" && echo "$SPINE_URL")/"
     cat <<-'TEXT'
+
 		To look further:
 		    . .demo/env                                            lead psql to this server
 		    psql -c "SELECT * FROM current_orders LIMIT 20"        the latest state of each order
@@ -262,8 +338,9 @@ show() {
 		    psql -c "SELECT * FROM spine_status"                   how far each partition is
 		    psql -c "SELECT spine_produce('acme', 100000)"         make events yourself ...
 		    psql -c "SELECT spine_wait()"                          ... and wait until they are applied
+		    curl "$SPINE_URL/orders?tenant=acme&limit=3"           what the page shows, as JSON
 		    psql -c "SELECT spine_brokers()"                       where kcat or any client can look in
-		    less .demo/log                                         the server's log
+		    less .demo/log .demo/http.log                          the logs of the server and of the page's
 		    make demo BROKERS=host:9092                            use a broker of your own
 		    make demo-stop                                         end it all
 	TEXT
@@ -284,6 +361,7 @@ start() {
         fi
         bindir=$(bin_directory)
         [ -d "$demo/data" ] || make_data_directory
+        stop_http               # one of an earlier server's
         start_server
     fi
     # The second time the settings are the user's: he may have changed them.
@@ -291,8 +369,11 @@ start() {
         set_brokers
     else
         make_database
+        make_http_role
         touch "$demo/ready"
     fi
+    run=$(cd "$demo/run" && pwd -P)
+    [ -n "$(http_processes)" ] || start_http
     wait_for_rows
     show
 }
@@ -316,6 +397,7 @@ stop() {
     fi
     choose_user
     demo=$(cd .demo && pwd -P)
+    stop_http
     if is_running; then
         say "stopping the server"
         bindir=$(bin_directory)

@@ -124,7 +124,7 @@ regress() {
 }
 
 tap() {
-    local pgxs_dir bindir files=(test/t/*.pl) options=(-j "$(nproc)" --timer)
+    local files=(test/t/*.pl) options=(-j "$(nproc)")
     if [ -n "${T:-}" ]; then
         files=(test/t/*"${T##*/}"*)
         options=(--verbose)
@@ -133,14 +133,31 @@ tap() {
         echo "no TAP test is named like \"${T:-*}\""
         return 1
     fi
+    run_prove "$PWD" "${options[@]}" "${files[@]}"
+}
+
+# The tests of spine-http once more, with sanitizers in it.
+http_sanitize() {
+    make -s -j "$(nproc)" -f src/http/http.mk PG_CONFIG="$pg_config" SANITIZE=1 WERROR=1 \
+        HTTP_OUT=build/http-sanitize build/http-sanitize/spine-http || return
+    SPINE_HTTP=$PWD/build/http-sanitize/spine-http run_prove "$PWD/build/http-sanitize" \
+        -j "$(nproc)" test/t/03[01]_*.pl
+}
+
+# run_prove DIR ...: prove, with the servers and logs of the tests in DIR.
+run_prove() {
+    local pgxs_dir bindir dir=$1
+    shift
     pgxs_dir=$(dirname "$("$pg_config" --pgxs)")/../..
     bindir=$("$pg_config" --bindir)
-    mkdir -p tmp_check
+    rm -rf "$dir/tmp_check"
+    mkdir -p "$dir/tmp_check"
     # TESTDATADIR and TESTLOGDIR are what PostgreSQL 16 and later look at.
-    TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log \
+    TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log \
         PATH="$bindir:$PATH" PGPORT=65432 \
         PG_REGRESS="$pgxs_dir/src/test/regress/pg_regress" \
-        prove "${options[@]}" -I "$pgxs_dir/src/test/perl" -I test/t "${files[@]}"
+        PROMTOOL="$promtool" SPINE_SCREENSHOTS="$work/screenshots" \
+        prove --timer -I "$pgxs_dir/src/test/perl" -I test/t "$@"
 }
 
 inside() {
@@ -148,7 +165,7 @@ inside() {
     work=$2
     cd "$work/tree"
     rm -rf "$work/logs" "$work/result" build/regress tmp_check
-    mkdir -p "$work/logs" "$TMPDIR"
+    mkdir -p "$work/logs" "$work/screenshots" "$TMPDIR"
 
     if [ "$goal" = all ]; then
         step lint tools/lint.sh
@@ -176,7 +193,14 @@ inside() {
     esac
     case $goal in all) step fuzz fuzz ;; esac
     case $goal in all | regress) tests count_regress regress regress ;; esac
-    case $goal in all | tap) tests count_tap tap tap ;; esac
+    case $goal in
+        all | tap)
+            step promtool tools/promtool.sh "$work/promtool"
+            promtool=$(tail -n 1 "$work/logs/promtool.log")
+            tests count_tap tap tap
+            ;;
+    esac
+    case $goal in all) tests count_tap http-sanitize http_sanitize ;; esac
     report
 }
 
@@ -293,10 +317,19 @@ keep_logs() {
     cp -R "$work/tree/build/regress" "$top/$logs/regress" 2>/dev/null || :
     rm -f "$top/$logs/regress/expected"     # a link that leads nowhere here
     cp -R "$work/tree/tmp_check/log" "$top/$logs/tap" 2>/dev/null || :
+    cp -R "$work/tree/build/http-sanitize/tmp_check/log" "$top/$logs/tap-sanitize" 2>/dev/null || :
     # the input on which the fuzzer stopped
     cp "$work/tree/build/fuzz"/*-[0-9a-f]* "$top/$logs" 2>/dev/null || :
     say "the logs are in $logs:"
     (cd "$top" && find "$logs" -type f -size +0 | sort | sed 's/^/    /')
+}
+
+# What the page looked like in the browser of the tests.
+keep_screenshots() {
+    [ -n "$(ls "$work/screenshots" 2>/dev/null)" ] || return 0
+    rm -rf "${top:?}/build/screenshots"
+    cp -R "$work/screenshots" "$top/build/screenshots"
+    say "the page, as the browser showed it, is in build/screenshots"
 }
 
 finish() {
@@ -342,6 +375,7 @@ outside() {
     local result
     result=$(cat "$work/result" 2>/dev/null || echo "0 passed, 1 failed")
     [ "$inside_rc" = 0 ] || keep_logs
+    keep_screenshots
     finish
     echo "$result"
     exit "$inside_rc"

@@ -19,15 +19,18 @@ our @EXPORT = qw(
   send_lines send_values send_tombstone read_log log_end
   wait_applied wait_for_state worker_pids
   set_config kill9_and_start poll_through_restart order_event make_pipeline
+  grant_http_role start_http stop_http
 );
 
 my $work = tempdir(CLEANUP => 1);
 my $test_dir = dirname(dirname(__FILE__));
 my $event_number = 0;
+my @https;
 
 # A running server with spine preloaded.  Options: conf => extra lines of
 # configuration; extension => 0 leaves CREATE EXTENSION to the test; init =>
-# arguments for initdb.
+# arguments of PostgreSQL::Test::Cluster's init, such as [ extra => [...] ] for
+# initdb.
 sub spine_node
 {
 	my ($name, %options) = @_;
@@ -274,6 +277,72 @@ VALUES (%s, %s, %s, %s, %s, %s);
 COMMIT;
 SQL
 	return;
+}
+
+# Makes the role spine_http as README says, in one database of the node.
+sub grant_http_role
+{
+	my ($node, $database, $schema) = @_;
+
+	$schema //= 'public';
+	$node->safe_psql($database // 'postgres', <<SQL);
+DO \$\$ BEGIN
+	IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'spine_http') THEN
+		CREATE ROLE spine_http LOGIN;
+	END IF;
+END \$\$;
+GRANT USAGE ON SCHEMA $schema TO spine_http;
+GRANT SELECT ON $schema.events, $schema.current_orders, $schema.spine_order_totals TO spine_http;
+GRANT EXECUTE ON FUNCTION $schema.spine_readiness(), $schema.spine_metrics_text() TO spine_http;
+SQL
+	return;
+}
+
+# Starts spine-http for a node, as spine_http, on a free port: { url, port, log,
+# process }.  $SPINE_HTTP names the program, if not the installed one; more
+# options may follow, as on its command line.
+sub start_http
+{
+	my ($node, @options) = @_;
+	my $log = "$work/http-" . ++$event_number . '.log';
+	my $process = start(
+		[   $ENV{SPINE_HTTP} // 'spine-http', '--port=0',
+			'--dbname=' . $node->connstr('postgres') . ' user=spine_http', @options ],
+		'<', \undef, '>', $log, '2>&1');
+
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		my $text = -e $log ? slurp_file($log) : '';
+
+		if ($text =~ m{serving (http://[^ ]*:(\d+))/})
+		{
+			push @https, { url => $1, port => $2, log => $log, process => $process };
+			return $https[-1];
+		}
+		die "spine-http ended: $text" unless $process->pumpable;
+		usleep(100_000);
+	}
+	die 'spine-http does not start';
+}
+
+# Ends it; returns its exit code, which is 0 when all is well.
+sub stop_http
+{
+	my ($http, $signal) = @_;
+
+	$http->{process}->signal($signal // 'TERM');
+	finish $http->{process};
+	@https = grep { $_ != $http } @https;
+	return $http->{process}->full_result(0);
+}
+
+# A test that dies leaves none behind.
+END
+{
+	my $exit_code = $?;
+
+	$_->{process}->kill_kill for @https;
+	$? = $exit_code;
 }
 
 1;

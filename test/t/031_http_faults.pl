@@ -1,0 +1,728 @@
+# What goes wrong around spine-http is said, and passes: a database that is away,
+# hangs, is slow or has no spine yet costs the requests that need it a 503 and
+# nobody else anything, and no restart is needed when it is back; clients that
+# send rubbish, send slowly or do not read hold nobody up; and it ends when it is
+# told to, having answered what was asked.
+#
+# Broken when anything waits for the database without a deadline, or for a client;
+# when a lost connection is not made anew, or an old answer is kept over it; when
+# an answer goes to another request than its own; when SIGTERM loses a request or
+# races with one; when a client can write lines of its own to the log; or when
+# memory is not handled as C wants it, with SPINE_HTTP a build that tells.
+use strict;
+use warnings;
+use FindBin;
+use HTTP::Tiny;
+use IO::Select;
+use IO::Socket::INET;
+use IPC::Run ();
+use JSON::PP ();
+use POSIX ();
+use Socket qw(IPPROTO_TCP SOL_SOCKET SO_RCVBUF SOCK_STREAM TCP_NODELAY);
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+my $program = $ENV{SPINE_HTTP} // 'spine-http';
+my $json = JSON::PP->new->utf8;
+my $timeout = $PostgreSQL::Test::Utils::timeout_default;
+my $agent = HTTP::Tiny->new(timeout => 60, max_redirect => 0);
+my $scratch = PostgreSQL::Test::Utils::tempdir();
+
+$SIG{PIPE} = 'IGNORE';
+local $SIG{ALRM} = sub { die "nothing happens any more\n" };
+
+my $node = spine_node('main');
+grant_http_role($node);
+$node->safe_psql('postgres', q{SELECT spine_produce('acme', 2000), spine_produce('initech', 100)});
+ok(wait_applied($node), 'events are applied');
+
+sub query
+{
+	my ($sql, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', $sql);
+}
+
+# Waits until the code returns something true, and returns that.
+sub until_true
+{
+	my ($code) = @_;
+
+	for (1 .. 50 * $timeout)
+	{
+		my $result = $code->();
+		return $result if $result;
+		usleep(20_000);
+	}
+	return;
+}
+
+sub ask
+{
+	my ($http, $target, %headers) = @_;
+
+	return $agent->get($http->{url} . $target, { headers => \%headers });
+}
+
+# A connection of its own: { socket, buffer }.
+sub connect_to
+{
+	my ($http) = @_;
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $http->{port});
+
+	return $socket && { socket => $socket, buffer => '' };
+}
+
+sub say_to
+{
+	my ($connection, $bytes) = @_;
+
+	while (length $bytes)
+	{
+		my $sent = syswrite $connection->{socket}, $bytes;
+		last unless $sent;
+		substr($bytes, 0, $sent) = '';
+	}
+	return $connection;
+}
+
+sub get
+{
+	my ($target) = @_;
+
+	return "GET $target HTTP/1.1\r\nHost: x\r\n\r\n";
+}
+
+# The next answer: { status, head, content }, or undef when the connection is
+# closed instead.
+sub hear
+{
+	my ($connection, $method) = @_;
+
+	alarm $timeout;
+	for (;;)
+	{
+		my ($head, $rest) = split /\r\n\r\n/, $connection->{buffer}, 2;
+
+		if (defined $rest)
+		{
+			my ($status) = $head =~ /\AHTTP\/1\.[01] (\d+)/;
+			my $length = $head =~ /^Content-Length: (\d+)/mi ? $1 : 0;
+
+			$length = 0 if ($method // '') eq 'HEAD' || ($status // 0) == 304;
+			if (length $rest >= $length)
+			{
+				$connection->{buffer} = substr($rest, $length);
+				alarm 0;
+				return { status => $status // 0, head => $head, content => substr($rest, 0, $length) };
+			}
+		}
+		next if sysread $connection->{socket}, $connection->{buffer}, 65536, length $connection->{buffer};
+		alarm 0;
+		return undef;
+	}
+}
+
+# Is there something to hear, or the end?
+sub can_hear
+{
+	my ($connection) = @_;
+
+	return $connection->{buffer} ne '' || !!IO::Select->new($connection->{socket})->can_read(0);
+}
+
+# An answer that says that the database is away.
+sub is_away
+{
+	my ($answer) = @_;
+	my $error = eval { $json->decode($answer->{content}) };
+
+	return $answer->{status} == 503 && ($answer->{headers}{'retry-after'} // '') =~ /^\d+$/
+	  && $answer->{headers}{'content-type'} eq 'application/json' && ref $error eq 'HASH' && $error->{error};
+}
+
+# What it says and its exit code, and what it must not say.
+sub ends_well
+{
+	my ($http, $what) = @_;
+	my $code = stop_http($http);
+	my $log = slurp_file($http->{log});
+
+	is($code, 0, "$what: exit code 0");
+	unlike($log, qr/Sanitizer|runtime error/, 'and nothing that C forbids was done');
+	return $log;
+}
+
+#
+# Options
+#
+sub run_program
+{
+	my (@arguments) = @_;
+	my ($out, $err) = ('', '');
+
+	IPC::Run::run([ $program, @arguments ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($timeout));
+	return ($? >> 8, $out, $err);
+}
+
+foreach my $option ('--help', '-h')
+{
+	my ($code, $out, $err) = run_program($option);
+
+	is("$code $err", '0 ', $option);
+	like($out, qr/--$_\b/, "tells of $_") foreach qw(dbname listen port threads timeout log-format log-file version help);
+}
+foreach my $option ('--version', '-V')
+{
+	my ($code, $out, $err) = run_program($option);
+
+	is("$code $err", '0 ', $option);
+	like($out, qr/^spine-http .*\d+\.\d+/, 'tells the version');
+}
+foreach (
+	['--nonsense'], ['-x'], ['--port=abc'], ['--port=65536'], ['--port=-1'], ['--port='], ['--port=80x'], ['-p', '1e3'], ['--port=99999999999999999999'],
+	['--log-format=xml'], ['--log-format='], ['--threads=0'], ['--threads=65'], ['--threads=two'], ['--timeout=0'], ['--timeout=1.5'],
+	['--timeout=99999999'], ['argument'], ['--port=0', 'postgres'], ['--dbname'], ['-d'], ["--log-file=$scratch/not/there"], ["--log-file=$scratch"])
+{
+	my ($code, $out, $err) = run_program(@$_);
+
+	is("$code $out", '2 ', "exit code 2: @$_");
+	like($err, qr/^spine-http: .+\n.*--help/, 'says why');
+	my ($culprit) = ($_->[-1] =~ s/^--port=(?=.)|^--log-format=(?=.)|^--t\w+=//r);
+	like($err, qr/\Q$culprit\E/, 'and names it') unless $culprit =~ /=/;
+}
+
+my $http = start_http($node);
+foreach ([ "--port=$http->{port}", qr/cannot listen on 127\.0\.0\.1 port $http->{port}: Address already in use/ ], [ '--listen=192.0.2.1', qr/cannot listen on 192\.0\.2\.1 port 0: ./ ])
+{
+	my ($option, $reason) = @$_;
+	my ($code, $out, $err) = run_program('--port=0', $option);
+
+	is($code, 1, "exit code 1: $option");
+	like($err, $reason, 'with the reason');
+}
+
+#
+# Connections
+#
+is(ask($http, '/orders')->{status}, 200, 'orders are served');
+
+# in one write, answered in order, whether from the database or not
+my $connection = connect_to($http);
+my @asked = map { ([ "/orders?limit=$_", 200, $_ ], [ '/healthz', 200, undef ], [ "/orders?limit=0", 400, undef ], [ "/nothing/$_", 404, undef ]) } 1 .. 20;
+say_to($connection, join '', map { get($_->[0]) } @asked);
+my @answers = map { hear($connection) } @asked;
+is_deeply([ map { $_->{status} } @answers ], [ map { $_->[1] } @asked ], 'pipelined requests are answered in order');
+is_deeply([ map { ref eq 'ARRAY' ? scalar @$_ : undef } map { $json->decode($_->{content}) } @answers ], [ map { $_->[2] } @asked ], 'each with its answer');
+say_to($connection, "HEAD /orders HTTP/1.1\r\nHost: x\r\n\r\n" . get('/healthz'));
+cmp_ok(hear($connection, 'HEAD')->{head} =~ /^Content-Length: (\d+)/m && $1, '>', 1000, 'then HEAD');
+is(hear($connection)->{content}, '{"status":"ok"}', 'and what follows it is not mistaken for its body');
+
+setsockopt $connection->{socket}, IPPROTO_TCP, TCP_NODELAY, 1;
+foreach (1 .. 2)
+{
+	syswrite $connection->{socket}, $_ foreach split //, get('/orders?limit=3&tenant=acme');
+	is(scalar @{ $json->decode(hear($connection)->{content}) }, 3, 'byte by byte, on the same connection');
+}
+say_to($connection, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+like(hear($connection)->{head}, qr/^Connection: close\r?$/mi, 'Connection: close');
+is(hear($connection), undef, 'is done');
+$connection = say_to(connect_to($http), "GET /orders?limit=1 HTTP/1.0\r\n\r\n");
+is(hear($connection)->{status}, 200, 'HTTP/1.0');
+is(hear($connection), undef, 'is closed afterwards');
+$connection = connect_to($http);
+foreach (1 .. 2)
+{
+	say_to($connection, "GET /orders?limit=1 HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
+	is(hear($connection)->{status}, 200, 'HTTP/1.0 with keep-alive');
+}
+
+# rubbish
+srand 1;
+foreach (
+	[ 'random bytes', join '', map { chr int rand 256 } 1 .. 5000 ], [ 'TLS', "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" . "\0" x 500 . "\r\n\r\n" ],
+	[ 'zeros', "\0" x 100_000 ], [ 'a long line', 'x' x 1_000_000 ], [ 'line breaks', "\r\n" x 1000, 1 ], [ 'no method', " / HTTP/1.1\r\n\r\n" ],
+	[ 'no target', "GET  HTTP/1.1\r\n\r\n" ], [ 'no version', "GET /\r\n\r\n" ], [ 'a wrong version', "GET / HTTP/9.9\r\n\r\n" ], [ 'a long method', 'G' x 5000 . " / HTTP/1.1\r\nHost: x\r\n\r\n" ],
+	[ 'a header without a colon', "GET /healthz HTTP/1.1\r\nHost: x\r\nnonsense\r\n\r\n" ], [ 'a header that begins with a space', "GET /healthz HTTP/1.1\r\n x\r\nHost: x\r\n\r\n", 1 ],
+	[ 'a negative length', "GET /orders HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n" ], [ 'a length of no number', "GET /orders HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n" ],
+	[ 'a huge length', "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n" ],
+	[ 'broken chunks', "POST /orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" ], [ 'half a request', "GET /orders HTTP/1.1\r\nHo", 1 ],
+	[ 'an Expect', "POST /orders HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n" ])
+{
+	my ($what, $bytes, $waits) = @$_;
+	my $rubbish = say_to(connect_to($http), $bytes);
+	my $answer = $waits ? undef : hear($rubbish);
+
+	like($answer ? $answer->{status} : 'closed', qr/^(?:[45]\d\d|closed)$/, "$what: refused, or waited for");
+	is(ask($http, '/healthz')->{status}, 200, 'others are answered');
+}
+
+# A connection that takes in little until it is read from.
+sub connect_narrow
+{
+	my ($of) = @_;
+	my $socket;
+
+	socket($socket, Socket::PF_INET, SOCK_STREAM, 0) or die $!;
+	setsockopt $socket, SOL_SOCKET, SO_RCVBUF, 4096;
+	connect($socket, Socket::pack_sockaddr_in($of->{port}, Socket::inet_aton('127.0.0.1'))) or die $!;
+	return { socket => $socket, buffer => '' };
+}
+
+# clients that wait
+my @halves = map { say_to(connect_to($http), "GET /orders?limit=2 HTTP/1.1\r\nHo") } 1 .. 50;
+my @deaf = map { say_to(connect_narrow($http), get('/orders?limit=1000') x 20) } 1 .. 50;
+is_deeply([ map { ask($http, $_)->{status} } ('/orders?limit=1000', '/healthz', '/stats', '/', '/metrics', '/readyz') x 5 ], [ (200) x 30 ],
+	'50 that sent half a request and 50 that do not read hold nobody up');
+say_to($_, "st: x\r\n\r\n") foreach @halves;
+is_deeply([ map { hear($_)->{status} } @halves ], [ (200) x 50 ], 'the first are answered once they have asked');
+is_deeply([ map { my $c = $_; map { length hear($c)->{content} > 100_000 ? 1 : 0 } 1 .. 20 } @deaf[ 0 .. 4 ] ], [ (1) x 100 ], 'the others when they read');
+undef @deaf;
+undef @halves;
+
+# many: each process has as many descriptors as a usual limit allows
+SKIP:
+{
+	my $limit = `sh -c 'ulimit -H -n'`;
+	skip "only $limit open files are allowed", 2 if $limit =~ /^\d+$/ && $limit < 1200;
+	my @children;
+
+	foreach (1 .. 4)
+	{
+		pipe(my $from_child, my $to_parent) or die $!;
+		pipe(my $from_parent, my $to_child) or die $!;
+		my $pid = fork // die $!;
+		if ($pid == 0)
+		{
+			eval {
+				close $_->{to} foreach @children, { to => $to_child };
+				my @open = map { connect_to($http) // die "cannot connect: $!\n" } 1 .. 250;
+				foreach my $round (1 .. 2)
+				{
+					say_to($open[$_], get('/orders?limit=' . (1 + $_ % 10))) foreach 0 .. $#open;
+					foreach (0 .. $#open)
+					{
+						my $answer = hear($open[$_]) // die "closed\n";
+						die "$answer->{status}\n" if $answer->{status} != 200;
+						die "not its answer\n" if @{ $json->decode($answer->{content}) } != 1 + $_ % 10;
+					}
+					syswrite $to_parent, "answered\n";
+					sysread $from_parent, my $go, 1 if $round == 1;
+				}
+			};
+			syswrite $to_parent, "failed: $@" if $@;
+			POSIX::_exit(0);
+		}
+		close $to_parent;
+		close $from_parent;
+		push @children, { pid => $pid, from => $from_child, to => $to_child };
+	}
+	alarm 2 * $timeout;
+	foreach my $round (1 .. 2)
+	{
+		is_deeply([ map { scalar readline $_->{from} } @children ], [ ("answered\n") x 4 ], "1000 keep-alive connections are answered, for the $round. time");
+		close $_->{to} foreach $round == 1 ? @children : ();
+	}
+	waitpid $_->{pid}, 0 foreach @children;
+	alarm 0;
+}
+is(ask($http, '/orders')->{status}, 200, 'and then goes on');
+
+#
+# The log
+#
+my $log_file = "$scratch/log";
+sub start_with_log
+{
+	my (@options) = @_;
+	my $output = "$scratch/output";
+	my $process = IPC::Run::start([ $program, '--port=0', '--dbname=' . $node->connstr('postgres') . ' user=spine_http', "--log-file=$log_file", @options ],
+		'<', \undef, '>', $output, '2>&1');
+	my ($url, $port) = @{ until_true(sub { -e $log_file && slurp_file($log_file) =~ m{serving (http://[^ ]*:(\d+))/} ? [ $1, $2 ] : undef }) };
+
+	return { url => $url, port => $port, log => $output, process => $process };
+}
+
+sub lines_of
+{
+	my ($file) = @_;
+
+	return -e $file ? split /\n/, slurp_file($file) : ();
+}
+
+# Requests that would like to write lines of their own: method and target.
+my @hostile = (
+	[ 'GET', '/plain?x=1' ], [ 'GET', '/"' ], [ 'GET', '/a"_200_1_0.000001' ], [ 'GET', '/a" 200 1 0.000001' ], [ 'GET', '/back\\' ], [ 'GET', '/back\\"' ], [ 'GET', "/\x1b[31m\x1b]0;title\x07" ],
+	[ 'GET', "/\x0b\x0c\x08\x7f\x01\x1f" ], [ 'GET', "/\xff\xfe" ], [ 'GET', "/\xc3" ], [ 'GET', "/\xc3\xbc" ], [ 'GET', "/\xc2\x85\xe2\x80\xa8\xc2\x9b31m" ], [ 'GET', '/%0aforged%0d%0a' ],
+	[ 'GET', '/%s%n%s%n%x' ], [ 'GET', '/' . 'x' x 10_000 ], [ 'GET', '/' . '"' x 5000 ], [ 'GET', '/' . "\xc3\xbc" x 3000 ], [ 'GET', '/' . "\x01" x 3000 ], [ 'GET', '/{"a":"b"}' ],
+	[ "\x1b[31mX", '/' ], [ 'A"B', '/' ], [ "\xff\xfe", '/' ], [ 'M' x 100, '/' ]);
+
+# Sends them, and returns the lines of the log that tell of them.
+sub hostile_lines
+{
+	my ($logging) = @_;
+	my $sent = 0;
+
+	foreach (@hostile)
+	{
+		my $client = say_to(connect_to($logging), "$_->[0] $_->[1] HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+
+		$sent++ if (hear($client) // { status => 400 })->{status} =~ /^40[45]$/;
+	}
+	is($sent, @hostile, 'hostile requests are answered');
+	ask($logging, '/last');
+	until_true(sub { grep { m{/last} } lines_of($log_file) });
+	return grep { !/serving http/ } lines_of($log_file);
+}
+
+my $logging = start_with_log('--log-format=json');
+my @lines = map { eval { $json->decode($_) } // $_ } hostile_lines($logging);
+is_deeply([ grep { !ref } @lines ], [], 'in JSON, every line is JSON');
+is_deeply([ map { ref ? join ' ', sort keys %$_ : $_ } @lines ], [ ('bytes client method seconds status target time') x (@hostile + 1) ], 'and tells of one request');
+is_deeply([ map { ref ? $_->{status} : $_ } @lines ], [ (map { $_->[0] eq 'GET' ? 404 : 405 } @hostile), 404 ], 'with its status');
+is($lines[0]{target}, '/plain?x=1', 'its target');
+is_deeply([ map { ref ? ($_->{target} . $_->{method}) =~ /([\x00-\x1f\x7f])/ : () } @lines ], [], 'no control characters');
+is(stop_http($logging), 0, 'it ends');
+is(ref(eval { $json->decode((lines_of($log_file))[-1]) }), 'HASH', 'and says so in JSON');
+unlink $log_file;
+
+$logging = start_with_log();
+@lines = hostile_lines($logging);
+is(scalar @lines, @hostile + 1, 'as text, too, one line for each');
+is_deeply([ grep { !/^\S+Z 127\.0\.0\.1 "(?:[^"\\]|\\.)*" 40[45] \d+ \d+\.\d+$/ } @lines ], [], 'in which quotes are quoted');
+is_deeply([ grep { /[\x00-\x1f\x7f]/ } @lines ], [], 'and without control characters');
+
+# turned over
+my $pids = q{SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE usename = 'spine_http' AND pid NOT IN (%s)};
+my $others = query(sprintf $pids, 0) =~ s/ /, /gr;
+ask($logging, '/orders');
+my $session = query(sprintf $pids, $others || 0);
+like($session, qr/^\d+$/, 'it has a session');
+rename $log_file, "$log_file.1";
+$logging->{process}->signal('HUP');
+ok(until_true(sub { grep { /opened anew/ } lines_of($log_file) }), 'SIGHUP: a new log file');
+ask($logging, '/after');
+ok(until_true(sub { grep { m{/after} } lines_of($log_file) }), 'is written to');
+ok(!(grep { m{/after} } lines_of("$log_file.1")), 'and the old one no more');
+ok(until_true(sub { ask($logging, '/orders')->{status} == 200 && index(query(sprintf $pids, $others || 0) // '', $session) < 0 }), 'its session is a new one');
+rename $log_file, "$log_file.2";
+mkdir $log_file;
+$logging->{process}->signal('HUP');
+ok(until_true(sub { grep { /cannot open .*: ./ } lines_of("$log_file.2") }), 'a log file that cannot be opened: says so in the old one');
+is(ask($logging, '/orders')->{status}, 200, 'and goes on');
+rmdir $log_file;
+ends_well($logging, 'with a log file');
+
+#
+# The database is away, and back
+#
+# Children that ask all there is to ask until they are told to stop; what they
+# were answered that they should not have been.
+my @may_be = (
+	[ '/', sub { $_[0]{status} =~ /^(?:200|304)$/ } ], [ '/healthz', sub { $_[0]{status} == 200 } ],
+	[ '/metrics', sub { $_[0]{status} == 200 && $_[0]{content} =~ /^spine_database_up [01]$/m } ],
+	[ '/orders', sub { $_[0]{status} =~ /^(?:200|304)$/ || is_away($_[0]) } ], [ '/stats', sub { $_[0]{status} =~ /^(?:200|304)$/ || is_away($_[0]) } ],
+	[ '/readyz', sub { $_[0]{status} == 200 || $_[0]{status} == 503 && $_[0]{headers}{'retry-after'} && ref eval { $json->decode($_[0]{content}) } eq 'HASH' } ]);
+
+sub start_load
+{
+	my ($of, $n) = @_;
+	my @children;
+
+	foreach my $number (1 .. $n)
+	{
+		pipe(my $from_child, my $to_parent) or die $!;
+		pipe(my $from_parent, my $to_child) or die $!;
+		my $pid = fork // die $!;
+		if ($pid == 0)
+		{
+			close $_->{stop} foreach @children;
+			close $to_child;
+			my $stopped = IO::Select->new($from_parent);
+			my $mine = HTTP::Tiny->new(timeout => 30, max_redirect => 0);
+			my ($tags, %count, @wrong) = ({});
+
+			until ($stopped->can_read(0))
+			{
+				foreach (@may_be)
+				{
+					my ($target, $may_be) = @$_;
+					my $answer = $mine->get($of->{url} . $target, { headers => $tags->{$target} && $number % 2 ? { 'If-None-Match' => $tags->{$target} } : {} });
+
+					$count{ $answer->{status} }++;
+					$tags->{$target} = $answer->{headers}{etag} // $tags->{$target};
+					push @wrong, "$target: $answer->{status} " . ($answer->{content} // '') unless $may_be->($answer) || @wrong > 10;
+				}
+				# the first round is over
+				syswrite $to_parent, "going\n" unless $count{going}++;
+			}
+			syswrite $to_parent, $json->encode({ count => \%count, wrong => \@wrong }) . "\n";
+			POSIX::_exit(0);
+		}
+		close $to_parent;
+		close $from_parent;
+		push @children, { pid => $pid, from => $from_child, stop => $to_child };
+	}
+	alarm $timeout;
+	readline $_->{from} foreach @children;
+	alarm 0;
+	return @children;
+}
+
+sub stop_load
+{
+	my ($what, @children) = @_;
+	my ($count, @wrong) = ({});
+
+	alarm $timeout;
+	close $_->{stop} foreach @children;
+	foreach (@children)
+	{
+		my $report = $json->decode(scalar readline $_->{from});
+
+		waitpid $_->{pid}, 0;
+		$count->{$_} += $report->{count}{$_} foreach keys %{ $report->{count} };
+		push @wrong, @{ $report->{wrong} };
+	}
+	alarm 0;
+	is_deeply(\@wrong, [], "$what: nobody was answered otherwise than with 200, 304 or 503");
+	cmp_ok($count->{503} // 0, '>', 0, sprintf 'under load (%s)', join ', ', map { "$count->{$_} x $_" } sort grep { /\d/ } keys %$count);
+	return;
+}
+
+sub says_away
+{
+	my ($of, $what) = @_;
+
+	ok(until_true(sub { is_away(ask($of, '/orders')) }), "$what: /orders is 503, with Retry-After and a reason");
+	ok(is_away(ask($of, $_)), "$_ is, too") foreach '/stats', '/readyz';
+	is(ask($of, $_)->{status}, 200, "$_ is served") foreach '/', '/healthz';
+	my $metrics = ask($of, '/metrics');
+	is($metrics->{status}, 200, '/metrics, too');
+	like($metrics->{content}, qr/^spine_database_up 0$/m, 'and says that the database is away');
+	like($metrics->{content}, qr/^spine_http_requests_total\{endpoint="\/orders",status="503"\} \d+$/m, 'and what was answered');
+	return;
+}
+
+sub says_back
+{
+	my ($of, $what) = @_;
+
+	ok(until_true(sub { ask($of, '/orders')->{status} == 200 }), "$what: /orders is 200 again");
+	ok(until_true(sub { ask($of, '/readyz')->{status} == 200 }), '/readyz, too');
+	# each thread has its session
+	ok(until_true(sub { !grep { ask($of, '/stats')->{status} != 200 } 1 .. 10 }), 'and stays so');
+	like(ask($of, '/metrics')->{content}, qr/^spine_database_up 1$/m, '/metrics says so');
+	return;
+}
+
+my $tag = ask($http, '/orders')->{headers}{etag};
+my @load = start_load($http, 4);
+$node->stop('immediate');
+says_away($http, 'stopped');
+$node->start;
+says_back($http, 'started');
+stop_load('stopped and started', @load);
+is(ask($http, '/orders', 'If-None-Match' => $tag)->{status}, 304, 'what is the same has the same tag after all that');
+@load = start_load($http, 2);
+$node->restart;
+says_back($http, 'restarted');
+close $_->{stop} foreach @load;
+is_deeply([ map { @{ $json->decode(scalar readline $_->{from})->{wrong} } } @load ], [], 'and nobody noticed more than a 503');
+waitpid $_->{pid}, 0 foreach @load;
+my $log = ends_well($http, 'after all that');
+like($log, qr/database away: .*\n(?:.*\n)*.*database is back/, 'the log says when it was away');
+cmp_ok(scalar(() = $log =~ /database away/g), '<', 50, 'and not for every request');
+
+# A server that is there but does not answer.
+my @stopped;
+sub stop_server
+{
+	my $postmaster = slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr;
+
+	kill 'STOP', $postmaster;
+	@stopped = ($postmaster);
+	foreach my $file (glob '/proc/[0-9]*/stat')
+	{
+		open my $handle, '<', $file or next;
+		my ($pid, $parent) = (readline($handle) // '') =~ /^(\d+) \(.*\) \S (\d+)/s or next;
+		next unless $parent == $postmaster;
+		kill 'STOP', $pid;
+		push @stopped, $pid;
+	}
+	return;
+}
+
+sub continue_server
+{
+	kill 'CONT', $_ foreach splice @stopped;
+	return;
+}
+
+END
+{
+	my $code = $?;
+
+	continue_server();
+	$? = $code;
+}
+
+$http = start_http($node, '--timeout=1', '--threads=2');
+is(ask($http, '/orders')->{status}, 200, 'a new one');
+@load = start_load($http, 3);
+stop_server();
+my @waiting = map { say_to(connect_to($http), get('/orders')) } 1 .. 4;
+my $lively = connect_to($http);
+is_deeply([ map { say_to($lively, get($_)); hear($lively)->{status} } ('/healthz', '/') x 20 ], [ (200) x 40 ], 'a server that hangs: the others are answered');
+ok(!(grep { can_hear($_) } @waiting), 'while these wait');
+is_deeply([ map { hear($_)->{status} } @waiting ], [ (503) x 4 ], 'which have their 503, after a while');
+says_away($http, 'hanging');
+continue_server();
+says_back($http, 'going on');
+stop_load('hanging and going on', @load);
+
+# A statement that takes too long.
+my $blocker = $node->background_psql('postgres');
+$blocker->query_safe('BEGIN; LOCK TABLE current_orders');
+# nothing that it may remember
+my $slow = ask($http, '/orders?limit=77');
+ok(is_away($slow), 'a slow statement: 503') or diag "$slow->{status} $slow->{content}";
+is(ask($http, $_)->{status}, 200, "$_ is served") foreach '/stats', '/metrics', '/healthz';
+like(slurp_file($http->{log}), qr/orders: ERROR:  canceling statement due to statement timeout/, 'by the server itself, which has ended it');
+$blocker->query_safe('COMMIT');
+$blocker->quit;
+is(ask($http, "/orders?limit=$_")->{status}, 200, 'then it is served again') foreach 77 .. 80;
+
+# A mistake in the set-up is none of the database's being away.
+query('REVOKE SELECT ON current_orders FROM spine_http');
+is(ask($http, '/orders')->{status}, 500, 'no right: 500');
+like(slurp_file($http->{log}), qr/orders: ERROR:  permission denied for table current_orders/, 'and the log says what it is');
+query('GRANT SELECT ON current_orders TO spine_http');
+is(ask($http, '/orders')->{status}, 200, 'granted: 200');
+
+# A session that is killed is noticed, and nobody else notices.
+query(q{SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = 'spine_http'});
+is_deeply([ map { ask($http, '/orders')->{status} } 1 .. 4 ], [ (200) x 4 ], 'killed sessions: 200');
+ends_well($http, 'after all that, too');
+
+#
+# What is not there yet
+#
+$node->stop;
+$http = start_http($node);
+says_away($http, 'started before the database');
+$node->start;
+says_back($http, 'which is there now');
+ends_well($http, 'started before the database');
+
+query('CREATE DATABASE later');
+$http = start_http($node, '--dbname=' . $node->connstr('later') . ' user=spine_http');
+says_away($http, 'started before CREATE EXTENSION');
+like(slurp_file($http->{log}), qr/database away: the extension spine is not in this database/, 'the log says why');
+query('CREATE EXTENSION spine', 'later');
+grant_http_role($node, 'later');
+says_back($http, 'which is there now');
+query('DROP EXTENSION spine', 'later');
+ok(until_true(sub { is_away(ask($http, '/orders')) }), 'DROP EXTENSION: 503');
+query('CREATE SCHEMA elsewhere; CREATE EXTENSION spine SCHEMA elsewhere', 'later');
+grant_http_role($node, 'later', 'elsewhere');
+says_back($http, 'CREATE EXTENSION, elsewhere');
+# all at once, between two requests
+query('SELECT spine_wait()');
+ask($http, '/orders') for 1 .. 10;
+query(q{BEGIN; DROP EXTENSION spine; CREATE EXTENSION spine SCHEMA elsewhere; COMMIT}, 'later');
+grant_http_role($node, 'later', 'elsewhere');
+is_deeply([ map { my $target = $_; map { ask($http, $target)->{status} } 1 .. 5 } '/orders', '/stats', '/metrics', '/readyz' ], [ (200) x 20 ], 'made anew between two requests: nobody notices');
+ends_well($http, 'without the extension');
+
+#
+# The end
+#
+$http = start_http($node, '--timeout=60');
+$blocker = $node->background_psql('postgres');
+$blocker->query_safe('BEGIN; LOCK TABLE current_orders');
+my @open = map { say_to(connect_to($http), get("/orders?limit=$_")) } 1 .. 3;
+my $idle = say_to(connect_to($http), get('/healthz'));
+is(hear($idle)->{status}, 200, 'a connection that is idle');
+my $half = say_to(connect_to($http), "GET /orders HTTP/1.1\r\nHo");
+$node->poll_query_until('postgres', q{SELECT count(*) = 3 FROM pg_stat_activity WHERE usename = 'spine_http' AND wait_event_type = 'Lock'});
+$http->{process}->signal('TERM');
+ok( until_true(sub { !connect_to($http) }), 'SIGTERM: no new connections');
+ok($http->{process}->pumpable, 'it waits for open requests');
+ok(!(grep { can_hear($_) } @open), 'which are open');
+$blocker->query_safe('COMMIT');
+my @last = map { hear($_) } @open;
+is_deeply([ map { $_->{status} } @last ], [ (200) x 3 ], 'and are answered');
+is_deeply([ map { scalar @{ $json->decode($_->{content}) } } @last ], [ 1, 2, 3 ], 'as they should be');
+like($_->{head}, qr/^Connection: close\r?$/mi, 'for the last time') foreach @last;
+is(hear($_), undef, 'then closed') foreach @open, $idle, $half;
+$blocker->quit;
+ends_well($http, 'with open requests');
+
+# An answer that is being sent is sent to its end: one of megabytes, because the
+# kernel takes what is smaller.
+query(q{INSERT INTO current_orders SELECT 'long', repeat('x', 10000) || i, 'order_placed', 1, 'USD', now() FROM generate_series(1, 1000) i});
+$http = start_http($node);
+my $slow_reader = say_to(connect_narrow($http), get("/orders?limit=1000&tenant=long"));
+ok(until_true(sub { can_hear($slow_reader) }), 'an answer is being sent');
+ok(!(grep { m{"GET /orders} } lines_of($http->{log})), 'and is not sent');
+$http->{process}->signal('TERM');
+ok(until_true(sub { !connect_to($http) }), 'SIGTERM');
+my $whole = hear($slow_reader);
+is(scalar(() = $whole->{content} =~ /"order_id":/g), 1000, 'it comes to its end');
+ends_well($http, 'while an answer was sent');
+
+# What clients that have gone had asked counts, and takes no negative time.
+$http = start_http($node);
+$blocker = $node->background_psql('postgres');
+$blocker->query_safe('BEGIN; LOCK TABLE current_orders');
+@open = map { say_to(connect_to($http), get('/orders')) } 1 .. 4;
+$node->poll_query_until('postgres', q{SELECT count(*) = 4 FROM pg_stat_activity WHERE usename = 'spine_http' AND wait_event_type = 'Lock'});
+undef @open;
+is(ask($http, '/healthz')->{status}, 200, 'clients that have gone');
+$blocker->query_safe('COMMIT');
+$blocker->quit;
+ok( until_true(sub { 4 == grep { m{"GET /orders"} } lines_of($http->{log}) }), 'are in the log');
+$log = ends_well($http, 'without them');
+is_deeply([ grep { !m{"GET /orders" (?:200|499|503) \d+ \d+\.\d+$} } grep { m{"GET /orders"} } split /\n/, $log ], [], 'with the time that they took');
+
+# Requests that come just then.
+my @codes;
+my $forbidden = 0;
+foreach my $round (1 .. 10)
+{
+	$http = start_http($node, '--log-format=quiet');
+	my @clients = map { connect_to($http) } 1 .. 30;
+	my $asked = 0;
+
+	ask($http, '/orders') for 1 .. 4;
+	say_to($_, get('/orders?limit=1')) foreach @clients[ 0 .. 9 ];
+	$http->{process}->signal($round % 2 ? 'TERM' : 'INT');
+	foreach (@clients, @clients)
+	{
+		syswrite $_->{socket}, get('/orders?limit=1');
+		usleep(50 * $round);
+	}
+	finish_quietly($http);
+	push @codes, $http->{process}->full_result(0);
+	$forbidden++ if slurp_file($http->{log}) =~ /Sanitizer|runtime error/;
+	my @first = map { hear($_) } @clients[ 0 .. 9 ];
+	is_deeply([ grep { $_ && $_->{status} !~ /^(?:200|503)$/ } @first ], [], "SIGTERM or SIGINT among requests, $round");
+}
+is_deeply([ @codes, $forbidden ], [ (0) x 11 ], 'ends well each time');
+
+sub finish_quietly
+{
+	my ($of) = @_;
+
+	alarm $timeout;
+	IPC::Run::finish($of->{process});
+	alarm 0;
+	return;
+}
+
+$node->stop;
+done_testing();

@@ -1,0 +1,421 @@
+# The live page, in a real browser: orders appear and change by themselves, the
+# totals are those of spine_stats, the filter is in the URL, whatever is in a
+# record is text, and when something is wrong the page says what, keeps what it
+# has, and goes on by itself.
+#
+# Broken when an answer of the server is not what the page reads, when the page
+# must be loaded anew to see something, when a value of a record becomes markup,
+# when the content security policy does not allow what the page needs (or the
+# page asks another server), when trouble is not said, or outlives its cause,
+# and when the page does not fit a telephone, the dark or a keyboard.
+#
+# Leaves screenshots, page.png, page-dark.png and page-phone.png, in
+# $SPINE_SCREENSHOTS.
+use strict;
+use utf8;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use Browser;
+use Encode qw(decode_utf8);
+use JSON::PP ();
+use PostgreSQL::Test::Utils;
+use SpineTest;
+use Test::More;
+
+plan skip_all => 'needs chromium and chromedriver' unless Browser::available();
+
+my $screenshots = $ENV{SPINE_SCREENSHOTS} // $ENV{TESTDATADIR} // $PostgreSQL::Test::Utils::tmp_check;
+my $json = JSON::PP->new->canonical->ascii->allow_nonref;
+my $node = spine_node('main');
+grant_http_role($node);
+my $http = start_http($node);
+my $browser = Browser->new(window => [ 1280, 800 ]);
+
+sub query
+{
+	return $node->safe_psql('postgres', $_[0]);
+}
+
+# A query's rows as a list of lists.
+sub rows
+{
+	my ($sql) = @_;
+
+	return $json->decode(decode_utf8(query(<<SQL)));
+SELECT coalesce(json_agg((SELECT json_agg(value) FROM json_each(to_json(q)))), '[]') FROM ($sql) q
+SQL
+}
+
+sub send_events
+{
+	my ($address) = query('SELECT spine_brokers()');
+
+	send_lines($address, 'events', undef, join '', map { "k\t" . order_event(%$_) . "\n" } @_);
+	return;
+}
+
+# Waits until the page has something; a test like any other.
+sub shows
+{
+	my ($expression, $what, $page) = @_;
+	my $seen = eval { ($page // $browser)->wait_for($expression, $what) };
+
+	ok($seen, $what) or diag $@;
+	return;
+}
+
+# Waits until a JavaScript expression has a value, given as Perl data.
+sub shows_value
+{
+	my ($expression, $value, $what) = @_;
+	my $is = "JSON.stringify($expression) === JSON.stringify(" . $json->encode($value) . ')';
+
+	eval { $browser->wait_for($is, $what) };
+	is_deeply($browser->js("return $expression"), $value, $what);
+	return;
+}
+
+sub nothing_broke
+{
+	my ($when, $page) = @_;
+
+	is_deeply([ ($page // $browser)->console_errors ], [], "no error in the console: $when");
+	return;
+}
+
+my $row_count = q{document.querySelectorAll('#orders tr').length};
+my $first_rows = q{[...document.querySelectorAll('#orders tr')].map((tr) =>
+	['order', 'tenant', 'status', 'amount', 'time'].map((name) => name === 'amount' ? tr.querySelector('td.amount').title
+		: name === 'time' ? tr.querySelector('time').title : tr.querySelector('td.' + name).textContent))};
+my $totals = q{[...document.querySelectorAll('#totals .entry')].map((entry) =>
+	[entry.querySelector('button').textContent, entry.title.split('\n')[1],
+		entry.querySelector('.quiet').textContent.replace(/[^0-9]/g, '')]).sort()};
+my $text = q{document.getElementById('%s').textContent};
+
+sub text_of
+{
+	return sprintf $text, $_[0];
+}
+
+# What the tables have, in the page's words.
+sub expected_rows
+{
+	my ($arguments) = @_;
+
+	return rows(sprintf <<'SQL', $arguments // '');
+SELECT order_id, tenant, regexp_replace(status, '^order_', ''), round(amount_cents / 100.0, 2) || ' ' || currency,
+	   regexp_replace(to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '\.?0*$', '') || 'Z'
+FROM spine_orders(%s)
+SQL
+}
+
+sub expected_totals
+{
+	return [ sort { "$a->[0],$a->[1]" cmp "$b->[0],$b->[1]" }
+		  @{ rows(q{SELECT tenant, round(revenue_cents / 100.0, 2) || ' ' || currency, orders::text FROM spine_stats()}) } ];
+}
+
+#
+# From nothing
+#
+$browser->go("$http->{url}/");
+shows(text_of('empty') . q{.includes("SELECT spine_produce('acme'")}, 'with no orders the page says how to make some');
+shows(q{document.body.dataset.connection === 'live'}, 'it is live');
+shows(text_of('state') . q{ === 'running'}, 'the pipeline runs');
+shows_value("['lag', 'dead-letters', 'state-note', 'dead-letters-note'].map((id) => " . q{document.getElementById(id).textContent)},
+	[ '0', '0', 'orders', 'none refused' ], 'no lag and no dead letters, of the pipeline orders');
+
+# What is lit is not for long: remembered here.  A page that is loaded anew
+# forgets it.
+my $watch = <<'JS';
+window.lit = [];
+new MutationObserver((changes) => {
+	for (const { target, addedNodes } of changes)
+		for (const node of [target, ...addedNodes])
+			if (node.classList?.contains('changed')) window.lit.push(node.querySelector('td.order').textContent);
+}).observe(document.getElementById('orders'), { subtree: true, childList: true, attributeFilter: ['class'] });
+JS
+$browser->js($watch);
+query(q{SELECT spine_produce('acme', 50), spine_wait()});
+my $orders = query('SELECT count(*) FROM current_orders');
+shows("$row_count === $orders", 'orders appear without a reload');
+shows_value($first_rows, expected_rows(), 'they are those of spine_orders, newest first');
+shows("new Set(window.lit).size === $orders", 'all of them are marked');
+shows(q{document.querySelector('#orders tr.changed') === null}, 'not for long');
+ok($browser->js(q{return document.getElementById('empty').hidden}), 'nothing is said of how to make some');
+
+# Two that change, one of them the last
+my ($last, $middle) = map { $_->[0] } @{ rows('SELECT order_id FROM current_orders ORDER BY updated_at') }[ 0, 20 ];
+$browser->js('window.lit = []');
+send_events(map { { order_id => $_, event_type => 'order_cancelled', event_time => '2096-01-01T00:00:00.5Z' } } $last, $middle);
+shows_value('[...new Set(window.lit)].sort()', [ sort $last, $middle ], 'two orders change: those are marked, and no others');
+shows_value("$first_rows.slice(0, 2).map((row) => row[0]).sort()", [ sort $last, $middle ], 'and are the first now');
+shows_value($first_rows, expected_rows(), 'the rows are those of spine_orders');
+$browser->js('window.lit = []');
+query(q{SELECT spine_produce('acme', 300), spine_wait()});
+shows_value($first_rows, expected_rows(), 'more events: the rows are the newest 100');
+is($browser->js("return $row_count"), 100, 'which is what a page has');
+cmp_ok($browser->js('return window.lit.length'), '>=', 98, 'and marked');
+
+#
+# Totals, lag, dead letters, and the state of the pipeline
+#
+query(q{SELECT spine_produce(t, 30) FROM unnest('{globex,initech}'::text[]) t});
+query('SELECT spine_wait()');
+query(q{UPDATE current_orders SET currency = 'EUR' WHERE tenant = 'globex' AND order_id LIKE '%1%'});
+query(q{INSERT INTO current_orders SELECT 'rich', n, 'order_paid', 9007199254740993, 'USD', now() FROM generate_series(1, 2) n});
+shows_value($totals, expected_totals(), 'the totals are those of spine_stats, to the cent');
+shows(text_of('totals-note') . " === '4 tenants'", 'of four tenants');
+ok((grep { $_->[1] eq '180143985094819.86 USD' } @{ $browser->js("return $totals") }), 'also what no double can hold');
+query(q{DELETE FROM current_orders WHERE tenant = 'rich'});
+shows_value($totals, expected_totals(), 'a tenant that has no orders any more goes');
+
+send_events({ event_time => 'when?' }, { amount_cents => 'a lot' });
+shows(text_of('dead-letters') . " === '2'", 'dead letters are counted');
+shows(text_of('dead-letters-note') . ".includes('spine_dead_letters')", 'and where to look is said');
+
+# The worker waits in the middle of what there is, as long as a lock is held.
+my $events = query('SELECT count(*) FROM events');
+set_config($node, 'spine.batch_rows' => 50);
+query(<<SQL);
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+\$\$BEGIN
+	IF (SELECT count(*) FROM public.events) >= $events + 100 THEN
+		PERFORM pg_advisory_xact_lock_shared(1);
+	END IF;
+	RETURN NULL;
+END\$\$;
+CREATE TRIGGER hold BEFORE INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION hold();
+SQL
+my $user = $node->background_psql('postgres');
+$user->query_safe('BEGIN; SELECT pg_advisory_xact_lock(1)');
+query(q{SELECT spine_produce('acme', 1234)});
+shows(text_of('lag') . ".replace(/[^0-9]/g, '') > 0", 'a lag is shown, when the worker is kept from its work');
+$user->query_safe('COMMIT');
+$user->quit;
+shows(text_of('lag') . " === '0'", 'and is gone with it');
+query('DROP FUNCTION hold CASCADE');
+shows_value($first_rows, expected_rows(), 'the rows follow');
+
+query(q{SELECT spine_pause('orders')});
+shows(text_of('state') . " === 'paused'", 'paused: is said');
+shows(text_of('headline') . q{.includes('“orders” paused')}, 'in the headline, too');
+query(q{SELECT spine_resume('orders')});
+shows(text_of('state') . " === 'running'", 'resumed: runs');
+shows(text_of('headline') . q{.startsWith('Live')}, 'and the headline is calm');
+
+query('ALTER TABLE events RENAME COLUMN amount_cents TO cents');
+send_events({ tenant => 'mended' });
+shows(text_of('state') . " === 'failed'", 'a column is missing: failed');
+shows(text_of('headline') . q{.includes('“orders” failed') && document.getElementById('banner').dataset.tone === 'bad'}, 'which is said');
+is($browser->js('return document.body.dataset.connection'), 'live', 'the orders are still live');
+query('ALTER TABLE events RENAME COLUMN cents TO amount_cents');
+shows(text_of('state') . " === 'running'", 'mended: runs');
+shows(text_of('headline') . q{.startsWith('Live') && document.getElementById('banner').dataset.tone === 'calm'}, 'and the headline is calm');
+shows(q{[...document.querySelectorAll('#totals button')].some((button) => button.textContent === 'mended')}, 'the event has arrived');
+nothing_broke('up to here');
+
+#
+# The filter
+#
+my $only = q{[...new Set([...document.querySelectorAll('#orders td.tenant')].map((td) => td.textContent))]};
+
+sub shows_tenant
+{
+	my ($tenant, $what) = @_;
+
+	shows_value('[new URLSearchParams(location.search).get("tenant"), document.getElementById("tenant").value]',
+		[ $tenant, $tenant ], "$what: in the URL and the field");
+	shows_value($first_rows, expected_rows(q{'} . ($tenant =~ s/'/''/gr) . q{'}), "$what: the newest of that tenant");
+	shows_value($only, [$tenant], "$what: only that tenant");
+	return;
+}
+
+$browser->type('#tenant', 'globex');
+$browser->press('#tenant', 'Enter');
+shows_tenant('globex', 'typed');
+query(q{SELECT spine_produce(t, 20) FROM unnest('{acme,globex}'::text[]) t});
+query('SELECT spine_wait()');
+shows_tenant('globex', 'with news of it and another');
+$browser->reload;
+shows_tenant('globex', 'after a reload');
+$browser->click('#clear');
+shows_value('[location.search, document.getElementById("tenant").value]', [ '', '' ], 'cleared');
+shows_value($first_rows, expected_rows(), 'all tenants again');
+$browser->back;
+shows_tenant('globex', 'back');
+$browser->forward;
+shows_value($first_rows, expected_rows(), 'and forward');
+$browser->js(q{[...document.querySelectorAll('#totals button')].find((button) => button.textContent === 'initech').click()});
+shows_tenant('initech', 'chosen from the totals');
+$browser->js(q{const status = document.getElementById('status');
+	status.value = 'order_paid'; status.dispatchEvent(new Event('change', { bubbles: true }))});
+shows_value($first_rows, expected_rows(q{'initech', 'order_paid'}), 'a status of it');
+$browser->go("$http->{url}/?tenant=nobody%20at%20all");
+shows(text_of('empty') . q{ === 'No order matches the filter.'}, 'of an unknown tenant there are none');
+$browser->press('#tenant', 'Escape');
+shows_value($first_rows, expected_rows(), 'Escape clears the filter');
+nothing_broke('filters');
+
+#
+# Somebody else's text
+#
+my @evil = (
+	'<img src=x onerror=window.pwned=1>', '</script><script>window.pwned=1</script>', '"><svg onload=window.pwned=1>',
+	'javascript:window.pwned=1', q{' onmouseover='window.pwned=1}, '" autofocus onfocus="window.pwned=1', '</title><b>bold</b>',
+	"\x{202e}evitra\x{2066}", '&lt;b&gt; &amp;', '${window.pwned=1}', '__proto__', 'constructor', 'ord-1&status=x#y%00', 'Zoë 注文 😀');
+$browser->js($watch);
+send_events(map { { tenant => $_, order_id => $_, event_type => $_, event_time => '2097-01-01T00:00:00Z' } } @evil);
+query('SELECT spine_wait()');
+my %shown = map { $_->[0] => $_ } @{ $browser->wait_for(
+	"$first_rows.slice(0, @{[ scalar @evil ]}).filter((row) => row[4].startsWith('2097')).length === @{[ scalar @evil ]} && $first_rows",
+	'the rows of odd names') };
+is_deeply([ @{ $shown{$_} // [] }[ 0 .. 2 ] ], [ ($_) x 3 ], "shown as text: " . $json->encode($_)) foreach @evil;
+shows_value($totals . '.length', scalar @{ expected_totals() }, 'the totals are there');
+my $elements = q{[...new Set([...document.querySelectorAll('#orders *, #totals *')].map((one) => one.localName))].sort()};
+is_deeply($browser->js("return $elements"), [qw(bdi button div li p span td time tr)], 'no markup came of it')
+  or diag $json->encode($browser->js("return $elements"));
+is($browser->js(q{return document.querySelectorAll('img, b, main svg, main script, iframe, a').length}), 0, 'nowhere');
+is($browser->js(q{return getComputedStyle(document.querySelector('#orders td.order')).unicodeBidi}), 'isolate',
+	'what turns the direction of text turns its own only');
+foreach my $tenant (@evil[ 0, 1, 5, 7, 10, 12, 13 ])
+{
+	$browser->js(q{[...document.querySelectorAll('#totals button')].find((button) => button.textContent === arguments[0]).click()}, $tenant);
+	shows_value("[new URLSearchParams(location.search).get('tenant'), document.getElementById('tenant').value, $only]",
+		[ $tenant, $tenant, [$tenant] ], 'as a filter: ' . $json->encode($tenant));
+}
+$browser->reload;
+shows_value("$only", [ $evil[13] ], 'after a reload');
+ok($browser->js(q{return window.pwned === undefined && !document.querySelector('img')}), 'nothing of it was run');
+$browser->press('#tenant', 'Escape');
+nothing_broke('odd names');
+
+#
+# Trouble, and that it passes, in one and the same page
+#
+# Stops and starts something, and looks at the page.
+sub survives
+{
+	my ($what, $connection, $headline, $stop, $start) = @_;
+
+	$browser->js('window.same = true');
+	shows_value($first_rows, expected_rows(), "before $what");
+	my $before = $browser->js("return $first_rows");
+	$stop->();
+	shows("document.body.dataset.connection === '$connection'", "$what: known");
+	shows(text_of('headline') . ".includes('$headline') && document.getElementById('banner').dataset.tone === 'bad'", 'and said');
+	is_deeply($browser->js("return $first_rows"), $before, 'the rows are kept');
+	shows(q{document.getElementById('orders-scroll').classList.contains('stale') && document.getElementById('age').textContent !== ''},
+		'and shown to be old');
+	$start->();
+	shows(q{document.body.dataset.connection === 'live' && document.querySelector('.stale') === null}, 'it passes by itself');
+	shows(text_of('headline') . q{.startsWith('Live')}, 'and is not said any more');
+	query(q{SELECT spine_produce('acme', 10)});
+	query('SELECT spine_wait()');
+	shows_value($first_rows, expected_rows(), 'new orders arrive');
+	ok($browser->js('return window.same === true'), 'without a reload');
+	nothing_broke($what);
+	return;
+}
+
+query('TRUNCATE current_orders, events; SELECT spine_produce(t, 60) FROM unnest($${acme,globex,initech}$$::text[]) t');
+query('SELECT spine_wait()');
+survives('the database is stopped', 'database-away', 'The database cannot be reached',
+	sub { $node->stop('fast') },
+	sub { $node->start; wait_for_state($node, 'running') });
+survives('a right is taken', 'database-away', 'The orders cannot be read',
+	sub { query('REVOKE SELECT ON current_orders FROM spine_http') },
+	sub { query('GRANT SELECT ON current_orders TO spine_http') });
+survives('spine-http is stopped', 'server-away', 'spine-http, cannot be reached',
+	sub { is(stop_http($http), 0, 'spine-http ends') },
+	sub { $http = start_http($node, "--port=$http->{port}") });
+
+my $resources = q{performance.getEntriesByType('resource').map((entry) => entry.name)};
+is($browser->js("return $resources.filter((name) => !name.startsWith(location.origin + '/') && !name.startsWith('data:')).join(' ')"),
+	'', 'nothing was asked of another server');
+cmp_ok($browser->js("return $resources.length"), '>', 10, 'and something of this one');
+
+#
+# Keys
+#
+$browser->go("$http->{url}/");
+shows_value($first_rows, expected_rows(), 'the page anew');
+my $focus = q{document.activeElement.id};
+for (1 .. 5)
+{
+	$browser->press(undef, 'Tab');
+	last if $browser->js("return $focus") eq 'tenant';
+}
+is($browser->js("return $focus"), 'tenant', 'Tab goes to the filter');
+ok($browser->js(q{const style = getComputedStyle(document.activeElement);
+	return style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2 && style.outlineColor !== getComputedStyle(document.body).backgroundColor}),
+	'and one sees that it is there');
+$browser->press(undef, $_) foreach (qw(a c m e), 'Enter');
+shows_tenant('acme', 'with the keyboard only');
+$browser->press(undef, 'Escape');
+shows_value($first_rows, expected_rows(), 'Escape');
+nothing_broke('keys');
+
+#
+# Live, and its looks
+#
+sub is_dark
+{
+	my ($page) = @_;
+	my @colour = $page->js('return getComputedStyle(document.body).backgroundColor') =~ /(\d+)/g;
+
+	return $colour[0] + $colour[1] + $colour[2] < 3 * 64 ? 1 : 0;
+}
+
+# What one would have to scroll sideways, if anything.
+my $wider = q{[document.documentElement, ...document.querySelectorAll('.scroll')]
+	.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.id || one.localName).join(' ')};
+
+sub take_screenshot
+{
+	my ($page, $name, $width, $height) = @_;
+
+	# some rows lit, of all tenants
+	shows("$row_count === 100 && document.body.dataset.connection === 'live' && parseFloat(" . text_of('rate') . q{) > 0
+		&& document.getElementById('spark').points.length >= 3
+		&& new Set([...document.querySelectorAll('#orders td.tenant')].slice(0, 10).map((td) => td.textContent)).size === 3
+		&& document.querySelector('#orders tr.changed') && document.querySelectorAll('#orders tr.changed').length < 12},
+		"$name: live", $page);
+	is($page->js("return $wider"), '', 'nothing is beside the screen');
+	$page->screenshot("$screenshots/$name");
+	is_deeply([ unpack 'x16NN', slurp_file("$screenshots/$name") ], [ $width, $height ], 'as a picture');
+	nothing_broke($name, $page);
+	return;
+}
+
+set_config($node, 'spine.producer_tenants' => 'acme, globex, initech', 'spine.producer_rate' => 6);
+$browser->js('document.activeElement.blur()');
+ok(!is_dark($browser), 'a light background');
+take_screenshot($browser, 'page.png', 1280, 800);
+$browser->quit;
+
+$browser = Browser->new(window => [ 1280, 800 ], dark => 1);
+$browser->go("$http->{url}/");
+ok(is_dark($browser), 'in the dark a dark one');
+take_screenshot($browser, 'page-dark.png', 1280, 800);
+$browser->quit;
+
+$browser = Browser->new(window => [ 360, 740 ]);
+$browser->go("$http->{url}/");
+take_screenshot($browser, 'page-phone.png', 360, 740);
+set_config($node, 'spine.producer_rate' => 0);
+send_events(map { { tenant => $_ x 60, order_id => $_ x 60, event_type => $_ x 60, event_time => '2098-01-01T00:00:00Z',
+	amount_cents => 9223372036854775807 } } 'wide', '<i>', "\x{202e}abc ");
+query('SELECT spine_wait()');
+shows(qq{document.querySelector('#orders td.order').title.length >= 180}, 'very long names');
+is($browser->js("return $wider"), '', 'which make nothing wider either');
+$browser->click('#totals .entry button');
+shows_value("$only.length", 1, 'a tenant chosen');
+is($browser->js("return $wider"), '', 'nor does a filter');
+nothing_broke('on a telephone');
+
+$browser->quit;
+is(stop_http($http), 0, 'spine-http ends');
+$node->stop;
+done_testing();

@@ -138,6 +138,8 @@ query_add(Query *query, const char *name, size_t name_len,
 	const Endpoint *endpoint = query->endpoint;
 	int			i = 0;
 
+	if (endpoint == ENDPOINT_PAGE)
+		return true;			/* its script reads them: the filter */
 	while (i < endpoint->nparameters && strcmp(endpoint->parameters[i].name, name) != 0)
 		i++;
 	if (strlen(name) != name_len || !is_utf8(name, name_len))

@@ -471,6 +471,7 @@ foreach ([ 'gzip', 1 ], [ 'GZIP', 1 ], [ '*', 1 ], [ 'deflate,gzip;q=1.0', 1 ], 
 # The page lets nothing run but its own
 #
 my $page = ask('/');
+is(ask('/?tenant=acme&status=%ff&nonsense')->{content}, $page->{content}, 'a filter in its URL is for its script to read');
 my $policy = $page->{headers}{'content-security-policy'} // '';
 my %hashes = map { my ($tag) = $_; ($tag => [ map { sha256_base64($_) . '=' } $page->{content} =~ m{<$tag\b[^>]*>(.*?)</$tag>}gs ]) } qw(script style);
 foreach my $tag (qw(script style))

@@ -780,6 +780,7 @@ CREATE FUNCTION @extschema@.spine_metrics_text()
 RETURNS text
 LANGUAGE sql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET jit = off	-- which would take longer than the query
 AS $$
 	SELECT string_agg(f.lines, '' ORDER BY f.metric)
 	FROM (

@@ -533,14 +533,16 @@ BEGIN
 			SELECT w
 			FROM @extschema@.spine_walk_orders(of_tenant, of_status, since, max_events, max_rows) w);
 
-		-- all there are to find, or all that are new enough; and the newest among
-		-- them, which would be missing if its event was
+		-- all there are to find, or all that are new enough; and no newest events
+		-- are gone, whose orders would be missing
 		IF (cardinality(walked) >= least(max_rows, matching)
 			OR since > '-infinity' AND NOT EXISTS (
 				SELECT FROM @extschema@.events
 				WHERE tenant = of_tenant AND event_time >= since
 				OFFSET max_events))
-			AND (of_status IS NOT NULL OR walked[1].updated_at >= newest_of_all) THEN
+			AND EXISTS (
+				SELECT FROM @extschema@.events
+				WHERE tenant = of_tenant AND event_time >= newest_of_all) THEN
 			RETURN QUERY SELECT * FROM unnest(walked);
 			RETURN;
 		END IF;

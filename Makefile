@@ -7,7 +7,7 @@
 PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
-	check check-unit check-regress check-tap fuzz lint
+	check check-unit check-regress check-tap fuzz lint image check-image
 
 all: ## build the extension (the default)
 install: ## install it into the PostgreSQL of PG_CONFIG
@@ -41,6 +41,12 @@ check-regress: ## pg_regress only, on a temporary server
 
 check-tap: ## TAP tests only [T=name of one file]
 	@tools/check.sh tap
+
+image: ## build the container image [IMAGE=spine-postgres:dev BASE_IMAGE=...]
+	@tools/image.sh
+
+check-image: ## build the image on a base of Debian's, and try it [SUITE=trixie]
+	@tools/check-image.sh $(SUITE)
 
 fuzz: ## fuzz the decoder until you stop it [FUZZ_SECONDS=n]
 	@tools/deps.sh check

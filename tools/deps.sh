@@ -2,7 +2,7 @@
 # Installs the Debian packages that are missing, and only those: what is there
 # is never upgraded, and no PostgreSQL server is created, started or stopped.
 #
-#   tools/deps.sh build|demo|check   install what this goal needs
+#   tools/deps.sh build|demo|check|image   install what this goal needs
 #   tools/deps.sh --pg-config        print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
@@ -85,7 +85,8 @@ clang_runtime() {
 packages() {
     case $1 in
         build | demo | check) ;;
-        *) die "unknown goal \"$1\" (build, demo or check)" ;;
+        image) echo buildah debootstrap curl procps; return ;;
+        *) die "unknown goal \"$1\" (build, demo, check or image)" ;;
     esac
     # gcc alone brings no C library headers: they are only recommended.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev
@@ -155,7 +156,7 @@ apt() {
         -o DPkg::Lock::Timeout=300 "$@"
 }
 
-[ $# = 1 ] || die "usage: tools/deps.sh build|demo|check|--pg-config"
+[ $# = 1 ] || die "usage: tools/deps.sh build|demo|check|image|--pg-config"
 pg=$(pg_version)
 
 if [ "$1" = --pg-config ]; then

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# What the image needs of the official image's entrypoint, as its documentation
+# has it: arguments that begin with "-" are the server's; an empty PGDATA gets a
+# cluster, with POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB; the scripts in
+# /docker-entrypoint-initdb.d run once, on a server without TCP.
+set -eu -o pipefail
+
+case ${1:-} in -*) set -- postgres "$@" ;; esac
+
+if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
+    export POSTGRES_USER=${POSTGRES_USER:-postgres}
+    export POSTGRES_DB=${POSTGRES_DB:-$POSTGRES_USER}
+    mkdir -p "$PGDATA"
+    initdb --username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD")
+    printf '\nhost all all all %s\n' scram-sha-256 >>"$PGDATA/pg_hba.conf"
+    arguments=("${@:2}" -c listen_addresses=)
+    pg_ctl -w start -o "$(printf '%q ' "${arguments[@]}")"
+    [ "$POSTGRES_DB" = postgres ] ||
+        psql --username "$POSTGRES_USER" --dbname postgres -qc "CREATE DATABASE \"$POSTGRES_DB\""
+    for script in /docker-entrypoint-initdb.d/*; do
+        echo "$0: running $script"
+        "$script"
+    done
+    pg_ctl -w -m fast stop
+fi
+[ "$1" != postgres ] || set -- "$@" -c "listen_addresses=*"
+exec "$@"

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Builds the container image of Dockerfile.postgres with docker, podman or
+# buildah, whichever is there first.
+#
+#   IMAGE=name:tag      what to call it (spine-postgres:dev)
+#   BASE_IMAGE=...      another base than the official PostgreSQL image
+#   CONTAINER_TOOL=...  which of the three
+set -eu -o pipefail
+
+cd "$(dirname "$0")/.."
+image=${IMAGE:-spine-postgres:dev}
+
+# A docker without its engine is of no use.
+works() {
+    case $1 in
+        docker) docker info >/dev/null 2>&1 ;;
+        *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
+
+tool=${CONTAINER_TOOL:-}
+if [ -z "$tool" ]; then
+    for candidate in docker podman buildah; do
+        if works "$candidate"; then
+            tool=$candidate
+            break
+        fi
+    done
+fi
+if [ -z "$tool" ]; then
+    cat >&2 <<-'TEXT'
+		image: none of docker (with a running engine), podman and buildah is here.
+		On Debian: apt-get install buildah, or podman; Docker: https://docs.docker.com/engine/install/debian/
+	TEXT
+    exit 1
+fi
+
+arguments=(
+    --file Dockerfile.postgres --tag "$image"
+    --build-arg VERSION="$(sed -n "s/^default_version = '\(.*\)'/\1/p" spine.control)"
+    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || :)"
+)
+[ -z "${BASE_IMAGE:-}" ] || arguments+=(--build-arg BASE_IMAGE="$BASE_IMAGE")
+# The OCI format of these two has no place for a health check.
+case $tool in podman | buildah) arguments+=(--format docker) ;; esac
+
+echo "==> building $image with $tool"
+"$tool" build "${arguments[@]}" .

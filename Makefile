@@ -7,7 +7,8 @@
 PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
-	check check-unit check-regress check-tap fuzz lint image check-image
+	check check-unit check-regress check-tap check-k8s check-image check-matrix \
+	fuzz lint image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
 install: ## install it into the PostgreSQL of PG_CONFIG
@@ -42,11 +43,33 @@ check-regress: ## pg_regress only, on a temporary server
 check-tap: ## TAP tests only [T=name of one file]
 	@tools/check.sh tap
 
-image: ## build the container image [IMAGE=spine-postgres:dev BASE_IMAGE=...]
-	@tools/image.sh
+check-k8s: ## the cluster's manifests, alert rules and scripts, without a cluster
+	@tools/deps.sh k8s
+	@tools/check-k8s.sh
 
 check-image: ## build the image on a base of Debian's, and try it [SUITE=trixie]
 	@tools/check-image.sh $(SUITE)
+
+check-matrix: ## build and test on PostgreSQL 15, 17 and 18 [SUITES="bookworm trixie sid"]
+	@tools/check-matrix.sh $(SUITES)
+
+image: ## build the container image [IMAGE=spine-postgres:dev BASE_IMAGE=...]
+	@tools/image.sh
+
+cluster: ## create the local cluster "data-platform" (docker, k3d, kubectl)
+	@tools/cluster.sh create
+
+cluster-delete: ## end it, with all its data
+	@tools/cluster.sh delete
+
+secrets: ## make the cluster's passwords, once
+	@tools/cluster.sh secrets
+
+phase-1: ## build the image, bring all of it up on the cluster, wait until ready
+	@tools/cluster.sh up phase-1-ingest
+
+tilt: ## the same, and again with each change of a source [PHASE=phase-1-ingest]
+	@tools/cluster.sh tilt $(or $(PHASE),phase-1-ingest)
 
 fuzz: ## fuzz the decoder until you stop it [FUZZ_SECONDS=n]
 	@tools/deps.sh check
@@ -56,4 +79,4 @@ lint: ## check the house rules: includes, names, scripts, white space
 	@tools/lint.sh
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile

@@ -12,7 +12,8 @@
 # others. So for root the copy lies under ${TMPDIR:-/var/tmp} and all the work
 # there is done by an unprivileged user; for anyone else it lies in build/.
 #
-# The last line is "N passed, N failed": cmocka, pg_regress and TAP tests.
+# The last line is "N passed, N failed": cmocka, pg_regress and TAP tests, and
+# those of tools/check-k8s.sh.
 set -eu -o pipefail
 
 fuzz_seconds=${FUZZ_SECONDS:-20}
@@ -29,8 +30,8 @@ say() {
 passed=0
 failed=0
 
-# Adds up what the closing lines of a test program's log say. Each of the three
-# prints one such line when all is well and others when it is not.
+# Adds up what the closing lines of a test program's log say. Each of the first
+# three prints one such line when all is well and others when it is not.
 count_cmocka() {        # one closing per test program
     awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
          /^\[  FAILED  \] [0-9]+ test/ { f += $4 }
@@ -48,6 +49,11 @@ count_tap() {           # a file that broke off counts as one failure at least
              sub(/\)$/, ""); bad += $NF; f += ($NF > 0 ? $NF : 1) }
          /^Files=[0-9]+, Tests=[0-9]+/ { split($2, t, /[=,]/); n = t[2] }
          END { print n - bad, f + 0 }' "$1"
+}
+
+count_closing() {       # of a script that counts by itself
+    awk '/^[0-9]+ passed, [0-9]+ failed$/ { p = $1; f = $3 }
+         END { print p + 0, f + 0 }' "$1"
 }
 
 # step NAME COMMAND...: runs one step and shows what it says; ends the whole
@@ -197,9 +203,10 @@ inside() {
         all | tap)
             step promtool tools/promtool.sh "$work/promtool"
             promtool=$(tail -n 1 "$work/logs/promtool.log")
-            tests count_tap tap tap
             ;;
     esac
+    case $goal in all) tests count_closing k8s env PROMTOOL="$promtool" tools/check-k8s.sh ;; esac
+    case $goal in all | tap) tests count_tap tap tap ;; esac
     case $goal in all) tests count_tap http-sanitize http_sanitize ;; esac
     report
 }

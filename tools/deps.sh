@@ -2,8 +2,9 @@
 # Installs the Debian packages that are missing, and only those: what is there
 # is never upgraded, and no PostgreSQL server is created, started or stopped.
 #
-#   tools/deps.sh build|demo|check|image   install what this goal needs
-#   tools/deps.sh --pg-config        print the pg_config that is used
+#   tools/deps.sh GOAL          install what it needs: build, demo, check, or one of
+#                               code and k8s (parts of check), image
+#   tools/deps.sh --pg-config   print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
 set -eu
@@ -80,13 +81,20 @@ clang_runtime() {
     esac
 }
 
+# What tools/check-k8s.sh needs; Go only to build kustomize with.
+k8s_packages() {
+    echo python3-venv shellcheck ca-certificates
+    has go || "${0%/*}/kustomize.sh" --installed || echo golang-go
+}
+
 # Package names for a goal, one a line. Unknown versions show as the names of
 # the packages that stand for "the distribution's version".
 packages() {
     case $1 in
-        build | demo | check) ;;
+        build | demo | check | code) ;;
+        k8s) k8s_packages; return ;;
         image) echo buildah debootstrap curl procps; return ;;
-        *) die "unknown goal \"$1\" (build, demo, check or image)" ;;
+        *) die "unknown goal \"$1\" (build, demo, check, code, k8s or image)" ;;
     esac
     # gcc alone brings no C library headers: they are only recommended.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev
@@ -105,6 +113,7 @@ packages() {
     [ "$1" != demo ] || return 0
     echo libipc-run-perl libcmocka-dev clang kcat chromium chromium-driver
     clang_runtime
+    [ "$1" != check ] || k8s_packages
 }
 
 missing() {
@@ -156,7 +165,7 @@ apt() {
         -o DPkg::Lock::Timeout=300 "$@"
 }
 
-[ $# = 1 ] || die "usage: tools/deps.sh build|demo|check|image|--pg-config"
+[ $# = 1 ] || die "usage: tools/deps.sh GOAL|--pg-config"
 pg=$(pg_version)
 
 if [ "$1" = --pg-config ]; then
@@ -184,9 +193,7 @@ fi
 set -- $(missing "$@")
 
 # tools/promtool.sh takes a program out of this package, without installing it.
-if [ "$goal" = check ] && ! has promtool && ! apt-cache show prometheus >/dev/null 2>&1; then
-    apt update
-fi
+case $goal in check | code | k8s) has promtool || apt-cache show prometheus >/dev/null 2>&1 || apt update ;; esac
 [ $# -gt 0 ] || exit 0
 
 if [ "$(id -u)" != 0 ] && ! has sudo; then

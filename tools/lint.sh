@@ -193,7 +193,8 @@ white_space() {
     tree_files ! -path './expected/*' ! -path './test/fuzz/*' ! -path '*/expected/*' \
         \( -name '*.[chyl]' -o -name '*.sh' -o -name '*.sql' -o -name '*.mk' -o -name Makefile \
         -o -name '*.p[lm]' -o -name '*.md' -o -name '*.json' -o -name '*.control' -o -name '*.conf' \
-        -o -name '*.yml' -o -name '*.yaml' -o -name '*.html' \) |
+        -o -name '*.yml' -o -name '*.yaml' -o -name '*.html' -o -name '*.py' \
+        -o -name 'Dockerfile*' -o -name Tiltfile \) |
         while IFS= read -r file; do
             grep -nE "[ $tab]\$|^$tab* +$tab" "$file" | sed "s|^\([0-9]*\):.*|$file:\1: stray white space|"
             [ -z "$(tail -c 1 "$file")" ] || echo "$file: no newline at its end"

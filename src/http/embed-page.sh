@@ -29,6 +29,7 @@ echo "/* made of page.html by embed-page.sh */"
 echo "#define PAGE_ETAG \"$etag\""
 echo "#define PAGE_SCRIPT_HASH \"sha256-$script_hash\""
 echo "#define PAGE_STYLE_HASH \"sha256-$style_hash\""
+# shellcheck disable=SC1003
 echo '#define PAGE_HTML \'
 sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/?/\\?/g' -e 's/^/	"/' -e 's/$/\\n" \\/' "$page"
 echo '	""'

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Tests what runs in a cluster, without a cluster and without images: kustomize
+# builds every overlay, the schemas of Kubernetes and test/k8s look at the
+# objects, and at compose.yaml, the Tiltfile, alert rules and dashboard; every
+# script goes through shellcheck, the rules through promtool.
+#
+# The tools are in build/tools, and stay for the next run. PROMTOOL is one that
+# is there already. The last line is "N passed, N failed".
+set -eu -o pipefail
+
+cd "$(dirname "$0")/.."
+tools=$PWD/build/tools
+out=$PWD/build/k8s
+versions=(1.31 1.37)    # of Kubernetes: that of k8s/k3d.yaml, and the newest
+passed=0
+failed=0
+
+# check WHAT COMMAND...: one test, which passes when the command succeeds.
+check() {
+    local what=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        passed=$((passed + 1))
+        echo "ok - $what"
+    else
+        failed=$((failed + 1))
+        echo "not ok - $what"
+        printf '#   %s\n' "${said//$'\n'/$'\n#   '}"
+    fi
+}
+
+# The Python of the tests, with the packages of requirements.txt.
+make_python() {
+    local venv=$tools/python requirements=test/k8s/requirements.txt
+    python=$venv/bin/python
+    cmp -s "$requirements" "$venv/installed" && return
+    echo "==> installing $requirements"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$python" -m pip --quiet --disable-pip-version-check --no-cache-dir install --no-compile --requirement "$requirements" || {
+        echo "check-k8s: pip could not install $requirements; was PyPI reached?" >&2
+        return 1
+    }
+    cp "$requirements" "$venv/installed"
+}
+
+build_overlay() {
+    "$kustomize" build "$1" >"$out/$(basename "$1").yaml"
+}
+
+k3s_is_checked() {
+    grep -q "image: .*/k3s:v${versions[0]}\\." k8s/k3d.yaml
+}
+
+# Neither files that a script makes nor single quotes that are meant are wrong.
+lint_script() {
+    shellcheck --exclude=SC1091,SC2016 "$1"
+}
+
+tree_scripts() {
+    find . \( -name .git -o -path ./build -o -path ./.demo -o -path ./tmp_check \) -prune \
+        -o -name '*.sh' -print
+    [ ! -e .ci/run ] || echo .ci/run
+}
+
+promtool=${PROMTOOL:-$(tools/promtool.sh "$tools/promtool")}
+kustomize=$(tools/kustomize.sh "$tools")
+make_python
+rm -rf "$out"
+mkdir -p "$out"
+
+for overlay in k8s/base/*/ k8s/overlays/*/; do
+    check "kustomize builds $overlay" build_overlay "$overlay"
+done
+check "k8s/k3d.yaml has Kubernetes ${versions[0]}" k3s_is_checked
+
+# Its tests count as they are printed. That it ends early is a failure of itself.
+"$python" test/k8s/check.py "$out" "${versions[@]}" >"$out/check.log" 2>&1 && ended=yes || ended=no
+cat "$out/check.log"
+passed=$((passed + $(grep -c '^ok ' "$out/check.log" || :)))
+failed=$((failed + $(grep -c '^not ok ' "$out/check.log" || :)))
+if [ "$ended" = no ] && ! grep -q '^not ok ' "$out/check.log"; then
+    failed=$((failed + 1))
+fi
+
+for script in $(tree_scripts) "$out"/scripts/*; do
+    check "shellcheck ${script#"$PWD/"}" lint_script "$script"
+done
+check "promtool takes the alert rules" "$promtool" check rules k8s/monitoring/alerts.yaml
+check "promtool's tests of them pass" "$promtool" test rules k8s/monitoring/alerts_test.yaml
+check "promtool takes the dashboard's expressions" "$promtool" check rules "$out/dashboard.rules"
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# The local cluster, k3d's "data-platform", and what runs in it.
+#
+#   tools/cluster.sh create        the cluster, if there is none
+#   tools/cluster.sh delete        ends it, with all its data
+#   tools/cluster.sh secrets       makes passwords, once
+#   tools/cluster.sh up PHASE      builds the image, applies the overlay, waits
+#   tools/cluster.sh tilt PHASE    the same and goes on: tilt watches the sources
+#
+# It talks to no other cluster, whatever the current context of kubectl is.
+set -eu -o pipefail
+
+cd "$(dirname "$0")/.."
+cluster=data-platform
+context=k3d-$cluster
+image=spine-postgres:dev
+patience=600s           # the first start pulls images
+
+say() {
+    printf '==> %s\n' "$*"
+}
+
+die() {
+    echo "cluster: $*" >&2
+    exit 1
+}
+
+# need TOOL...: all that is missing is named at once.
+need() {
+    local tool missing=
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null 2>&1 && continue
+        missing=yes
+        case $tool in
+            docker) echo "cluster: docker is missing: https://docs.docker.com/engine/install/" ;;
+            k3d) echo "cluster: k3d is missing: https://k3d.io/stable/#installation" ;;
+            kubectl) echo "cluster: kubectl is missing: https://kubernetes.io/docs/tasks/tools/" ;;
+            tilt) echo "cluster: tilt is missing: https://docs.tilt.dev/install.html" ;;
+        esac >&2
+    done
+    [ -z "$missing" ] || exit 1
+    docker info >/dev/null 2>&1 || die "docker's engine does not answer: is it running, and may you use it?"
+}
+
+kube() {
+    kubectl --context "$context" --namespace platform "$@"
+}
+
+exists() {
+    k3d cluster list "$cluster" >/dev/null 2>&1
+}
+
+create() {
+    if exists; then
+        k3d cluster start "$cluster"    # which says nothing when it runs
+    else
+        k3d cluster create --config k8s/k3d.yaml
+    fi
+}
+
+# A password that is there stays: the database has it.
+secrets() {
+    kube apply -f k8s/base/phase-0/namespace.yaml
+    if kube get secret postgres-credentials >/dev/null 2>&1; then
+        say "the Secret postgres-credentials is there already"
+        return
+    fi
+    head -c 24 /dev/urandom | base64 | tr -d '\n' |
+        kube create secret generic postgres-credentials \
+            --from-literal=username=postgres --from-file=password=/dev/stdin
+}
+
+# The image keeps its name, so that nothing in the overlay tells Kubernetes of a
+# new one. The first time there is nothing to restart.
+restart_if_image_changed() {
+    local id before
+    id=$(docker image inspect --format '{{.Id}}' "$image")
+    before=$(kube get statefulset/postgres --output 'jsonpath={.metadata.annotations.image-id}')
+    [ "$id" != "$before" ] || return 0
+    [ -z "$before" ] || kube rollout restart statefulset/postgres deployment/producer
+    kube annotate --overwrite statefulset/postgres image-id="$id"
+}
+
+all_ready() {
+    kube rollout status statefulset/redpanda --timeout="$patience" &&
+        kube wait --for=condition=complete job/topic-init --timeout="$patience" &&
+        kube rollout status statefulset/postgres --timeout="$patience" &&
+        kube rollout status deployment/producer --timeout="$patience"
+}
+
+wait_until_ready() {
+    say "waiting until all is ready"
+    if ! all_ready; then
+        kube get pods >&2
+        kube get events --sort-by=.lastTimestamp 2>/dev/null | tail -n 20 >&2
+        die "it did not become ready; \"kubectl -n platform describe pod\" says more"
+    fi
+}
+
+show_peeks() {
+    cat <<-'TEXT'
+
+		The live page:  http://127.0.0.1:8000/
+		Its API:        http://127.0.0.1:8000/orders  /stats  /metrics  /readyz
+
+		To look further:
+		    kubectl -n platform exec -it statefulset/redpanda -- rpk topic consume events --num 5
+		    kubectl -n platform exec -it statefulset/postgres -- psql -c "SELECT count(*) FROM events"
+		    kubectl -n platform exec -it statefulset/postgres -- psql -c "SELECT * FROM spine_status"
+		    kubectl -n platform logs -f statefulset/postgres
+		    kubectl -n platform logs -f statefulset/postgres -c spine-http
+		    kubectl -n platform logs -f deployment/producer
+		    kubectl -n platform delete pod postgres-0                      # it resumes
+		    kubectl -n platform scale deployment/producer --replicas=0     # no more events
+	TEXT
+    [ "$(kubectl config current-context 2>/dev/null)" = "$context" ] ||
+        printf '\n(first: kubectl config use-context %s)\n' "$context"
+}
+
+check_phase() {
+    if [ -z "$phase" ] || [ ! -d "k8s/overlays/$phase" ]; then
+        die "PHASE=$phase is none; there is $(cd k8s/overlays && echo *)"
+    fi
+}
+
+up() {
+    need docker k3d kubectl
+    create
+    CONTAINER_TOOL=docker IMAGE=$image tools/image.sh
+    k3d image import --cluster "$cluster" "$image"
+    secrets
+    # The template of a Job cannot be changed; to run it again does no harm.
+    kube delete job/topic-init --ignore-not-found
+    kube apply -k "k8s/overlays/$phase"
+    restart_if_image_changed
+    wait_until_ready
+    show_peeks
+}
+
+tilt_up() {
+    need docker k3d kubectl tilt
+    create
+    secrets
+    say "Tilt: http://127.0.0.1:10350/, the live page: http://127.0.0.1:8000/"
+    exec tilt up --context "$context" --file k8s/Tiltfile -- --phase="$phase"
+}
+
+phase=${2:-}
+case ${1:-} in
+    create) need docker k3d kubectl; create ;;
+    delete) need docker k3d; k3d cluster delete "$cluster" ;;
+    secrets) need docker k3d kubectl; exists || die 'there is no cluster; "make cluster" creates it'; secrets ;;
+    up) check_phase; up ;;
+    tilt) check_phase; tilt_up ;;
+    *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0" >&2; exit 2 ;;
+esac

@@ -1,0 +1,61 @@
+#!/bin/sh
+# Puts kustomize into DIR and prints its path.
+#
+#   tools/kustomize.sh DIR
+#   tools/kustomize.sh --installed     whether it need not be built
+#
+# One that is installed is used, by itself or in kubectl, if it is of version 5.
+# Else it is built from its Go module, as Debian has no package of it; this is
+# the last version that Debian 12's Go builds.
+set -eu
+version=v5.0.3
+
+installed() {
+    case $(kustomize version 2>/dev/null) in v5.*) return ;; esac
+    return 1
+}
+
+in_kubectl() {
+    case $(kubectl version --client 2>/dev/null) in *"Kustomize Version: v5."*) return ;; esac
+    return 1
+}
+
+# In the current directory; nothing outside of it, and nothing that rm could not
+# remove.
+build() {
+    command -v go >/dev/null || {
+        echo "kustomize: neither kustomize 5 nor Go is here; \"make deps\" installs Go" >&2
+        exit 1
+    }
+    echo "==> building kustomize $version" >&2
+    GOPATH=$PWD/go GOCACHE=$PWD/go/cache GOBIN=$PWD GOFLAGS=-modcacherw GOTOOLCHAIN=local CGO_ENABLED=0 \
+        go install "sigs.k8s.io/kustomize/kustomize/v5@$version" >go.log 2>&1 || {
+        tail -n 5 go.log >&2
+        echo "kustomize: it could not be built; was the Go module proxy reached?" >&2
+        exit 1
+    }
+    rm -rf go go.log
+}
+
+[ $# = 1 ] || { echo "usage: tools/kustomize.sh DIR|--installed" >&2; exit 2; }
+if [ "$1" = --installed ]; then
+    installed || in_kubectl
+    exit
+fi
+if installed; then
+    command -v kustomize
+    exit
+fi
+
+mkdir -p "$1"
+cd "$1"
+if [ ! -x "$PWD/kustomize" ]; then
+    if in_kubectl; then
+        # shellcheck disable=SC2016
+        printf '#!/bin/sh\n[ "$1" = build ] && shift\nexec kubectl kustomize "$@"\n' >kustomize
+        chmod +x kustomize
+    else
+        build
+    fi
+fi
+echo "$PWD/kustomize"

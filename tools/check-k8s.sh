@@ -29,6 +29,16 @@ check() {
     fi
 }
 
+# count_of COMMAND...: a program that prints its tests as check does. That it
+# breaks off is a failure, too.
+count_of() {
+    local log="$out/tests.log" bad
+    "$@" 2>&1 | tee "$log" && bad=0 || bad=1
+    passed=$((passed + $(grep -c '^ok ' "$log" || :)))
+    ! grep -q '^not ok ' "$log" || bad=$(grep -c '^not ok ' "$log")
+    failed=$((failed + bad))
+}
+
 # The Python of the tests, with the packages of requirements.txt.
 make_python() {
     local venv=$tools/python requirements=test/k8s/requirements.txt
@@ -74,15 +84,8 @@ for overlay in k8s/base/*/ k8s/overlays/*/; do
 done
 check "k8s/k3d.yaml has Kubernetes ${versions[0]}" k3s_is_checked
 
-# Its tests count as they are printed. That it ends early is a failure of itself.
-"$python" test/k8s/check.py "$out" "${versions[@]}" >"$out/check.log" 2>&1 && ended=yes || ended=no
-cat "$out/check.log"
-passed=$((passed + $(grep -c '^ok ' "$out/check.log" || :)))
-failed=$((failed + $(grep -c '^not ok ' "$out/check.log" || :)))
-if [ "$ended" = no ] && ! grep -q '^not ok ' "$out/check.log"; then
-    failed=$((failed + 1))
-fi
-
+count_of "$python" test/k8s/check.py "$out" "${versions[@]}"
+count_of test/k8s/cluster_test.sh
 for script in $(tree_scripts) "$out"/scripts/*; do
     check "shellcheck ${script#"$PWD/"}" lint_script "$script"
 done

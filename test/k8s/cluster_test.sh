@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Tests tools/cluster.sh with stand-ins for docker, k3d, kubectl and tilt, which
+# write down how they are called and remember what was made. Each test prints
+# "ok - ..." or "not ok - ...".
+set -eu -o pipefail
+
+cd "$(dirname "$0")/../.."
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+failed=0
+
+mkdir "$dir/bin" "$dir/none"
+cat >"$dir/bin/docker" <<'TEXT'
+#!/bin/sh
+dir=$(dirname "$0")/..
+echo "${0##*/} $*" >>"$dir/calls"
+case "${0##*/} $*" in
+    "k3d cluster list "*) test -e "$dir/cluster" ;;
+    "k3d cluster create "*) touch "$dir/cluster" ;;
+    "docker image inspect "*) cat "$dir/image" ;;
+    *" get secret "*) test -e "$dir/secret" ;;
+    *" create secret "*) cat >"$dir/secret" ;;
+    *" get statefulset/postgres "*) if [ -e "$dir/image-id" ]; then cat "$dir/image-id"; fi ;;
+    *" annotate "*) echo "$*" | sed 's/.*image-id=//' >"$dir/image-id" ;;
+    *" rollout status statefulset/postgres "*) test ! -e "$dir/broken" ;;
+    *" config current-context") echo another ;;
+esac
+TEXT
+chmod +x "$dir/bin/docker"
+for tool in k3d kubectl tilt; do ln -s docker "$dir/bin/$tool"; done
+for tool in bash dirname; do ln -s "$(command -v "$tool")" "$dir/none"; done
+
+# run COMMAND...: tools/cluster.sh; what it says is in $dir/said, the calls of
+# this time in $dir/calls.
+run() {
+    rm -f "$dir/calls"
+    touch "$dir/calls"
+    PATH=$dir/bin:$PATH tools/cluster.sh "$@" >"$dir/said" 2>&1
+}
+
+# check WHAT COMMAND...
+check() {
+    local what=$1
+    shift
+    if "$@"; then
+        echo "ok - $what"
+    else
+        echo "not ok - $what"
+        sed 's/^/#   /' "$dir/said" "$dir/calls"
+        failed=1
+    fi
+}
+
+called() {
+    grep -q -- "$1" "$dir/calls"
+}
+
+says() {
+    grep -q -- "$1" "$dir/said"
+}
+
+not() {
+    ! "$@"
+}
+
+missing() {
+    ! PATH=$dir/none tools/cluster.sh tilt phase-1-ingest >"$dir/said" 2>&1 && [ "$(grep -c 'is missing: https://' "$dir/said")" = 4 ]
+}
+
+# What goes to a cluster goes to this one; "config" only looks.
+only_ours() {
+    ! grep '^kubectl ' "$dir/calls" | grep -vE '^kubectl (--context k3d-data-platform --namespace platform |config current-context$)'
+}
+
+touch "$dir/calls"
+echo one >"$dir/image"
+check 'what is missing is named, with where to get it' missing
+check 'secrets: there has to be a cluster' not run secrets
+check 'it says so' says 'make cluster'
+
+check 'up: all comes up' run up phase-1-ingest
+check 'the cluster is created' called '^k3d cluster create'
+check 'the image is built and loaded' called '^k3d image import .*spine-postgres:dev'
+check 'a password of 32 characters is made' test "$(tr -d '[:alnum:]+/' <"$dir/secret" | wc -c) $(wc -c <"$dir/secret")" = '0 32'
+check 'the overlay is applied' called ' apply -k k8s/overlays/phase-1-ingest$'
+check 'nothing is restarted' not called ' rollout restart'
+check 'where the page is' says http://127.0.0.1:8000/
+check 'no other cluster is talked to' only_ours
+
+secret=$(cat "$dir/secret")
+check 'up again' run up phase-1-ingest
+check 'the cluster is kept' not called '^k3d cluster create'
+check 'the password is kept' test "$(cat "$dir/secret")" = "$secret"
+check 'nothing is restarted for the same image' not called ' rollout restart'
+
+echo two >"$dir/image"
+check 'up with another image' run up phase-1-ingest
+check 'its pods are restarted' called ' rollout restart statefulset/postgres deployment/producer$'
+
+touch "$dir/broken"
+check 'up fails when it does not become ready' not run up phase-1-ingest
+check 'it says so' says 'did not become ready'
+
+check 'tilt' run tilt phase-1-ingest
+check 'it runs on our cluster' called '^tilt up --context k3d-data-platform --file k8s/Tiltfile -- --phase=phase-1-ingest$'
+check 'a phase that there is not' not run tilt phase-9
+check 'it names those that there are' says phase-1-ingest
+[ "$failed" = 0 ]

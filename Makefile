@@ -7,7 +7,7 @@
 PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
-	check check-unit check-regress check-tap check-k8s check-image check-matrix \
+	check check-code check-unit check-regress check-tap check-k8s check-image check-matrix \
 	fuzz lint image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
@@ -42,6 +42,9 @@ check-regress: ## pg_regress only, on a temporary server
 
 check-tap: ## TAP tests only [T=name of one file]
 	@tools/check.sh tap
+
+check-code: ## all that depends on versions: neither lint nor check-k8s
+	@tools/check.sh code
 
 check-k8s: ## the cluster's manifests, alert rules and scripts, without a cluster
 	@tools/deps.sh k8s

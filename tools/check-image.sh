@@ -98,7 +98,7 @@ config_of() {
 run_in() {
     local container=$1
     shift
-    buildah run --volume "$work/data:/data" --volume "$work/socket:/run/postgresql" \
+    buildah run --volume "$work/data:/data" --volume "$work/etc:/etc/spine" --volume "$work/socket:/run/postgresql" \
         --env PGDATA=/data --env POSTGRES_PASSWORD=secret --env POSTGRES_DB=shop --env PGPORT="$pg_port" \
         "$container" -- "$@"
 }
@@ -229,7 +229,8 @@ test_start() {
     check 'the health check waits for the first start' eventually is_healthy
     check 'it is not root who runs it' is "$(stat -c %u "/proc/$(head -n 1 "$work/data/postmaster.pid")")" "$uid"
     check 'spine is preloaded' is "$(sql 'SHOW shared_preload_libraries')" spine
-    check 'and the extension is there' is "$(sql "SELECT extversion FROM pg_extension WHERE extname = 'spine'")" \
+    check 'a file of settings is read' has_setting spine.log_interval 17s
+    check 'the extension is there' is "$(sql "SELECT extversion FROM pg_extension WHERE extname = 'spine'")" \
         "$(sed -n "s/^default_version = '\(.*\)'/\1/p" spine.control)"
     check 'events flow through the embedded broker' is "$(sql "SELECT spine_produce('acme', 1000), spine_wait()")" '1000|t'
     check 'every one of them, once' has_all 1000
@@ -310,6 +311,8 @@ buildah from -q --name page "$image" >/dev/null
 uid=$(buildah run database -- id -u)
 install -d -o "$uid" -m 700 "$work/data"
 install -d -o "$uid" "$work/socket"
+mkdir "$work/etc"
+echo "spine.log_interval = '17s'" >"$work/etc/spine.conf"
 chmod 755 "$work"
 pg_port=$(free_port 54330)
 http_port=$(free_port 18000)

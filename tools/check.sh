@@ -3,6 +3,8 @@
 # machine's PostgreSQL.
 #
 #   tools/check.sh all       everything, in a fresh copy that is removed again
+#   tools/check.sh code      the same, but for what does not depend on versions of
+#                            PostgreSQL, libraries and compilers
 #   tools/check.sh unit      the unit tests          \  in a copy that is kept,
 #   tools/check.sh regress   pg_regress              |  so that the next run
 #   tools/check.sh tap       the TAP tests [T=name]  /  builds only what changed
@@ -181,7 +183,7 @@ inside() {
         pg_config=$(tail -n 1 "$work/logs/private-postgres.log")
     fi
     case $goal in
-        all)
+        all | code)
             cp -R . "$work/clang"
             step build-gcc install_spine WERROR=1
             step symbols tools/lint.sh symbols spine.so
@@ -192,22 +194,22 @@ inside() {
             ;;
     esac
     case $goal in
-        all | unit)
+        all | code | unit)
             tests count_cmocka unit make -k -f test/unit/unit.mk unit
             step unit-sanitize make -k -f test/unit/unit.mk unit-sanitize
             ;;
     esac
-    case $goal in all) step fuzz fuzz ;; esac
-    case $goal in all | regress) tests count_regress regress regress ;; esac
+    case $goal in all | code) step fuzz fuzz ;; esac
+    case $goal in all | code | regress) tests count_regress regress regress ;; esac
     case $goal in
-        all | tap)
+        all | code | tap)
             step promtool tools/promtool.sh "$work/promtool"
             promtool=$(tail -n 1 "$work/logs/promtool.log")
             ;;
     esac
     case $goal in all) tests count_closing k8s env PROMTOOL="$promtool" tools/check-k8s.sh ;; esac
-    case $goal in all | tap) tests count_tap tap tap ;; esac
-    case $goal in all) tests count_tap http-sanitize http_sanitize ;; esac
+    case $goal in all | code | tap) tests count_tap tap tap ;; esac
+    case $goal in all | code) tests count_tap http-sanitize http_sanitize ;; esac
     report
 }
 
@@ -235,7 +237,7 @@ make_work() {
         base=${TMPDIR:-/var/tmp}
         (cd / && "${as_worker[@]}" test -x "$base") || base=/var/tmp
     fi
-    if [ "$goal" = all ]; then
+    if [ -z "$keeps_copy" ]; then
         work=$(mktemp -d "$base/spine-check.XXXXXX")
     elif [ -n "$worker" ]; then
         work=$(cat "$top/build/check-dir" 2>/dev/null || :)
@@ -251,20 +253,6 @@ make_work() {
     work=$(cd "$work" && pwd -P)
 }
 
-# The files of the tree, each ended by a NUL: those git tracks or would track,
-# or all but what was built when this is no git repository.
-list_tree() {
-    if git -c safe.directory="$top" rev-parse --is-inside-work-tree >/dev/null 2>&1; then
-        git -c safe.directory="$top" ls-files -z --cached --others --exclude-standard
-    else
-        find . \( -path ./.git -o -path ./build -o -path ./.demo -o -path ./tmp_check \) -prune \
-            -o \( -type f -o -type l \) ! -name '*.o' ! -name '*.so' -printf '%P\0'
-    fi |
-        while IFS= read -r -d '' file; do   # git also lists what was just deleted
-            if [ -e "$file" ]; then printf '%s\0' "$file"; fi
-        done
-}
-
 # Brings the copy up to date. Times of files are kept, so that make builds only
 # what changed, and what is gone from the tree goes from the copy.
 copy_tree() {
@@ -272,7 +260,7 @@ copy_tree() {
     scratch=$(mktemp -d)
     list=$scratch/list
     old=$scratch/old
-    list_tree >"$list"
+    tools/list-tree.sh >"$list"
     tr '\0' '\n' <"$list" | sort >"$list.now"
     "${as_worker[@]}" mkdir -p "$work/tree"
     "${as_worker[@]}" cat "$work/files" >"$old" 2>/dev/null || :
@@ -343,7 +331,7 @@ finish() {
     trap - EXIT HUP INT TERM
     [ -z "$inside_pid" ] || end_inside
     [ -z "$scratch" ] || rm -rf "$scratch"
-    if [ "$goal" = all ] && [ -n "$work" ]; then
+    if [ -z "$keeps_copy" ] && [ -n "$work" ]; then
         # A server that is just ending may still write a file.
         rm -rf "$work" 2>/dev/null || { sleep 1; rm -rf "$work"; }
     fi
@@ -360,18 +348,20 @@ clean() {
 
 outside() {
     goal=$1
+    keeps_copy=yes
     work=
     scratch=
     inside_pid=
     inside_rc=1
     umask 022
     choose_worker
-    tools/deps.sh check
+    case $goal in all | code) keeps_copy= ;; esac
+    case $goal in all) tools/deps.sh check ;; *) tools/deps.sh code ;; esac
     choose_worker       # the packages may have brought the user
     trap finish EXIT
     trap 'exit 130' HUP INT TERM
     make_work
-    if [ "$goal" != all ]; then
+    if [ -n "$keeps_copy" ]; then
         # One run at a time in the kept copy.
         exec 9>"$top/build/check-lock"
         flock 9
@@ -396,7 +386,7 @@ fi
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
 case ${1:-} in
-    all | unit | regress | tap) outside "$1" ;;
+    all | code | unit | regress | tap) outside "$1" ;;
     clean) clean ;;
     *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0" >&2; exit 2 ;;
 esac

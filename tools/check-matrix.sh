@@ -47,23 +47,22 @@ versions() {
 }
 
 try() {
-    local suite=$1 log=$work/$1.log p=0 f=1 start=$SECONDS
+    local suite=$1 log=$work/$1.log p f start=$SECONDS
     root=$work/$suite
     say "$suite"
+    : >"$log"
     if make_root "$suite" && in_root make -C /spine check-code >"$log" 2>&1 </dev/null; then
         say "$suite: $(versions)$((SECONDS - start)) s"
     else
         say "$suite: FAILED"
-        tail -n 40 "$log" 2>/dev/null || :
+        tail -n 40 "$log"
     fi
-    if [[ $(tail -n 1 "$log" 2>/dev/null) =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-        p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]}
-    fi
+    read -r p f < <(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p = $1; f = $3 } END { print p + 0, (f == "" ? 1 : f) }' "$log")
     say "$suite: $p passed, $f failed"
     passed=$((passed + p))
     failed=$((failed + f))
     mkdir -p build/check-matrix
-    cp "$log" build/check-matrix/ 2>/dev/null || :
+    cp "$log" build/check-matrix
     [ "$f" = 0 ] || cp -R "$root/spine/build/check-failed" "build/check-matrix/$suite" 2>/dev/null || :
     rm -rf "$root"
 }

@@ -13,8 +13,11 @@ command -v promtool && exit 0
 mkdir -p "$1"
 cd "$1"
 if [ ! -x "$PWD/usr/bin/promtool" ]; then
-    apt-get -q -o Acquire::Retries=3 download prometheus >&2
-    dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
-    rm -f prometheus_*.deb
+    # a package of its own in newer Debians
+    package=promtool
+    apt-cache show "$package" >/dev/null 2>&1 || package=prometheus
+    apt-get -q -o Acquire::Retries=3 download "$package" >&2
+    dpkg-deb --fsys-tarfile "$package"_*.deb | tar -x ./usr/bin/promtool
+    rm -f "$package"_*.deb
 fi
 echo "$PWD/usr/bin/promtool"

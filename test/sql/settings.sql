@@ -49,9 +49,12 @@ SET spine.enabled = maybe;
 SET spine.workers = 0;
 SET spine.workers = 33;
 SET spine.batch_rows = 0;
+-- (PostgreSQL words these differently in each version.)
+\set VERBOSITY sqlstate
 SET spine.batch_interval = -1;
 SET spine.batch_interval = '1min';
 SET spine.log_interval = -2;
+\set VERBOSITY default
 
 --
 -- ALTER SYSTEM checks the server's.  None of these is accepted, so that

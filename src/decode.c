@@ -48,8 +48,10 @@ spine_decoder_create(void)
 		return NULL;
 	}
 
-	/* not JSON_TOKENER_VALIDATE_UTF8: the scan has done it, and better */
-	json_tokener_set_flags(decoder->tokener, JSON_TOKENER_STRICT);
+	/*
+	 * Neither JSON_TOKENER_STRICT nor JSON_TOKENER_VALIDATE_UTF8: the scan has
+	 * done it, and better.
+	 */
 	return decoder;
 }
 
@@ -85,6 +87,7 @@ parse(SpineDecoder *decoder, const SpineJsonScan *scan, char *reason, size_t rea
 	struct json_tokener *tokener = decoder->tokener;
 	const char *text = (const char *) scan->start;
 	size_t		len = scan->end - scan->start;
+	const char *complaint = "";
 	enum json_tokener_error error;
 
 	if (scan->copy != NULL)
@@ -99,14 +102,16 @@ parse(SpineDecoder *decoder, const SpineJsonScan *scan, char *reason, size_t rea
 	/* json-c calls it success, too, when it stopped for lack of memory */
 	if (decoder->root != NULL && json_tokener_get_parse_end(tokener) == len)
 		return true;
-	if (error == json_tokener_success)
-		reason[0] = '\0';
+	if (decoder->root != NULL)
+		complaint = "something after the JSON object";
 	else if (error == json_tokener_continue)
-		snprintf(reason, reason_size, "JSON without an end");
-	else if (scan->copy != NULL)	/* positions are those of the copy */
-		snprintf(reason, reason_size, "%s", json_tokener_error_desc(error));
-	else
-		snprintf(reason, reason_size, "%s at byte %zu", json_tokener_error_desc(error),
+		complaint = "JSON without an end";
+	else if (error != json_tokener_success)
+		complaint = json_tokener_error_desc(error);
+	if (scan->copy != NULL || error == json_tokener_continue)	/* positions are those of the copy */
+		snprintf(reason, reason_size, "%s", complaint);
+	else if (complaint[0] != '\0')
+		snprintf(reason, reason_size, "%s at byte %zu", complaint,
 				 json_tokener_get_parse_end(tokener) + 1);
 	return false;
 }

@@ -6,8 +6,9 @@
  * 'single quotes', -01, control characters and overlong UTF-8; turns a lone
  * surrogate into U+FFFD; cuts a key at \u0000; and clamps integers at 64 bits.
  * So only bytes whose tokens are all valid, and which it keeps exactly, reach
- * it.  How tokens may follow each other is left to json-c, which is strict
- * there (test_decode.c tries every short sequence).
+ * it.  How tokens may follow each other is left to json-c, but for a comma before
+ * a closing bracket (test_decode.c tries every short sequence): json-c has a
+ * strict mode, but that of 0.18 refuses every string that is not ASCII.
  */
 #include "json_scan.h"
 
@@ -252,15 +253,23 @@ is_white_space(unsigned char c)
 static bool
 scan_token(SpineJsonScan *scan)
 {
+	bool		after_comma = scan->after_comma;
+
+	if (is_white_space(*scan->at))
+	{
+		scan->at++;
+		return true;
+	}
+	scan->after_comma = *scan->at == ',';
 	switch (*scan->at)
 	{
-		case ' ':
-		case '\t':
-		case '\n':
-		case '\r':
-		case ',':
 		case '}':
 		case ']':
+			if (after_comma)
+				return complain(scan, "nothing after a comma");
+			scan->at++;
+			return true;
+		case ',':
 			scan->at++;
 			return true;
 		case ':':

@@ -21,6 +21,7 @@ typedef struct SpineJsonScan
 								 * result: out of memory */
 	size_t		tree_cost;		/* what json-c will allocate, about */
 	bool		nul_in_string;	/* the last string had a \u0000 */
+	bool		after_comma;	/* the last token was a comma */
 
 	/*
 	 * The record with e0 after each long integer, which makes json-c keep it

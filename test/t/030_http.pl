@@ -361,6 +361,12 @@ foreach my $path ('/orders/', '//orders', '/ORDERS', '/order', '/orders/1', '/..
 {
 	my ($answer, $next) = converse("GET $path HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 2);
 
+	# libmicrohttpd 1.0 does not let this through
+	if ($path =~ /%00/ && $answer->{status} == 400)
+	{
+		is($next, 'closed', "GET $path: refused");
+		next;
+	}
 	is($answer->{status}, 404, "GET $path: not there");
 	ok(exists object($answer->{content})->{error}, 'in JSON');
 	is($next->{status}, 200, 'and the connection can be used');
@@ -663,7 +669,7 @@ foreach my $each (@started)
 	is(stop_http($each), 0, 'it ends as it should');
 	my $log = slurp_file($each->{log});
 	unlike($log, qr/Sanitizer|runtime error/, 'without having done what C forbids');
-	my @odd = grep { !/^\S+Z (?:127\.0\.0\.1 "|spine-http: (?:serving|ending|Error processing request|Not enough memory in pool))/ } split /\n/, $log;
+	my @odd = grep { !/^\S+Z (?:127\.0\.0\.1 "|spine-http: (?:serving|ending|Error processing request|Not enough memory in pool|Failed to allocate memory in the connection memory pool))/ } split /\n/, $log;
 	is_deeply([ grep { !/spine-http: stats: ERROR:  cannot execute INSERT in a read-only transaction/ } @odd ], [], 'and with nothing unexpected in its log');
 }
 $node->stop;

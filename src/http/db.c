@@ -207,6 +207,14 @@ set_up_session(DbSession *session)
 	return set_up(session, PREPARE_STATE);
 }
 
+/* What the server says beside its answers: libpq would write it to standard error. */
+static void
+log_notice(void *arg, const char *message)
+{
+	(void) arg;
+	log_message("database: %s", message);
+}
+
 /* Blocks, by host for as long as connect_timeout says. */
 static bool
 connect_session(DbSession *session)
@@ -222,6 +230,7 @@ connect_session(DbSession *session)
 	snprintf(timeout, sizeof(timeout), "%d", session->options->timeout_s);
 	session->generation = atomic_load(&reconnect_requests);
 	session->conn = PQconnectdbParams(keywords, values, 1);
+	PQsetNoticeProcessor(session->conn, log_notice, NULL);
 	session->deadline_ms = clock_ms() + 1000 * session->options->timeout_s;
 	if (PQstatus(session->conn) == CONNECTION_OK &&
 		PQsetnonblocking(session->conn, 1) == 0 && set_up_session(session))

@@ -427,6 +427,18 @@ $logging->{process}->signal('HUP');
 ok(until_true(sub { grep { /cannot open .*: ./ } lines_of("$log_file.2") }), 'a log file that cannot be opened: says so in the old one');
 is(ask($logging, '/orders')->{status}, 200, 'and goes on');
 rmdir $log_file;
+
+# what the server says beside its answer
+my $stats = query(q{SELECT pg_get_functiondef('spine_stats'::regproc)});
+query(<<'SQL');
+CREATE OR REPLACE FUNCTION spine_stats(of_tenant text DEFAULT NULL)
+RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb)
+LANGUAGE plpgsql STABLE AS $$ BEGIN RAISE WARNING 'mind the gap'; END $$;
+SQL
+is(ask($logging, '/stats')->{content}, '[]', 'an answer that comes with a warning');
+ok((grep { /^\S+Z spine-http: .*WARNING: +mind the gap$/ } lines_of("$log_file.2")), 'which is a line of the log');
+is(slurp_file($logging->{log}), '', 'and nowhere else');
+query($stats);
 ends_well($logging, 'with a log file');
 
 #

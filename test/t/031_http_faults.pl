@@ -563,49 +563,17 @@ like($log, qr/database away: .*\n(?:.*\n)*.*database is back/, 'the log says whe
 cmp_ok(scalar(() = $log =~ /database away/g), '<', 50, 'and not for every request');
 
 # A server that is there but does not answer.
-my @stopped;
-sub stop_server
-{
-	my $postmaster = slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr;
-
-	kill 'STOP', $postmaster;
-	@stopped = ($postmaster);
-	foreach my $file (glob '/proc/[0-9]*/stat')
-	{
-		open my $handle, '<', $file or next;
-		my ($pid, $parent) = (readline($handle) // '') =~ /^(\d+) \(.*\) \S (\d+)/s or next;
-		next unless $parent == $postmaster;
-		kill 'STOP', $pid;
-		push @stopped, $pid;
-	}
-	return;
-}
-
-sub continue_server
-{
-	kill 'CONT', $_ foreach splice @stopped;
-	return;
-}
-
-END
-{
-	my $code = $?;
-
-	continue_server();
-	$? = $code;
-}
-
 $http = start_http($node, '--timeout=1', '--threads=2');
 is(ask($http, '/orders')->{status}, 200, 'a new one');
 @load = start_load($http, 3);
-stop_server();
+freeze_node($node);
 my @waiting = map { say_to(connect_to($http), get('/orders')) } 1 .. 4;
 my $lively = connect_to($http);
 is_deeply([ map { say_to($lively, get($_)); hear($lively)->{status} } ('/healthz', '/') x 20 ], [ (200) x 40 ], 'a server that hangs: the others are answered');
 ok(!(grep { can_hear($_) } @waiting), 'while these wait');
 is_deeply([ map { hear($_)->{status} } @waiting ], [ (503) x 4 ], 'which have their 503, after a while');
 says_away($http, 'hanging');
-continue_server();
+thaw_node();
 says_back($http, 'going on');
 stop_load('hanging and going on', @load);
 

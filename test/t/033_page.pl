@@ -299,7 +299,13 @@ sub survives
 {
 	my ($what, $connection, $headline, $stop, $start) = @_;
 
-	$browser->js('window.same = true');
+	$browser->js(<<'JS');
+window.same = true;
+window.said = [];
+window.saying?.disconnect();
+window.saying = new MutationObserver(() => window.said.push(document.body.dataset.connection));
+window.saying.observe(document.body, { attributeFilter: ['data-connection'] });
+JS
 	shows_value($first_rows, expected_rows(), "before $what");
 	my $before = $browser->js("return $first_rows");
 	$stop->();
@@ -315,6 +321,7 @@ sub survives
 	query('SELECT spine_wait()');
 	shows_value($first_rows, expected_rows(), 'new orders arrive');
 	ok($browser->js('return window.same === true'), 'without a reload');
+	is_deeply($browser->js('return [...new Set(window.said)].sort()'), [ sort 'live', $connection ], 'and nothing else was said meanwhile');
 	nothing_broke($what);
 	return;
 }
@@ -324,6 +331,9 @@ query('SELECT spine_wait()');
 survives('the database is stopped', 'database-away', 'The database cannot be reached',
 	sub { $node->stop('fast') },
 	sub { $node->start; wait_for_state($node, 'running') });
+survives('the database hangs', 'database-away', 'The database cannot be reached',
+	sub { freeze_node($node) },
+	sub { thaw_node() });
 survives('a right is taken', 'database-away', 'The orders cannot be read',
 	sub { query('REVOKE SELECT ON current_orders FROM spine_http') },
 	sub { query('GRANT SELECT ON current_orders TO spine_http') });

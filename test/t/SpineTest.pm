@@ -18,7 +18,7 @@ our @EXPORT = qw(
   spine_node start_broker stop_broker tell_broker
   send_lines send_values send_tombstone read_log log_end
   wait_applied wait_for_state worker_pids
-  set_config kill9_and_start poll_through_restart order_event make_pipeline
+  set_config kill9_and_start freeze_node thaw_node poll_through_restart order_event make_pipeline
   grant_http_role start_http stop_http
 );
 
@@ -26,6 +26,7 @@ my $work = tempdir(CLEANUP => 1);
 my $test_dir = dirname(dirname(__FILE__));
 my $event_number = 0;
 my @https;
+my @frozen;
 
 # A running server with spine preloaded.  Options: conf => extra lines of
 # configuration; extension => 0 leaves CREATE EXTENSION to the test; init =>
@@ -230,6 +231,32 @@ sub kill9_and_start
 	die 'the server does not start again';
 }
 
+# Stops all processes of a server where they are: it is there and does not answer.
+sub freeze_node
+{
+	my ($node) = @_;
+	my $postmaster = slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr;
+
+	kill 'STOP', $postmaster;
+	push @frozen, $postmaster;
+	foreach my $file (glob '/proc/[0-9]*/stat')
+	{
+		open my $handle, '<', $file or next;
+		my ($pid, $parent) = (readline($handle) // '') =~ /^(\d+) \(.*\) \S (\d+)/s or next;
+		next unless $parent == $postmaster;
+		kill 'STOP', $pid;
+		push @frozen, $pid;
+	}
+	return;
+}
+
+# Lets them go on.
+sub thaw_node
+{
+	kill 'CONT', $_ foreach splice @frozen;
+	return;
+}
+
 # poll_query_until, for while the server starts again: a psql that is turned away
 # may be gone before the query is written to it, and IPC::Run dies of that.
 sub poll_through_restart
@@ -341,6 +368,7 @@ END
 {
 	my $exit_code = $?;
 
+	thaw_node();
 	$_->{process}->kill_kill for @https;
 	$? = $exit_code;
 }

@@ -589,6 +589,33 @@ $blocker->query_safe('COMMIT');
 $blocker->quit;
 is(ask($http, "/orders?limit=$_")->{status}, 200, 'then it is served again') foreach 77 .. 80;
 
+# More than may wait for it are told so at once, and the others get their turn.
+my $crowded = start_http($node, '--timeout=60', '--threads=1');
+$blocker = $node->background_psql('postgres');
+$blocker->query_safe('BEGIN; LOCK TABLE current_orders');
+my @crowd;
+foreach (1 .. 2)			# each process has as many descriptors as a usual limit allows
+{
+	my $pid = open(my $from_child, '-|') // die $!;
+	if ($pid == 0)
+	{
+		my @open = map { say_to(connect_to($crowded), get('/orders?limit=1')) } 1 .. 700;
+		print map { my $answer = hear($_); ($answer ? "$answer->{status} $answer->{content}" : 'closed') . "\n" } @open;
+		close STDOUT;
+		POSIX::_exit(0);
+	}
+	push @crowd, $from_child;
+}
+ok(until_true(sub { 1400 - 1024 - 1 == grep { m{"GET /orders.* 503 } } lines_of($crowded->{log}) }), '1 is asked, 1024 wait, the others are refused at once');
+$blocker->query_safe('COMMIT');
+$blocker->quit;
+alarm $timeout;
+my @said = map { readline $_ } @crowd;
+alarm 0;
+is(scalar(grep { /^503 .*too many requests are waiting/ } @said), 1400 - 1024 - 1, 'with the reason');
+is(scalar(grep { /^200 \[/ } @said), 1024 + 1, 'all that waited are answered');
+ends_well($crowded, 'crowded');
+
 # A mistake in the set-up is none of the database's being away.
 query('REVOKE SELECT ON current_orders FROM spine_http');
 is(ask($http, '/orders')->{status}, 500, 'no right: 500');

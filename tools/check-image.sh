@@ -6,14 +6,14 @@
 #                                   PostgreSQL 17, which the image has)
 #
 # What runs here runs as in a container, but for the network and the process
-# ids, which are the machine's. MIRROR=... is where the packages come from.
+# ids, which are the machine's. MIRROR=... is another place that the packages come from.
 # The last line is "N passed, N failed".
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
 suite=${1:-trixie}
-mirror=${MIRROR:-http://deb.debian.org/debian}
+mirror=${MIRROR:-}
 base=localhost/spine-check/base
 image=localhost/spine-check/spine-postgres
 passed=0
@@ -69,7 +69,7 @@ set_up_storage() {
 
 make_base() {
     local container
-    debootstrap --variant=minbase "$suite" "$work/debian" "$mirror" >"$work/debootstrap.log" 2>&1 || {
+    debootstrap --variant=minbase "$suite" "$work/debian" ${mirror:+"$mirror"} >"$work/debootstrap.log" 2>&1 || {
         tail -n 20 "$work/debootstrap.log"
         return 1
     }

@@ -415,6 +415,10 @@ $browser = Browser->new(window => [ 360, 740 ]);
 $browser->go("$http->{url}/");
 take_screenshot($browser, 'page-phone.png', 360, 740);
 set_config($node, 'spine.producer_rate' => 0);
+query(q{INSERT INTO current_orders SELECT 'tenant-with-much', i, 'order_paid', 90000, 'USD', '2026-01-01Z' FROM generate_series(1, 50000) i});
+my $much = q{[...document.querySelectorAll('#totals .entry button')].find((one) => one.textContent === 'tenant-with-much')};
+shows($much, 'a tenant of many orders');
+is($browser->js("const one = $much; return one.scrollWidth - one.clientWidth"), 0, 'whose figures leave room for its name');
 send_events(map { { tenant => $_ x 60, order_id => $_ x 60, event_type => $_ x 60, event_time => '2098-01-01T00:00:00Z',
 	amount_cents => 9223372036854775807 } } 'wide', '<i>', "\x{202e}abc ");
 query('SELECT spine_wait()');

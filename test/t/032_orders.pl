@@ -523,6 +523,7 @@ SELECT fill(40, 2, 40, rare => 1);
 SELECT add_events(8000, 2, 3000, rare => 0, first_order => 100, start => '2026-02-01Z');
 SQL
 	[ 'old events deleted', q{SELECT fill(9000, 3, 3000); DELETE FROM events WHERE event_time < '2026-01-01 20:00Z'} ],
+	[ 'the newest events deleted', q{SELECT fill(9000, 3, 3000); DELETE FROM events WHERE event_time > '2026-01-01 20:00Z'} ],
 	[ 'all but the newest events deleted', q{SELECT fill(9000, 3, 3000); DELETE FROM events WHERE event_time < '2026-01-01 23:59Z'} ],
 	[ 'events of one tenant deleted', q{SELECT fill(9000, 3, 3000); DELETE FROM events WHERE tenant = 'tenant-1'} ],
 	[ 'all events deleted', q{SELECT fill(6000, 40, 1000); DELETE FROM events} ],

@@ -6,8 +6,9 @@
 # Broken when an answer of the server is not what the page reads, when the page
 # must be loaded anew to see something, when a value of a record becomes markup,
 # when the content security policy does not allow what the page needs (or the
-# page asks another server), when trouble is not said, or outlives its cause,
-# and when the page does not fit a telephone, the dark or a keyboard.
+# page asks another server), when what is being looked at or chosen is moved, when
+# trouble is not said, or outlives its cause, and when the page does not fit a
+# telephone, the dark or a keyboard.
 #
 # Leaves screenshots, page.png, page-dark.png and page-phone.png, in
 # $SPINE_SCREENSHOTS.
@@ -290,6 +291,76 @@ shows_value("$only", [ $evil[13] ], 'after a reload');
 ok($browser->js(q{return window.pwned === undefined && !document.querySelector('img')}), 'nothing of it was run');
 $browser->press('#tenant', 'Escape');
 nothing_broke('odd names');
+
+#
+# What is being looked at stays where it is
+#
+my $top = q{[...document.querySelectorAll('#orders td.order')].slice(0, 3).map((td) => td.textContent)};
+my $focused = q{document.activeElement.closest('#orders tr')?.querySelector('td.order').textContent ?? null};
+my $pressed = q{document.getElementById('hold').getAttribute('aria-pressed')};
+my $listed = q{[...document.querySelectorAll('#totals button')].map((button) => button.textContent)};
+
+sub send_order
+{
+	my ($order, $time, %more) = @_;
+
+	send_events({ order_id => $order, event_time => "2098-01-01T00:00:0${time}Z", %more });
+	query('SELECT spine_wait()');
+	return;
+}
+
+send_order($_->[0], $_->[1]) foreach ([ 'low', 1 ], [ 'middle', 2 ], [ 'high', 3 ]);
+$browser->go("$http->{url}/");
+shows_value($top, [ 'high', 'middle', 'low' ], 'three orders');
+$browser->press('#orders-scroll', 'Tab');
+is($browser->js("return $focused"), 'high', 'Tab goes to the first row');
+foreach ([ 'middle', 'ArrowDown' ], [ 'low', 'ArrowDown' ], [ 'middle', 'ArrowUp' ], [ undef, 'Shift', 'Tab' ], [ 'middle', 'Tab' ])
+{
+	my ($order, @keys) = @$_;
+
+	$browser->press(undef, @keys);
+	is($browser->js("return $focused"), $order, join('+', @keys) . ' goes to ' . ($order // 'what is before the rows'));
+}
+send_order('middle', 4);
+shows_value($top, [ 'middle', 'high', 'low' ], 'a row moves');
+is($browser->js("return $focused"), 'middle', 'and takes the focus with it');
+
+$browser->click('#hold');
+shows("$pressed === 'true' && " . text_of('headline') . q{.startsWith('Held')}, 'held: is said');
+send_order('new', 5);
+# The second of these is asked for after the first is answered, that is from now
+# on, and has been dealt with when there is a third.
+$browser->js('performance.clearResourceTimings()');
+shows(q{performance.getEntriesByType('resource').filter((entry) => entry.name.includes('/orders?')).length >= 3}, 'news come');
+is_deeply($browser->js("return $top"), [ 'middle', 'high', 'low' ], 'the rows stay');
+is_deeply($browser->js("document.getElementById('hold').click(); return $first_rows"), expected_rows(), 'let go: the news are there at once');
+shows("$pressed === 'false' && " . text_of('headline') . q{.startsWith('Live')}, 'which is said');
+$browser->click('#hold');
+$browser->type('#tenant', 'acme');
+$browser->press('#tenant', 'Enter');
+shows_tenant('acme', 'a filter while held');
+is($browser->js("return $pressed"), 'false', 'ends the hold');
+$browser->press('#tenant', 'Escape');
+
+# Both want to choose one of the totals.
+foreach ([ 'the pointer', sub { $browser->hover('#totals .entry') }, sub { $browser->hover('h1') } ],
+	[ 'the focus', sub { $browser->js(q{document.querySelector('#totals button').focus()}) }, sub { $browser->js('document.activeElement.blur()') } ])
+{
+	my ($what, $come, $go) = @$_;
+	my $order = $what =~ s/.* //r;
+
+	send_order($order, 6, tenant => "of $order", amount_cents => 0);
+	shows_value($listed, [ map { $_->[0] } @{ rows('SELECT tenant FROM spine_stats()') } ], 'the totals, the largest first');
+	my $before = $browser->js("return $listed");
+	$come->();
+	send_order($order, 7, tenant => "of $order", amount_cents => 10**12);
+	send_order($order, 7, tenant => "new to $order", amount_cents => 10**13);
+	shows_value($totals, expected_totals(), 'a total grows, and there is a new one');
+	is_deeply($browser->js("return $listed"), [ @$before, "new to $order" ], "under $what nothing moves");
+	$go->();
+	shows_value($listed, [ map { $_->[0] } @{ rows('SELECT tenant FROM spine_stats()') } ], 'away from there it does');
+}
+nothing_broke('staying where it is');
 
 #
 # Trouble, and that it passes, in one and the same page

@@ -150,12 +150,18 @@ sub _in_session
 	return $self->_ask($method, "$self->{session}$path", $body);
 }
 
+sub _find
+{
+	my ($self, $css) = @_;
+
+	return $self->_in_session(POST => '/element', { using => 'css selector', value => $css });
+}
+
 sub _element
 {
 	my ($self, $css) = @_;
-	my $found = $self->_in_session(POST => '/element', { using => 'css selector', value => $css });
 
-	return "/element/$found->{$element_key}";
+	return '/element/' . $self->_find($css)->{$element_key};
 }
 
 # A command of the Chrome DevTools Protocol.
@@ -243,6 +249,17 @@ sub click
 	my ($self, $css) = @_;
 
 	$self->_in_session(POST => $self->_element($css) . '/click');
+	return;
+}
+
+# Moves the pointer to the middle of an element, and leaves it there.
+sub hover
+{
+	my ($self, $css) = @_;
+
+	$self->_in_session(POST => '/actions', { actions => [ {
+		type => 'pointer', id => 'mouse', actions => [
+			{ type => 'pointerMove', origin => $self->_find($css), x => 0, y => 0 } ] } ] });
 	return;
 }
 

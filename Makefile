@@ -7,8 +7,8 @@
 PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
-	check check-code check-unit check-regress check-tap check-k8s check-image check-matrix \
-	fuzz lint image cluster cluster-delete secrets phase-1 tilt
+	check check-code check-unit check-regress check-tap check-kafka check-k8s check-image check-matrix \
+	kafka kafka-stop fuzz lint image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
 install: ## install it into the PostgreSQL of PG_CONFIG
@@ -43,6 +43,9 @@ check-regress: ## pg_regress only, on a temporary server
 check-tap: ## TAP tests only [T=name of one file]
 	@tools/check.sh tap
 
+check-kafka: ## the tests on a real Kafka [T=name of one file] [BROKERS=host:port]
+	@tools/check.sh kafka
+
 check-code: ## all that depends on versions: neither lint nor check-k8s
 	@tools/check.sh code
 
@@ -55,6 +58,14 @@ check-image: ## build the image on a base of Debian's, and try it [SUITE=trixie]
 
 check-matrix: ## build and test on PostgreSQL 15, 17 and 18 [SUITES="bookworm trixie sid"]
 	@tools/check-matrix.sh $(SUITES)
+
+kafka: ## download and start a real Kafka, on loopback, to try things with
+	@tools/kafka.sh get
+	@tools/kafka.sh start build/kafka-server
+	@cat build/kafka-server/env
+
+kafka-stop: ## end it and remove its data
+	@tools/kafka.sh stop build/kafka-server
 
 image: ## build the container image [IMAGE=spine-postgres:dev BASE_IMAGE=...]
 	@tools/image.sh

@@ -7,7 +7,8 @@
 #                            PostgreSQL, libraries and compilers
 #   tools/check.sh unit      the unit tests          \  in a copy that is kept,
 #   tools/check.sh regress   pg_regress              |  so that the next run
-#   tools/check.sh tap       the TAP tests [T=name]  /  builds only what changed
+#   tools/check.sh tap       the TAP tests [T=name]  |  builds only what changed
+#   tools/check.sh kafka     those on a real Kafka   /  [T=name] [BROKERS=host:port]
 #   tools/check.sh clean     remove the kept copy
 #
 # PostgreSQL refuses to run as root, and a tree of root's is often closed to
@@ -131,10 +132,11 @@ regress() {
     }
 }
 
+# tap DIRECTORY OPTION...: all its tests, or the one that T names.
 tap() {
-    local files=(test/t/*.pl) options=(-j "$(nproc)")
+    local directory=$1 files=("$1"/*.pl) options=("${@:2}")
     if [ -n "${T:-}" ]; then
-        files=(test/t/*"${T##*/}"*)
+        files=("$directory"/*"${T##*/}"*)
         options=(--verbose)
     fi
     if [ ! -e "${files[0]}" ]; then
@@ -164,7 +166,7 @@ run_prove() {
     TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log \
         PATH="$bindir:$PATH" PGPORT=65432 \
         PG_REGRESS="$pgxs_dir/src/test/regress/pg_regress" \
-        PROMTOOL="$promtool" SPINE_SCREENSHOTS="$work/screenshots" \
+        PROMTOOL="${promtool:-}" SPINE_SCREENSHOTS="$work/screenshots" \
         prove --timer -I "$pgxs_dir/src/test/perl" -I test/t "$@"
 }
 
@@ -189,7 +191,7 @@ inside() {
             step symbols tools/lint.sh symbols spine.so
             step build-clang with_clang
             ;;
-        regress | tap)
+        regress | tap | kafka)
             step build install_spine
             ;;
     esac
@@ -208,8 +210,10 @@ inside() {
             ;;
     esac
     case $goal in all) tests count_closing k8s env PROMTOOL="$promtool" tools/check-k8s.sh ;; esac
-    case $goal in all | code | tap) tests count_tap tap tap ;; esac
+    case $goal in all | code | tap) tests count_tap tap tap test/t -j "$(nproc)" ;; esac
     case $goal in all | code) tests count_tap http-sanitize http_sanitize ;; esac
+    # one after the other: each file has a Kafka and a server, and kills them
+    case $goal in kafka) tests count_tap kafka tap test/kafka ;; esac
     report
 }
 
@@ -268,6 +272,7 @@ copy_tree() {
         (cd "$work/tree" && "${as_worker[@]}" xargs -0 -r rm -f --)
     tar -c --no-recursion --null -T "$list" | "${as_worker[@]}" tar -x -C "$work/tree"
     "${as_worker[@]}" tee "$work/files" <"$list.now" >/dev/null
+    [ "$goal" != kafka ] || tar -c build/kafka | "${as_worker[@]}" tar -x -C "$work/tree"
 }
 
 # Starts the inside in a session of its own, so that all of it can be ended
@@ -283,6 +288,7 @@ run_inside() {
     )
     [ -z "${PG_CONFIG:-}" ] || env+=(PG_CONFIG="$PG_CONFIG")
     [ -z "${T:-}" ] || env+=(T="$T")
+    [ -z "${BROKERS:-}" ] || env+=(BROKERS="$BROKERS")
     cd "$work"
     "${as_worker[@]}" setsid env -i "${env[@]}" \
         bash "$work/tree/tools/check.sh" --inside "$goal" "$work" 9>&- </dev/null &
@@ -357,6 +363,7 @@ outside() {
     choose_worker
     case $goal in all | code) keeps_copy= ;; esac
     case $goal in all) tools/deps.sh check ;; *) tools/deps.sh code ;; esac
+    [ "$goal" != kafka ] || tools/kafka.sh get
     choose_worker       # the packages may have brought the user
     trap finish EXIT
     trap 'exit 130' HUP INT TERM
@@ -386,7 +393,7 @@ fi
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
 case ${1:-} in
-    all | code | unit | regress | tap) outside "$1" ;;
+    all | code | unit | regress | tap | kafka) outside "$1" ;;
     clean) clean ;;
     *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0" >&2; exit 2 ;;
 esac

@@ -3,7 +3,7 @@
 # is never upgraded, and no PostgreSQL server is created, started or stopped.
 #
 #   tools/deps.sh GOAL          install what it needs: build, demo, check, or one of
-#                               code and k8s (parts of check), image
+#                               code and k8s (parts of check), image, kafka
 #   tools/deps.sh --pg-config   print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
@@ -94,7 +94,8 @@ packages() {
         build | demo | check | code) ;;
         k8s) k8s_packages; return ;;
         image) echo buildah debootstrap curl procps; return ;;
-        *) die "unknown goal \"$1\" (build, demo, check, code, k8s or image)" ;;
+        kafka) echo default-jre-headless maven openssl; return ;;
+        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, image or kafka)" ;;
     esac
     # gcc alone brings no C library headers: they are only recommended.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev

@@ -1,0 +1,153 @@
+# A real Kafka for the tests in this directory, and what they do to it.
+package Kafka;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use File::Basename qw(dirname);
+use File::Temp qw(tempdir);
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(
+  start_kafka need_own_kafka stop_kafka restart_kafka signal_kafka forget_kafka
+  topic transaction send_with kill_worker
+);
+
+my $work = tempdir(CLEANUP => 1);
+my $test_dir = dirname(__FILE__);
+my $script = "$test_dir/../../tools/kafka.sh";
+my $client = "$work/client";
+my @started;
+
+# Starts a Kafka of the test's own: { address, dir, and what its env file says }.
+# With $BROKERS that one is used, and its topics are not touched unless the test
+# has made them.
+sub start_kafka
+{
+	system_or_bail($ENV{CC} // 'cc', '-o', $client, "$test_dir/client.c", '-lrdkafka')
+	  unless -x $client;
+	return { address => $ENV{BROKERS} } if $ENV{BROKERS};
+
+	my $kafka = { dir => "$work/kafka" . @started };
+
+	push @started, $kafka;
+	run_script('start', $kafka);
+	foreach my $line (split /\n/, slurp_file("$kafka->{dir}/env"))
+	{
+		$kafka->{$1} = $2 if $line =~ /^(\w+)=(.*)/;
+	}
+	$kafka->{address} = $kafka->{KAFKA_PLAINTEXT};
+	return $kafka;
+}
+
+# For tests that kill the broker, or need its other listeners.
+sub need_own_kafka
+{
+	plan skip_all => 'BROKERS is set: this test needs a Kafka of its own' if $ENV{BROKERS};
+	return;
+}
+
+sub run_script
+{
+	my ($command, $kafka) = @_;
+
+	# its output would be Kafka's, for as long as that runs
+	IPC::Run::run([ $script, $command, $kafka->{dir} ], '<', \undef, '>', "$work/out", '2>&1')
+	  or die "tools/kafka.sh $command: " . slurp_file("$work/out");
+	return;
+}
+
+sub signal_kafka
+{
+	my ($kafka, $signal) = @_;
+
+	kill $signal, slurp_file("$kafka->{dir}/pid") + 0;
+	return;
+}
+
+# Starts one that was killed, on the same ports.
+sub restart_kafka
+{
+	my ($kafka) = @_;
+
+	run_script('start', $kafka);
+	return;
+}
+
+# Removes the data of one that was killed: what starts next is another cluster.
+sub forget_kafka
+{
+	my ($kafka) = @_;
+
+	system_or_bail('rm', '-rf', "$kafka->{dir}/data");
+	return;
+}
+
+sub stop_kafka
+{
+	my ($kafka) = @_;
+
+	return unless $kafka->{dir};
+	run_script('stop', $kafka);
+	@started = grep { $_ != $kafka } @started;
+	return;
+}
+
+# topic($kafka, 'create', 'events', 3): see test/kafka/client.c.
+sub topic
+{
+	my ($kafka, @command) = @_;
+
+	run_log([ $client, $kafka->{address}, @command ]) or die "client failed: @command";
+	return;
+}
+
+# Sends the values in one transaction, which ends with 'commit' or 'abort'.
+sub transaction
+{
+	my ($kafka, $end, $topic, $partition, @values) = @_;
+
+	IPC::Run::run([ $client, $kafka->{address}, $end, $topic, $partition ],
+		'<', \join('', map { "$_\n" } @values))
+	  or die "client failed: $end";
+	return;
+}
+
+# Sends lines of "key<TAB>value" with more options of kcat's.
+sub send_with
+{
+	my ($kafka, $topic, $partition, $text, @options) = @_;
+
+	IPC::Run::run([ 'kcat', '-b', $kafka->{address}, '-q', '-P', '-t', $topic, '-p', $partition,
+			'-K', '\t', '-X', 'acks=all', @options ], '<', \$text)
+	  or die "kcat failed: @options";
+	return;
+}
+
+# Kills one of the workers with -9, and waits for its successor.
+sub kill_worker
+{
+	my ($node, $pid) = @_;
+
+	kill 'KILL', $pid;
+	SpineTest::poll_through_restart($node, 'postgres',
+		"SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND pid <> $pid")
+	  or die 'the worker does not come back';
+	return;
+}
+
+# A test that dies leaves none behind, not even one that is stopped.
+END
+{
+	my $exit_code = $?;
+
+	foreach my $kafka (@started)
+	{
+		signal_kafka($kafka, 'KILL') if -e "$kafka->{dir}/pid";
+	}
+	$? = $exit_code;
+}
+
+1;

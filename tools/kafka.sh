@@ -1,0 +1,206 @@
+#!/usr/bin/env bash
+# A real Apache Kafka for the tests: one node, on loopback, in one directory.
+#
+#   tools/kafka.sh get         download it to build/kafka, installing what that needs
+#   tools/kafka.sh start DIR   set it up in DIR, or start the one that is there,
+#                              and wait until it answers
+#   tools/kafka.sh stop DIR    end it and remove DIR
+#
+# DIR has env (the addresses and the secret, for a shell), pid, log, data and the
+# certificates. Without data, a cluster with a new id is started on the same ports.
+set -eu -o pipefail
+
+cd "$(dirname "$0")/.."
+top=$(pwd -P)
+jars=$top/build/kafka
+patience=120            # seconds until it answers
+
+say() {
+    printf '==> %s\n' "$*"
+}
+
+die() {
+    printf 'kafka: %s\n' "$*" >&2
+    exit 1
+}
+
+get() {
+    tools/deps.sh kafka
+    # The directory gets its name only when it is complete.
+    if [ -d "$jars" ] && ! [ test/kafka/pom.xml -nt "$jars" ]; then
+        return 0
+    fi
+    say "downloading Kafka"
+    rm -rf "$jars" "$jars.new"
+    mvn -q -B -f test/kafka/pom.xml -Dmaven.repo.local="$top/build/m2" \
+        dependency:copy-dependencies -DoutputDirectory="$jars.new"
+    mv "$jars.new" "$jars"
+    touch "$jars"
+}
+
+# --------------------------------------------------------------------------
+# Setting it up
+# --------------------------------------------------------------------------
+
+# Ports that nobody uses, one a line, from a random one on and below those that the
+# kernel gives to clients.
+free_ports() {
+    local found=0 port=$((20000 + RANDOM % 10000))
+    while [ "$found" -lt "$1" ]; do
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "$port"
+            found=$((found + 1))
+        fi
+        port=$((port + 1))
+    done
+}
+
+key_options=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+
+make_ca() {             # NAME
+    openssl req -x509 "${key_options[@]}" -keyout "$1.key" -out "$1.pem" -subj "/CN=$1" -days 30
+}
+
+# A server's key and certificate, in one file as Kafka wants them.
+make_certificate() {    # NAME DAYS
+    openssl req "${key_options[@]}" -keyout "$1.key" -out "$1.csr" -subj /CN=localhost
+    openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days "$2" -out "$1.crt" \
+        -extfile <(echo "subjectAltName = DNS:localhost, IP:127.0.0.1")
+    cat "$1.key" "$1.crt" >"$1.pem"
+}
+
+# other_ca has signed nothing; "expired" was valid until yesterday.
+make_certificates() (
+    cd "$dir"
+    {
+        make_ca ca
+        make_ca other_ca
+        make_certificate server 30
+        make_certificate expired -1
+    } >openssl.log 2>&1 || { cat openssl.log >&2; exit 1; }
+)
+
+make_configuration() {
+    local plaintext ssl sasl_ssl expired controller
+    { read -r plaintext; read -r ssl; read -r sasl_ssl; read -r expired; read -r controller; } < <(free_ports 5)
+    password=$(openssl rand -hex 16)
+
+    cat >"$dir/server.properties" <<-CONF
+		process.roles=broker,controller
+		node.id=1
+		controller.quorum.voters=1@127.0.0.1:$controller
+		controller.listener.names=CONTROLLER
+		inter.broker.listener.name=PLAINTEXT
+		listeners=PLAINTEXT://127.0.0.1:$plaintext,SSL://127.0.0.1:$ssl,SASL_SSL://127.0.0.1:$sasl_ssl,EXPIRED://127.0.0.1:$expired,CONTROLLER://127.0.0.1:$controller
+		advertised.listeners=PLAINTEXT://127.0.0.1:$plaintext,SSL://127.0.0.1:$ssl,SASL_SSL://127.0.0.1:$sasl_ssl,EXPIRED://127.0.0.1:$expired
+		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,EXPIRED:SSL,CONTROLLER:PLAINTEXT
+		log.dirs=$dir/data
+
+		ssl.keystore.type=PEM
+		ssl.keystore.location=$dir/server.pem
+		listener.name.expired.ssl.keystore.type=PEM
+		listener.name.expired.ssl.keystore.location=$dir/expired.pem
+		sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN
+		listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+		listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_spine="$password";
+
+		auto.create.topics.enable=false
+		num.partitions=3
+		offsets.topic.replication.factor=1
+		offsets.topic.num.partitions=1
+		transaction.state.log.replication.factor=1
+		transaction.state.log.min.isr=1
+		transaction.state.log.num.partitions=1
+		# compaction at once, where a topic asks for it
+		log.cleaner.backoff.ms=100
+		log.cleaner.dedupe.buffer.size=4194304
+		# a broker that was killed is back as soon as it has started again
+		broker.session.timeout.ms=2000
+		broker.heartbeat.interval.ms=500
+	CONF
+    cat >"$dir/env" <<-ENV
+		KAFKA_PLAINTEXT=127.0.0.1:$plaintext
+		KAFKA_SSL=127.0.0.1:$ssl
+		KAFKA_SASL_SSL=127.0.0.1:$sasl_ssl
+		KAFKA_EXPIRED=127.0.0.1:$expired
+		KAFKA_USER=spine
+		KAFKA_PASSWORD=$password
+	ENV
+    chmod 600 "$dir/server.properties" "$dir/env"
+}
+
+# --------------------------------------------------------------------------
+# Running it
+# --------------------------------------------------------------------------
+
+# A small heap and little compiling: it is started often, and never works hard.
+run_java() {
+    exec java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true \
+        -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+        -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info \
+        -cp "$jars/*" "$@"
+}
+
+format() (
+    # shellcheck disable=SC1091
+    . "$dir/env"
+    run_java kafka.tools.StorageTool format --config "$dir/server.properties" \
+        --cluster-id "$(openssl rand 16 | base64 | tr '+/' 'AB' | cut -c 1-22)" \
+        --add-scram "SCRAM-SHA-256=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]"
+)
+
+is_running() {
+    local pid
+    pid=$(cat "$dir/pid" 2>/dev/null) || return 1
+    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$dir/server.properties"
+}
+
+start() {
+    mkdir -p "$dir"
+    if is_running; then
+        say "Kafka is already running"
+        return
+    fi
+    if [ ! -e "$dir/server.properties" ]; then
+        make_certificates
+        make_configuration
+    fi
+    [ -d "$dir/data" ] || format >"$dir/log" 2>&1 || { cat "$dir/log" >&2; die "could not make the storage"; }
+
+    (run_java kafka.Kafka "$dir/server.properties") </dev/null >"$dir/log" 2>&1 &
+    echo $! >"$dir/pid"
+    disown
+    until grep -q 'Kafka Server started' "$dir/log"; do
+        if ! is_running || [ "$SECONDS" -gt "$patience" ]; then
+            tail -n 20 "$dir/log" >&2
+            die "it does not start; above is the end of $dir/log"
+        fi
+        sleep 0.1
+    done
+}
+
+stop() {
+    local pid i
+    if is_running; then
+        pid=$(cat "$dir/pid")
+        kill "$pid"
+        for i in {1..100}; do
+            is_running || break
+            [ "$i" -lt 100 ] || kill -KILL "$pid"
+            sleep 0.1
+        done
+    fi
+    rm -rf "$dir"
+}
+
+case ${1:-}.$# in
+    get.1) get; exit ;;
+    start.2 | stop.2) ;;
+    *) echo "usage: tools/kafka.sh get | start DIR | stop DIR" >&2; exit 2 ;;
+esac
+umask 077
+case $2 in
+    /*) dir=$2 ;;
+    *) dir=$top/$2 ;;
+esac
+"$1"

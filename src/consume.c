@@ -15,8 +15,14 @@
  */
 #define MAX_BATCH_BYTES		(16 * 1024 * 1024)
 
-/* How long the broker may take to note the positions in its consumer group. */
-#define GROUP_COMMIT_TIMEOUT_MS	5000
+/*
+ * How long the broker may take to note the positions in its consumer group: as
+ * long as the library allows.  A request to a group's coordinator that has run
+ * out makes librdkafka abort the process when the coordinator is back
+ * (confluentinc/librdkafka#4605), and so must never run out: the worker closes
+ * the client first.
+ */
+#define GROUP_COMMIT_TIMEOUT_MS	(3600 * 1000)
 
 /* Messages taken from the library at a time. */
 #define POLL_CHUNK			1000
@@ -259,6 +265,20 @@ spine_consumer_refresh_watermarks(SpineConsumer *consumer)
 	}
 }
 
+bool
+spine_consumer_awaits_broker(SpineConsumer *consumer)
+{
+	rd_kafka_event_t *result;
+
+	/* whether it went well does not matter: the next commit says more anyway */
+	while ((result = rd_kafka_queue_poll(consumer->admin_queue, 0)) != NULL)
+	{
+		rd_kafka_event_destroy(result);
+		consumer->group_commit_pending = false;
+	}
+	return consumer->group_commit_pending;
+}
+
 void
 spine_consumer_commit_to_broker(SpineConsumer *consumer)
 {
@@ -266,17 +286,12 @@ spine_consumer_commit_to_broker(SpineConsumer *consumer)
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_AdminOptions_t *options;
 	rd_kafka_AlterConsumerGroupOffsets_t *request;
-	rd_kafka_event_t *result;
 	char		group[256];
 	size_t		group_size = sizeof(group);
 	char		errstr[256];
 
-	/* nobody waits for the results: the next commit says more anyway */
-	while ((result = rd_kafka_queue_poll(consumer->admin_queue, 0)) != NULL)
-		rd_kafka_event_destroy(result);
-
-	/* it is ours, unless spine.kafka_options says otherwise */
-	if (consumer->npositions == 0 ||
+	/* the group is ours, unless spine.kafka_options says otherwise */
+	if (spine_consumer_awaits_broker(consumer) || consumer->npositions == 0 ||
 		rd_kafka_conf_get(rd_kafka_conf(rk), "group.id", group, &group_size) != RD_KAFKA_CONF_OK)
 		return;
 
@@ -296,6 +311,7 @@ spine_consumer_commit_to_broker(SpineConsumer *consumer)
 													 errstr, sizeof(errstr));
 	request = rd_kafka_AlterConsumerGroupOffsets_new(group, list);
 	rd_kafka_AlterConsumerGroupOffsets(rk, &request, 1, options, consumer->admin_queue);
+	consumer->group_commit_pending = true;
 	rd_kafka_AlterConsumerGroupOffsets_destroy(request);
 	rd_kafka_AdminOptions_destroy(options);
 	rd_kafka_topic_partition_list_destroy(list);

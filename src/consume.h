@@ -14,6 +14,7 @@ typedef struct SpineConsumer
 {
 	SpineClient *client;
 	rd_kafka_queue_t *admin_queue;	/* results of commits to the group */
+	bool		group_commit_pending;	/* one is under way */
 	MemoryContext context;
 	char	   *topic;
 	int			npartitions;	/* of the topic, when last asked */
@@ -68,9 +69,17 @@ extern void spine_consumer_refresh_watermarks(SpineConsumer *consumer);
 
 /*
  * Commits the positions to the broker's consumer group, without waiting: for
- * Kafka's own tools to show lag, and never read back.
+ * Kafka's own tools to show lag, and never read back.  Does nothing while the
+ * commit before it is under way.
  */
 extern void spine_consumer_commit_to_broker(SpineConsumer *consumer);
+
+/*
+ * Is such a commit under way?  A broker that does not answer may leave it so,
+ * and a client that keeps it until it runs out must be closed before that: see
+ * GROUP_COMMIT_TIMEOUT_MS.
+ */
+extern bool spine_consumer_awaits_broker(SpineConsumer *consumer);
 
 /* Header number i of a record; false past the last.  value may be NULL. */
 extern bool spine_record_header(const SpineRecord *record, size_t i, const char **name,

@@ -30,6 +30,7 @@
 
 #define PARTITION_CHECK_MS		10000	/* new partitions, a broker that is back */
 #define BROKER_COMMIT_MS		1000
+#define BROKER_COMMIT_PATIENCE_MS	10000
 #define BROKER_START_MS			5000
 #define FIRST_PREFETCH_SHARE	4	/* partitions, until they are counted */
 
@@ -425,9 +426,19 @@ static void
 poll_and_apply(void)
 {
 	SpineConsumer *consumer = worker.consumer;
-	bool		is_full = spine_consumer_poll(consumer, spine_batch_rows);
+	bool		is_full;
 	long		timeout_ms;
 
+	/* the commit to the group must not run out: see GROUP_COMMIT_TIMEOUT_MS */
+	if (spine_consumer_awaits_broker(consumer) &&
+		is_due(worker.committed_to_broker, BROKER_COMMIT_PATIENCE_MS))
+	{
+		spine_disconnect(&worker);
+		worker.broker_commit_due = true;
+		return;
+	}
+
+	is_full = spine_consumer_poll(consumer, spine_batch_rows);
 	spine_note_partitions(&worker);
 	if (consumer->topic_is_gone || consumer->client->error != RD_KAFKA_RESP_ERR_NO_ERROR ||
 		is_due(worker.partitions_checked, PARTITION_CHECK_MS))

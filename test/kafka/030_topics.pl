@@ -1,0 +1,149 @@
+# The life of a topic while its pipeline runs: it is not there yet, it grows, it
+# loses records, it is deleted and made again; its broker goes, comes back, and
+# is another one.
+#
+# Broken when a partition is overlooked, when records are skipped without a
+# word, or when the positions of one log are used for another.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use Kafka;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+need_own_kafka();
+
+my $kafka = start_kafka();
+my $node = spine_node('main', conf => "spine.brokers = '$kafka->{address}'\n");
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+sub comes_to
+{
+	my ($what, $sql) = @_;
+
+	ok($node->poll_query_until('postgres', $sql), $what)
+	  or diag query('SELECT partition, state, next_offset, last_error FROM spine_status');
+	return;
+}
+
+# Sends the events to each of the partitions.
+sub send_to
+{
+	my ($order_id, $count, @partitions) = @_;
+
+	send_with($kafka, 'events', $_,
+		join('', map { "k\t" . order_event(order_id => $order_id) . "\n" } 1 .. $count))
+	  foreach @partitions;
+	return;
+}
+
+sub is_applied
+{
+	my ($order_id, $count) = @_;
+
+	comes_to("$order_id: all is applied", "SELECT count(*) = $count FROM events WHERE order_id = '$order_id'");
+	is(query("SELECT count(*) FROM events WHERE order_id = '$order_id'"), $count, "$order_id: once");
+	return;
+}
+
+#
+# Absent at the start, created later
+#
+comes_to('a topic that is not there is waited for',
+	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'waiting' AND last_error LIKE 'topic "events" does not exist%'});
+topic($kafka, 'create', 'events', 3);
+send_to('created later', 100, 0 .. 2);
+is_applied('created later', 300);
+
+#
+# More partitions
+#
+topic($kafka, 'grow', 'events', 6);
+send_to('grown', 100, 0 .. 5);
+is_applied('grown', 600);
+is(query('SELECT count(*), sum(lag) FROM spine_status'), '6|0', 'a row for each in spine_status');
+
+#
+# The broker away, and back, with a commit to its consumer group under way: of a
+# batch that was read when it was there and is applied when it is not
+#
+my $user = $node->background_psql('postgres');
+$user->query_safe('BEGIN; LOCK TABLE events');
+send_to('in hand', 100, 0 .. 5);
+comes_to('a batch in hand', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+signal_kafka($kafka, 'KILL');
+$user->query_safe('COMMIT');
+$user->quit;
+comes_to('a broker that is gone',
+	q{SELECT bool_and(state = 'waiting' AND last_error LIKE 'the broker does not answer: %') FROM spine_status});
+my ($status, $out, $err) = $node->psql('postgres', q{SELECT spine_produce('acme', 10)});
+like($err, qr/0 of 10|not acknowledged|broker/, 'spine_produce meanwhile fails, and says so');
+note $err;
+restart_kafka($kafka);
+send_to('back again', 100, 0 .. 5);
+is_applied('in hand', 600);
+is_applied('back again', 600);
+comes_to('and the pipeline runs', q{SELECT bool_and(state = 'running') FROM spine_status});
+
+#
+# Retention faster than the pipeline
+#
+query(q{SELECT spine_pause('orders')});
+comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+my $position = query('SELECT next_offset FROM spine_offsets WHERE partition = 0');
+send_to('lost', 50, 0);
+send_to('kept', 50, 0, 1);
+topic($kafka, 'trim', 'events', 0, $position + 50);
+query(q{SELECT spine_resume('orders')});
+my $range = sprintf 'offsets %d to %d of partition 0 of topic "events" are gone', $position, $position + 49;
+comes_to('records that are gone before they were applied: stopped with the exact range',
+	"SELECT count(*) > 0 FROM spine_status WHERE state = 'failed' AND last_error LIKE '$range%'");
+comes_to('the other partitions go on',
+	q{SELECT count(*) = 50 FROM events WHERE order_id = 'kept' AND kafka_partition = 1});
+is(query(q{SELECT count(*) FROM events WHERE order_id IN ('kept', 'lost') AND kafka_partition = 0}), '0',
+	'nothing is skipped');
+query("UPDATE spine_offsets SET next_offset = $position + 50 WHERE partition = 0");
+is_applied('kept', 100);
+comes_to('told to go on, it does', q{SELECT bool_and(state = 'running') FROM spine_status});
+
+#
+# Deleted, and made again with less in it
+#
+topic($kafka, 'delete', 'events');
+comes_to('a topic that is deleted',
+	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'waiting' AND last_error LIKE 'topic "events" does not exist%'});
+topic($kafka, 'create', 'events', 6);
+send_to('made again', 10, 0 .. 5);
+comes_to('and made again, shorter: stopped with the reason',
+	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed' AND last_error LIKE '%it is not the log that was read before%'});
+is(query(q{SELECT count(*) FROM events WHERE order_id = 'made again'}), '0', 'nothing is read from it');
+query(q{UPDATE spine_offsets SET next_offset = 0});
+is_applied('made again', 60);
+
+#
+# Another cluster behind the same address
+#
+wait_applied($node);
+signal_kafka($kafka, 'KILL');
+forget_kafka($kafka);
+restart_kafka($kafka);
+topic($kafka, 'create', 'events', 6);
+send_to('of another', 100, 0 .. 5);
+comes_to('another cluster is refused',
+	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed'
+	AND last_error ~ 'cluster is "[^"]+", but the position in topic "events" belongs to cluster'});
+is(query(q{SELECT count(*) FROM events WHERE order_id = 'of another'}), '0', 'nothing is read from it');
+query(q{DELETE FROM spine_offsets});
+is_applied('of another', 600);
+
+$node->stop;
+stop_kafka($kafka);
+done_testing();

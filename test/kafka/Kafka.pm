@@ -12,7 +12,7 @@ use Test::More;
 
 our @EXPORT = qw(
   start_kafka need_own_kafka stop_kafka restart_kafka signal_kafka forget_kafka
-  topic transaction send_with kill_worker
+  topic transaction start_sending send_with
 );
 
 my $work = tempdir(CLEANUP => 1);
@@ -115,6 +115,15 @@ sub transaction
 	return;
 }
 
+# Starts to send the lines "key<TAB>value" of a file, each once, through restarts
+# of the broker; to be ended with IPC::Run's finish.
+sub start_sending
+{
+	my ($kafka, $topic, $file) = @_;
+
+	return IPC::Run::start([ $client, $kafka->{address}, 'send', $topic ], '<', $file, '2>', "$work/sending");
+}
+
 # Sends lines of "key<TAB>value" with more options of kcat's.
 sub send_with
 {
@@ -123,18 +132,6 @@ sub send_with
 	IPC::Run::run([ 'kcat', '-b', $kafka->{address}, '-q', '-P', '-t', $topic, '-p', $partition,
 			'-K', '\t', '-X', 'acks=all', @options ], '<', \$text)
 	  or die "kcat failed: @options";
-	return;
-}
-
-# Kills one of the workers with -9, and waits for its successor.
-sub kill_worker
-{
-	my ($node, $pid) = @_;
-
-	kill 'KILL', $pid;
-	SpineTest::poll_through_restart($node, 'postgres',
-		"SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND pid <> $pid")
-	  or die 'the worker does not come back';
 	return;
 }
 

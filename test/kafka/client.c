@@ -1,7 +1,7 @@
 /*
  * client.c
- *		What the tests ask of a Kafka beyond what kcat can: its topics, and
- *		transactions.
+ *		What the tests ask of a Kafka beyond what kcat can: its topics,
+ *		transactions, and to send through a restart of the broker.
  *
  *		client BROKERS create TOPIC PARTITIONS [SETTING=VALUE...]
  *		client BROKERS grow TOPIC PARTITIONS
@@ -9,15 +9,19 @@
  *		client BROKERS trim TOPIC PARTITION OFFSET		delete the records before it
  *		client BROKERS commit|abort TOPIC PARTITION		in one transaction, the lines
  *														of standard input as records
+ *		client BROKERS send TOPIC						each line "key<TAB>value", once,
+ *														however long the broker is away
  */
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TIMEOUT_MS	30000
+#define TIMEOUT_MS		30000
+#define SEND_TIMEOUT_MS	180000
 
 static rd_kafka_t *rk;
+static int	undelivered = 0;
 
 static void
 die(const char *what, const char *reason)
@@ -34,12 +38,23 @@ die_of(const char *what, rd_kafka_error_t *error)
 }
 
 static void
+note_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, void *opaque)
+{
+	(void) client;
+	(void) opaque;
+	if (message->err)
+		undelivered++;
+}
+
+static void
 start_client(const char *brokers, int transactional)
 {
 	char		errstr[256];
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 
 	rd_kafka_conf_set(conf, "bootstrap.servers", brokers, NULL, 0);
+	rd_kafka_conf_set(conf, "enable.idempotence", "true", NULL, 0);
+	rd_kafka_conf_set_dr_msg_cb(conf, note_delivery);
 	if (transactional)
 		rd_kafka_conf_set(conf, "transactional.id", "test", NULL, 0);
 	rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, sizeof(errstr));
@@ -142,6 +157,29 @@ administer(int argc, char **argv)
 }
 
 static void
+send_lines(const char *topic)
+{
+	char		line[4096];
+
+	while (fgets(line, sizeof(line), stdin) != NULL)
+	{
+		size_t		key_len = strcspn(line, "\t");
+		char	   *value = line + key_len + 1;
+		rd_kafka_resp_err_t err = rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic),
+													RD_KAFKA_V_KEY(line, key_len),
+													RD_KAFKA_V_VALUE(value, strcspn(value, "\n")),
+													RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY | RD_KAFKA_MSG_F_BLOCK),
+													RD_KAFKA_V_END);
+
+		if (err)
+			die("produce", rd_kafka_err2str(err));
+		rd_kafka_poll(rk, 0);
+	}
+	if (rd_kafka_flush(rk, SEND_TIMEOUT_MS) || undelivered > 0)
+		die("produce", "not acknowledged");
+}
+
+static void
 run_transaction(const char *end, const char *topic, int partition)
 {
 	char		line[4096];
@@ -180,6 +218,8 @@ main(int argc, char **argv)
 	start_client(argv[1], transactional);
 	if (transactional)
 		run_transaction(argv[2], argv[3], atoi(argv[4]));
+	else if (strcmp(argv[2], "send") == 0)
+		send_lines(argv[3]);
 	else
 		administer(argc, argv);
 	rd_kafka_destroy(rk);

@@ -26,6 +26,8 @@ int			spine_log_interval_s = 5;
 double		spine_producer_rate = 0;
 char	   *spine_producer_tenants = NULL;
 
+static emit_log_hook_type previous_log_hook = NULL;
+
 static bool
 check_topic(char **newval, void **extra, GucSource source)
 {
@@ -53,6 +55,23 @@ check_kafka_options(char **newval, void **extra, GucSource source)
 	GUC_check_errmsg("invalid value for parameter \"%s\"", "spine.kafka_options");
 	GUC_check_errdetail("%s", reason);
 	return false;
+}
+
+/*
+ * On a reload, the postmaster logs each setting that has changed with its new
+ * value, which here may hold a secret.
+ */
+static void
+hide_secret(ErrorData *edata)
+{
+	if (edata->message_id && strcmp(edata->message_id, "parameter \"%s\" changed to \"%s\"") == 0 &&
+		strstr(edata->message, "\"spine.kafka_options\"") != NULL)
+	{
+		pfree(edata->message);
+		edata->message = pstrdup("parameter \"spine.kafka_options\" changed");
+	}
+	if (previous_log_hook)
+		previous_log_hook(edata);
 }
 
 static bool
@@ -163,4 +182,7 @@ spine_settings_init(void)
 							   check_producer_tenants, NULL, NULL);
 
 	MarkGUCPrefixReserved("spine");
+
+	previous_log_hook = emit_log_hook;
+	emit_log_hook = hide_secret;
 }

@@ -107,6 +107,7 @@ is(count_of('real'), '310', 'and nothing twice');
 # spine.kafka_options: workers and sessions connect anew
 #
 set_config($node, 'spine.kafka_options' => 'security.protocol=ssl');
+ok($node->wait_for_log(qr/parameter "spine.kafka_options" changed$/m), 'the log says that, but not to what');
 ok($node->poll_query_until('postgres',
 		q{SELECT bool_and(state IN ('waiting', 'failed') AND last_error IS NOT NULL) FROM spine_status}),
 	'TLS with a broker that has none: workers say so');

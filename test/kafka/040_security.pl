@@ -1,0 +1,139 @@
+# TLS and SASL: what is right works; what is wrong stops the pipeline with a
+# reason that one can act on, and goes on by itself when it is mended.  And the
+# password is nowhere to be read.
+#
+# Broken when a certificate is not verified, when a reason is only "timed out",
+# or when an error, a log line or a process title repeats the options.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use Kafka;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+need_own_kafka();
+
+my $kafka = start_kafka();
+my $ca = "$kafka->{dir}/ca.pem";
+my $password = $kafka->{KAFKA_PASSWORD};
+my $wrong = "not$password";
+
+topic($kafka, 'create', 'events', 1);
+my $node = spine_node('main', conf => "include_if_exists 'kafka.conf'\n", extension => 0);
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+# As docs/CONFIGURATION.md says it: secrets in a file of the server's.
+sub connect_to
+{
+	my ($listener, $options) = @_;
+	my $file = $node->data_dir . '/kafka.conf';
+
+	unlink $file;
+	append_to_file($file, "spine.brokers = '$kafka->{$listener}'\nspine.kafka_options = '$options'\n");
+	$node->reload;
+	return;
+}
+
+sub sasl
+{
+	my ($mechanism, $secret) = @_;
+
+	return "security.protocol=sasl_ssl ssl.ca.location=$ca sasl.mechanism=$mechanism"
+	  . " sasl.username=$kafka->{KAFKA_USER} sasl.password=$secret";
+}
+
+# Fails within seconds, not minutes, in the state and for the reason given.
+sub is_refused
+{
+	my ($what, $state, $reason, $listener, $options) = @_;
+
+	query(q{UPDATE seen SET at = clock_timestamp()});
+	connect_to($listener, $options);
+	ok($node->poll_query_until('postgres', <<SQL), "$what: $state, with the reason")
+SELECT count(*) > 0 FROM spine_status, seen
+WHERE state = '$state' AND last_error ~ '$reason' AND last_error_at > seen.at
+SQL
+	  or diag query('SELECT state, last_error FROM spine_status');
+	note query('SELECT state, last_error FROM spine_status LIMIT 1');
+	return;
+}
+
+# A worker and a session reach the broker.
+sub works
+{
+	my ($what) = @_;
+	my $before = query('SELECT count(*) FROM events');
+
+	ok(wait_for_state($node, 'running'), "$what: the pipeline runs");
+	is(query(q{SELECT spine_produce('acme', 100)}), '100', "$what: produce");
+	ok(wait_applied($node), "$what: apply");
+	is(query('SELECT count(*) FROM events'), $before + 100, "$what: each once");
+	return;
+}
+
+connect_to('KAFKA_SSL', "security.protocol=ssl ssl.ca.location=$ca");
+query('CREATE EXTENSION spine; CREATE TABLE seen AS SELECT clock_timestamp() AS at');
+works('TLS');
+
+is_refused('a certificate of an unknown CA', 'failed', 'certificate (could not be verified|verify failed)',
+	'KAFKA_SSL', "security.protocol=ssl ssl.ca.location=$kafka->{dir}/other_ca.pem");
+is_refused('an expired certificate', 'failed', 'certificate (could not be verified|verify failed)',
+	'KAFKA_EXPIRED', "security.protocol=ssl ssl.ca.location=$ca");
+is_refused('TLS where there is none', 'failed', 'SSL handshake failed',
+	'KAFKA_PLAINTEXT', "security.protocol=ssl ssl.ca.location=$ca");
+is_refused('a file that is not there', 'failed', 'could not start a Kafka client: .*ssl.ca.location',
+	'KAFKA_SSL', 'security.protocol=ssl ssl.ca.location=/nowhere/ca.pem');
+is_refused('no TLS where there is some', 'waiting', 'broker does not answer: .*SSL',
+	'KAFKA_SSL', '');
+
+connect_to('KAFKA_SASL_SSL', sasl('PLAIN', $password));
+works('SASL PLAIN, after all that');
+
+is_refused('a wrong password', 'failed', 'uthentication failed',
+	'KAFKA_SASL_SSL', sasl('PLAIN', $wrong));
+my ($status, $out, $err) = $node->psql('postgres', q{SELECT spine_produce('acme', 1)});
+like($err, qr/uthentication failed/, 'and spine_produce says why, too');
+
+connect_to('KAFKA_SASL_SSL', sasl('SCRAM-SHA-256', $password));
+works('SASL SCRAM-SHA-256');
+is_refused('a wrong password', 'failed', 'uthentication failed',
+	'KAFKA_SASL_SSL', sasl('SCRAM-SHA-256', $wrong));
+is_refused('a mechanism that there is not', 'failed', 'could not start a Kafka client: .*SCRAM-SHA-999',
+	'KAFKA_SASL_SSL', sasl('SCRAM-SHA-999', $password));
+
+my $log_start = -s $node->logfile;
+connect_to('KAFKA_SASL_SSL', sasl('PLAIN', $password) . ' sasl.pasword=x');
+$node->wait_for_log(qr/librdkafka has no option "sasl.pasword"/, $log_start);
+pass('an unknown option: refused when it is read');
+
+connect_to('KAFKA_SASL_SSL', sasl('SCRAM-SHA-256', $password));
+works('SCRAM again');
+
+#
+# Where might a password be seen?
+#
+sub processes
+{
+	# one may be gone before it is read
+	return join "\n", map { eval { slurp_file($_) } // '' } glob '/proc/[0-9]*/cmdline';
+}
+
+query('CREATE ROLE nobody_special LOGIN');
+unlike(slurp_file($node->logfile), qr/\Q$password/, "the server's log has no password");
+unlike(query('SELECT string_agg(s::text, chr(10)) FROM spine_status s'), qr/\Q$password/, 'nor has spine_status');
+unlike(query('SELECT string_agg(a::text, chr(10)) FROM pg_stat_activity a'), qr/\Q$password/, 'nor pg_stat_activity');
+unlike(processes(), qr/\Q$password/, 'nor the list of processes');
+is(query(q{SET ROLE nobody_special; SELECT count(*) FROM pg_settings WHERE name = 'spine.kafka_options' OR setting LIKE '%sasl.password%'}), '0',
+	'nor pg_settings, for an unprivileged role');
+
+$node->stop;
+stop_kafka($kafka);
+done_testing();

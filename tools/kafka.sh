@@ -134,8 +134,10 @@ make_configuration() {
 # --------------------------------------------------------------------------
 
 # A small heap and little compiling: it is started often, and never works hard.
+# Killed, it would leave files in /tmp.
 run_java() {
     exec java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true \
+        -XX:-UsePerfData -Djava.io.tmpdir="$dir" \
         -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
         -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info \
         -cp "$jars/*" "$@"

@@ -290,8 +290,10 @@ spine_consumer_commit_to_broker(SpineConsumer *consumer)
 	size_t		group_size = sizeof(group);
 	char		errstr[256];
 
+	Assert(!consumer->group_commit_pending);
+
 	/* the group is ours, unless spine.kafka_options says otherwise */
-	if (spine_consumer_awaits_broker(consumer) || consumer->npositions == 0 ||
+	if (consumer->npositions == 0 ||
 		rd_kafka_conf_get(rd_kafka_conf(rk), "group.id", group, &group_size) != RD_KAFKA_CONF_OK)
 		return;
 

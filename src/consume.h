@@ -69,8 +69,8 @@ extern void spine_consumer_refresh_watermarks(SpineConsumer *consumer);
 
 /*
  * Commits the positions to the broker's consumer group, without waiting: for
- * Kafka's own tools to show lag, and never read back.  Does nothing while the
- * commit before it is under way.
+ * Kafka's own tools to show lag, and never read back.  Not while the commit
+ * before it is under way.
  */
 extern void spine_consumer_commit_to_broker(SpineConsumer *consumer);
 

@@ -407,7 +407,8 @@ run_batch(void)
 static long
 do_chores(void)
 {
-	if (worker.broker_commit_due && is_due(worker.committed_to_broker, BROKER_COMMIT_MS))
+	if (worker.broker_commit_due && is_due(worker.committed_to_broker, BROKER_COMMIT_MS) &&
+		!spine_consumer_awaits_broker(worker.consumer))
 	{
 		spine_consumer_commit_to_broker(worker.consumer);
 		worker.committed_to_broker = GetCurrentTimestamp();

@@ -4,19 +4,23 @@
  *		cluster in a program, so that it outlives the PostgreSQL server that is
  *		being killed.
  *
- *		broker TOPIC PARTITIONS
+ *		broker TOPIC PARTITIONS [BROKERS]
  *
- * Prints its address and serves until its standard input ends.  There it takes
+ * The first of the brokers leads all partitions.  Prints its address and serves until its standard input ends.  There it takes
  * commands, one a line, and prints "done" after each:
  *
  *		hide TOPIC		as if there were no such topic (else it is made when asked for)
  *		show TOPIC
+ *		stall GROUP		the second broker coordinates the group, and does not answer
+ *						the next commit to it
  */
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define OFFSET_COMMIT	8		/* of Kafka's request types */
 
 int
 main(int argc, char **argv)
@@ -26,20 +30,22 @@ main(int argc, char **argv)
 	rd_kafka_t *handle;
 	rd_kafka_mock_cluster_t *cluster;
 
-	if (argc != 3)
+	if (argc != 3 && argc != 4)
 	{
-		fprintf(stderr, "usage: broker TOPIC PARTITIONS\n");
+		fprintf(stderr, "usage: broker TOPIC PARTITIONS [BROKERS]\n");
 		return 2;
 	}
 
 	handle = rd_kafka_new(RD_KAFKA_PRODUCER, NULL, errstr, sizeof(errstr));
-	cluster = handle ? rd_kafka_mock_cluster_new(handle, 1) : NULL;
+	cluster = handle ? rd_kafka_mock_cluster_new(handle, argc == 4 ? atoi(argv[3]) : 1) : NULL;
 	if (cluster == NULL)
 	{
 		fprintf(stderr, "could not start a mock cluster\n");
 		return 1;
 	}
 	rd_kafka_mock_topic_create(cluster, argv[1], atoi(argv[2]), 1);
+	for (int p = 0; p < atoi(argv[2]); p++)
+		rd_kafka_mock_partition_set_leader(cluster, argv[1], p, 1);
 	printf("%s\n", rd_kafka_mock_cluster_bootstraps(cluster));
 	fflush(stdout);
 
@@ -50,6 +56,12 @@ main(int argc, char **argv)
 			rd_kafka_mock_topic_set_error(cluster, line + 5, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
 		else if (strncmp(line, "show ", 5) == 0)
 			rd_kafka_mock_topic_set_error(cluster, line + 5, RD_KAFKA_RESP_ERR_NO_ERROR);
+		else if (strncmp(line, "stall ", 6) == 0)
+		{
+			rd_kafka_mock_coordinator_set(cluster, "group", line + 6, 2);
+			rd_kafka_mock_broker_push_request_error_rtts(cluster, 2, OFFSET_COMMIT, 1,
+														 RD_KAFKA_RESP_ERR_NO_ERROR, 600 * 1000);
+		}
 		printf("done\n");
 		fflush(stdout);
 	}

@@ -54,14 +54,14 @@ CONF
 # a partition, so send compressed and to several partitions.
 sub start_broker
 {
-	my ($topic, $partitions) = @_;
+	my ($topic, $partitions, $brokers) = @_;
 	my $program = "$work/broker";
 	my ($in, $out) = ('', '');
 
 	system_or_bail($ENV{CC} // 'cc', '-o', $program, "$test_dir/broker.c", '-lrdkafka')
 	  unless -x $program;
 
-	my $process = start([ $program, $topic, $partitions ], '<', \$in, '>', \$out,
+	my $process = start([ $program, $topic, $partitions, $brokers // 1 ], '<', \$in, '>', \$out,
 		timeout(1800));
 	pump $process until $out =~ /\n/;
 	chomp(my $address = $out);

@@ -1,0 +1,52 @@
+# A commit to the broker's consumer group that is never answered, while batches go
+# on: the worker makes its client anew, before the commit runs out (librdkafka
+# ends the process when the broker is back after that).
+#
+# Broken when batches put off the moment at which it loses patience.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $broker = start_broker('events', 1, 2);
+my $node = spine_node('main', conf => "spine.brokers = '$broker->{address}'\n");
+ok(wait_for_state($node, 'running'), 'a worker runs');
+
+# The threads of the worker's client: another client has others.
+sub client_threads
+{
+	my ($worker) = worker_pids($node);
+
+	return join ' ', sort map { m{(\d+)/comm$} } grep { slurp_file($_) =~ /^rdk:main/ } glob "/proc/$worker/task/*/comm";
+}
+
+my ($worker) = worker_pids($node);
+my $threads = client_threads();
+my $last = 0;
+
+sub apply_one
+{
+	my $order = 'order-' . ++$last;
+
+	send_values($broker->{address}, 'events', 0, [ order_event(order_id => $order) ]);
+	return $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM events WHERE order_id = '$order'");
+}
+
+like($threads, qr/^\d+$/, 'with one client');
+tell_broker($broker, 'stall spine-postgres-orders');
+my $deadline = time + 40;
+while (client_threads() eq $threads && time < $deadline)
+{
+	apply_one() or die 'no event is applied';
+}
+isnt(client_threads(), $threads, 'a commit that is not answered: the client is made anew, although events are applied');
+ok(apply_one(), 'and goes on');
+is((worker_pids($node))[0], $worker, 'in the same worker');
+is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT event_id) FROM events'), "$last|$last", 'nothing is lost, nothing twice');
+
+$node->stop;
+stop_broker($broker);
+done_testing();

@@ -14,6 +14,7 @@ OBJS = \
 	src/status.o \
 	src/counters.o \
 	src/wait.o \
+	src/topic_offsets.o \
 	src/session.o \
 	src/catalog.o \
 	src/target.o \

@@ -9,6 +9,7 @@
 #include "settings.h"
 #include "status.h"
 #include "trouble.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -50,7 +51,8 @@ spine_count_partitions(SpineWorker *worker)
 			worker->assigned = false;
 		worker->consumer->topic_is_gone = false;
 		worker->consumer->npartitions = count;
-		if (worker->broker_trouble)
+		/* without an assignment, whether all is well is yet to be seen */
+		if (worker->broker_trouble && worker->assigned)
 			spine_report_running(worker);
 		worker->broker_trouble = false;
 		return true;
@@ -115,30 +117,72 @@ insert_offsets(void *arg)
 }
 
 /*
+ * Asks for an offset of each partition, see spine_client_find_offsets; NULL,
+ * with worker->error, when the broker does not answer.
+ */
+static int64 *
+ask_for_offsets(Assignment *assignment, int64 time_ms)
+{
+	SpineWorker *worker = assignment->worker;
+	SpineClient *client = worker->consumer->client;
+	int32	   *partitions = palloc(Max(assignment->n, 1) * sizeof(int32));
+	int64	   *offsets = palloc(Max(assignment->n, 1) * sizeof(int64));
+
+	for (int i = 0; i < assignment->n; i++)
+		partitions[i] = assignment->positions[i].partition;
+	if (spine_client_find_offsets(client, worker->log.topic, assignment->n, partitions,
+								  time_ms, offsets, BROKER_TIMEOUT_MS))
+		return offsets;
+	snprintf(worker->error.text, sizeof(worker->error.text), "the broker does not answer: %s",
+			 client->error_text);
+	return NULL;
+}
+
+/*
  * The first offset of partitions that were never read: written down before the
  * first record is, so that "latest" means what was latest then.
  */
 static bool
 find_first_offsets(Assignment *assignment)
 {
-	SpineWorker *worker = assignment->worker;
+	/* a partition that joins a topic we know is new: all of it */
+	bool		latest = assignment->worker->pipeline->starts_at_latest && !assignment->known_topic;
+	int64	   *offsets = NULL;
 
+	for (int i = 0; i < assignment->n; i++)
+	{
+		if (assignment->positions[i].next_offset >= 0)
+			continue;
+		if (offsets == NULL)
+			offsets = ask_for_offsets(assignment, latest ? SPINE_LOG_END : SPINE_LOG_START);
+		if (offsets == NULL)
+			return false;
+		assignment->positions[i].next_offset = offsets[i];
+	}
+	return true;
+}
+
+/*
+ * Which partitions can be checked by their mark: retention may have taken it,
+ * and the position is as good without.
+ */
+static bool
+find_marks(Assignment *assignment)
+{
+	int64	   *starts = NULL;
 
 	for (int i = 0; i < assignment->n; i++)
 	{
 		SpinePosition *position = &assignment->positions[i];
-		int64		low;
-		int64		high;
 
-		if (position->next_offset >= 0)
+		position->is_checked = true;
+		if (position->mark_offset < 0)
 			continue;
-		if (!spine_client_watermarks(worker->consumer->client, worker->log.topic,
-									 position->partition, &low, &high, BROKER_TIMEOUT_MS))
+		if (starts == NULL)
+			starts = ask_for_offsets(assignment, SPINE_LOG_START);
+		if (starts == NULL)
 			return false;
-
-		/* a partition that joins a topic we know is new: all of it */
-		position->next_offset = worker->pipeline->starts_at_latest && !assignment->known_topic ?
-			high : low;
+		position->is_checked = position->mark_offset < starts[i];
 	}
 	return true;
 }
@@ -183,14 +227,12 @@ find_offsets(SpineWorker *worker, Assignment *mine)
 		unknown = &all;
 	}
 	if (!find_first_offsets(unknown))
-	{
-		strlcpy(worker->error.text, worker->consumer->client->error_text,
-				sizeof(worker->error.text));
 		return SPINE_TRANSIENT;
-	}
 	outcome = spine_attempt(insert_offsets, unknown, &worker->error);
 	if (outcome == SPINE_DONE && unknown != mine)
 		outcome = spine_attempt(load_offsets, mine, &worker->error);
+	if (outcome == SPINE_DONE && !find_marks(mine))
+		outcome = SPINE_TRANSIENT;
 	return outcome;
 }
 
@@ -264,27 +306,60 @@ spine_partitions_need_help(const SpineWorker *worker)
 		TimestampDifferenceExceeds(worker->stuck_reported, GetCurrentTimestamp(), STUCK_RETRY_MS);
 }
 
-/* The exact range that is missing, for a position that the log does not have. */
-static void
+/*
+ * What is wrong with a position that the log does not have.  False: nothing, by
+ * now.
+ */
+static bool
 describe_lost_offset(SpineWorker *worker, const SpinePosition *position, char *text, size_t size)
 {
-	SpineConsumer *consumer = worker->consumer;
+	SpineClient *client = worker->consumer->client;
+	const char *topic = worker->log.topic;
+	const char *pipeline = quote_literal_cstr(NameStr(worker->pipeline_name));
+	int32		partition = position->partition;
 	int64		next_offset = position->read_to;
-	int64		low;
-	int64		high;
+	int64		start;
+	int64		end;
 
-	if (!spine_client_watermarks(consumer->client, worker->log.topic, position->partition,
-								 &low, &high, BROKER_TIMEOUT_MS))
+	if (!spine_client_find_offsets(client, topic, 1, &partition, SPINE_LOG_START, &start, BROKER_TIMEOUT_MS) ||
+		!spine_client_find_offsets(client, topic, 1, &partition, SPINE_LOG_END, &end, BROKER_TIMEOUT_MS))
 		snprintf(text, size, "offset " INT64_FORMAT " of partition %d of topic \"%s\" is not there",
-				 next_offset, position->partition, worker->log.topic);
-	else if (next_offset < low)
+				 next_offset, partition, topic);
+	else if (next_offset < start)
 		snprintf(text, size, "offsets " INT64_FORMAT " to " INT64_FORMAT " of partition %d of topic \"%s\" are gone from the log before they were applied"
-				 " HINT: To go on without them, set next_offset to " INT64_FORMAT " in spine_offsets.",
-				 next_offset, low - 1, position->partition, worker->log.topic, low);
-	else
+				 " HINT: To go on without them: SELECT spine_seek(%s, %d, 'earliest')",
+				 next_offset, start - 1, partition, topic, pipeline, partition);
+	else if (next_offset > end)
 		snprintf(text, size, "partition %d of topic \"%s\" ends at offset " INT64_FORMAT ", before the position " INT64_FORMAT ": it is not the log that was read before"
-				 " HINT: To read it from its start, set next_offset to " INT64_FORMAT " in spine_offsets.",
-				 position->partition, worker->log.topic, high, next_offset, low);
+				 " HINT: To read it from its start: SELECT spine_seek(%s, %d, 'earliest')",
+				 partition, topic, end, next_offset, pipeline, partition);
+	else
+		return false;
+	return true;
+}
+
+/* What is wrong with the partition that is stuck.  False: nothing, by now. */
+static bool
+describe_stuck_partition(SpineWorker *worker, const SpinePosition *position, char *text, size_t size)
+{
+	SpineConsumer *consumer = worker->consumer;
+
+	switch (consumer->stuck_error)
+	{
+		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+			return describe_lost_offset(worker, position, text, size);
+		case RD_KAFKA_RESP_ERR__INCONSISTENT:
+			snprintf(text, size, "partition %d of topic \"%s\" has another record at offset " INT64_FORMAT " than the one that was read: it is not the log that was read before"
+					 " HINT: To read it from its start: SELECT spine_seek(%s, %d, 'earliest')",
+					 position->partition, worker->log.topic, position->mark_offset,
+					 quote_literal_cstr(NameStr(worker->pipeline_name)), position->partition);
+			return true;
+		default:
+			snprintf(text, size, "partition %d of topic \"%s\" cannot be read from offset " INT64_FORMAT ": %s",
+					 position->partition, worker->log.topic, position->read_to, consumer->stuck_text);
+			return true;
+	}
 }
 
 void
@@ -297,15 +372,9 @@ spine_report_stuck_partition(SpineWorker *worker)
 	{
 		const SpinePosition *position = &consumer->positions[i];
 
-		if (position->partition != consumer->stuck_partition)
-			continue;
-		if (consumer->stuck_error == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
-			consumer->stuck_error == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE)
-			describe_lost_offset(worker, position, text, sizeof(text));
-		else
-			snprintf(text, sizeof(text), "partition %d of topic \"%s\" cannot be read from offset " INT64_FORMAT ": %s",
-					 position->partition, worker->log.topic, position->read_to, consumer->stuck_text);
-		spine_report_failed(worker, text);
+		if (position->partition == consumer->stuck_partition &&
+			describe_stuck_partition(worker, position, text, sizeof(text)))
+			spine_report_failed(worker, text);
 	}
 	worker->stuck_reported = GetCurrentTimestamp();
 	spine_disconnect(worker);

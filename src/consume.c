@@ -7,6 +7,7 @@
  */
 #include "consume.h"
 
+#include "port/pg_crc32c.h"
 #include "utils/memutils.h"
 
 /*
@@ -109,11 +110,26 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	list = rd_kafka_topic_partition_list_new(Max(n, 1));
 	for (int i = 0; i < n; i++)
 		rd_kafka_topic_partition_list_add(list, consumer->topic, positions[i].partition)->offset =
-			positions[i].next_offset;
+			positions[i].is_checked ? positions[i].next_offset : positions[i].mark_offset;
 	err = rd_kafka_assign(consumer->client->rk, list);
 	rd_kafka_topic_partition_list_destroy(list);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		elog(ERROR, "could not assign partitions: %s", rd_kafka_err2str(err));
+}
+
+/*
+ * The library reports such an error once, and some (a bad checksum) it then
+ * leaves behind: what follows in this partition must not move the position past
+ * it.
+ */
+static void
+set_stuck(SpineConsumer *consumer, SpinePosition *position, rd_kafka_resp_err_t error,
+		  const char *text)
+{
+	position->is_stuck = true;
+	consumer->stuck_partition = position->partition;
+	consumer->stuck_error = error;
+	strlcpy(consumer->stuck_text, text, sizeof(consumer->stuck_text));
 }
 
 /* The end of a partition, or trouble with it. */
@@ -132,6 +148,12 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 			 */
 			if (position == NULL || position->is_stuck)
 				break;
+			if (message->offset < position->next_offset)
+			{
+				/* where it was asked to begin is the mark, which is not there */
+				set_stuck(consumer, position, RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE, "");
+				break;
+			}
 			position->read_to = Max(position->read_to, message->offset);
 			position->is_read = true;
 			consumer->reached_end = true;
@@ -144,20 +166,8 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 			break;
 
 		default:
-
-			/*
-			 * The library reports such an error once, and some (a bad checksum)
-			 * it then leaves behind: what follows in this partition must not
-			 * move the position past it.
-			 */
 			if (position)
-			{
-				position->is_stuck = true;
-				consumer->stuck_partition = message->partition;
-				consumer->stuck_error = message->err;
-				strlcpy(consumer->stuck_text, rd_kafka_message_errstr(message),
-						sizeof(consumer->stuck_text));
-			}
+				set_stuck(consumer, position, message->err, rd_kafka_message_errstr(message));
 			else
 			{
 				consumer->client->error = message->err;
@@ -168,12 +178,52 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 	}
 }
 
+/* -1: it has none. */
+static int64
+timestamp_of(const rd_kafka_message_t *message)
+{
+	rd_kafka_timestamp_type_t type;
+	int64		timestamp_ms = rd_kafka_message_timestamp(message, &type);
+
+	return type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? -1 : timestamp_ms;
+}
+
+/* Of what tells one record from another; the same on every architecture. */
+static int64
+checksum(const rd_kafka_message_t *message)
+{
+	char		head[64];
+	pg_crc32c	crc;
+
+	snprintf(head, sizeof(head), INT64_FORMAT " %zu ", timestamp_of(message), message->key_len);
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, head, strlen(head));
+	COMP_CRC32C(crc, message->key, message->key_len);
+	COMP_CRC32C(crc, message->payload, message->len);
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+/*
+ * The first record since the assignment: is it the one that was read before?
+ * Where it is gone (compaction), a later one comes, and nothing can be told.
+ */
+static void
+check_mark(SpineConsumer *consumer, SpinePosition *position, const rd_kafka_message_t *message)
+{
+	position->is_checked = true;
+	if (message->offset == position->mark_offset && checksum(message) != position->mark_crc)
+		set_stuck(consumer, position, RD_KAFKA_RESP_ERR__INCONSISTENT, "");
+}
+
 static void
 add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 {
 	SpinePosition *position = find_position(consumer, message->partition);
 	SpineRecord *record;
-	rd_kafka_timestamp_type_t type;
+
+	if (position && !position->is_checked)
+		check_mark(consumer, position, message);
 
 	/* left over from an assignment that is no more, or seen already */
 	if (position == NULL || position->is_stuck || message->offset < position->read_to)
@@ -185,9 +235,7 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	record = &consumer->records[consumer->nrecords++];
 	record->partition = message->partition;
 	record->offset = message->offset;
-	record->timestamp_ms = rd_kafka_message_timestamp(message, &type);
-	if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
-		record->timestamp_ms = -1;
+	record->timestamp_ms = timestamp_of(message);
 	record->key = message->key;
 	record->key_len = message->key_len;
 	record->value = message->payload;
@@ -195,6 +243,7 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	record->message = message;
 
 	position->read_to = message->offset + 1;
+	position->last_record = consumer->nrecords;
 	position->is_read = true;
 	consumer->bytes += message->len + message->key_len;
 	consumer->uncounted++;
@@ -241,12 +290,38 @@ spine_consumer_has_batch(const SpineConsumer *consumer)
 	return false;
 }
 
+SpinePosition *
+spine_consumer_moved_positions(SpineConsumer *consumer, int *n)
+{
+	SpinePosition *moved = palloc(Max(consumer->npositions, 1) * sizeof(SpinePosition));
+
+	*n = 0;
+	for (int i = 0; i < consumer->npositions; i++)
+	{
+		SpinePosition *position = &consumer->positions[i];
+
+		if (position->last_record > 0)
+		{
+			const SpineRecord *record = &consumer->records[position->last_record - 1];
+
+			position->mark_offset = record->offset;
+			position->mark_crc = checksum(record->message);
+		}
+		if (position->read_to > position->next_offset)
+			moved[(*n)++] = *position;
+	}
+	return moved;
+}
+
 void
 spine_consumer_finish_batch(SpineConsumer *consumer)
 {
 	release_records(consumer);
 	for (int i = 0; i < consumer->npositions; i++)
+	{
 		consumer->positions[i].next_offset = consumer->positions[i].read_to;
+		consumer->positions[i].last_record = 0;
+	}
 }
 
 void

@@ -30,7 +30,7 @@ typedef struct SpineConsumer
 
 	/* why the last stuck partition is, and which it was */
 	int32		stuck_partition;	/* -1: none */
-	rd_kafka_resp_err_t stuck_error;
+	rd_kafka_resp_err_t stuck_error;	/* __INCONSISTENT: its mark is not there */
 	char		stuck_text[256];
 	/* the topic was reported to be gone */
 	bool		topic_is_gone;
@@ -48,7 +48,10 @@ extern SpineConsumer *spine_consumer_open(const char *topic, const char *group_i
 /* Safe on NULL. */
 extern void spine_consumer_close(SpineConsumer *consumer);
 
-/* Reads the given positions from now on, and drops the batch. */
+/*
+ * Reads the given positions from now on, and drops the batch.  One that is not
+ * yet checked by its mark is read from there.
+ */
 extern void spine_consumer_assign(SpineConsumer *consumer,
 								  const SpinePosition *positions, int n);
 
@@ -60,6 +63,9 @@ extern bool spine_consumer_poll(SpineConsumer *consumer, int batch_rows);
 
 /* Is there anything to commit: records, or a position that moved past gaps? */
 extern bool spine_consumer_has_batch(const SpineConsumer *consumer);
+
+/* The positions that it moves, with their new marks; palloc'ed. */
+extern SpinePosition *spine_consumer_moved_positions(SpineConsumer *consumer, int *n);
 
 /* Releases the batch's records; the positions are committed up to read_to. */
 extern void spine_consumer_finish_batch(SpineConsumer *consumer);

@@ -483,19 +483,31 @@ spine_client_partition_count(SpineClient *client, const char *topic, int timeout
 }
 
 bool
-spine_client_watermarks(SpineClient *client, const char *topic, int32 partition,
-						int64 *low, int64 *high, int timeout_ms)
+spine_client_find_offsets(SpineClient *client, const char *topic, int n, const int32 *partitions,
+						  int64 time_ms, int64 *offsets, int timeout_ms)
 {
-	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+	rd_kafka_topic_partition_list_t *list = NULL;
+	rd_kafka_resp_err_t err = n > 0 ? RD_KAFKA_RESP_ERR__TIMED_OUT : RD_KAFKA_RESP_ERR_NO_ERROR;
 	int			slice_ms = 0;
 
-	while (next_slice(&slice_ms, &timeout_ms))
+	while (err != RD_KAFKA_RESP_ERR_NO_ERROR && next_slice(&slice_ms, &timeout_ms))
 	{
-		err = rd_kafka_query_watermark_offsets(client->rk, topic, partition,
-											   low, high, slice_ms);
-		if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-			return true;
+		if (list)
+			rd_kafka_topic_partition_list_destroy(list);
+		list = rd_kafka_topic_partition_list_new(n);
+		for (int i = 0; i < n; i++)
+			rd_kafka_topic_partition_list_add(list, topic, partitions[i])->offset = time_ms;
+
+		err = rd_kafka_offsets_for_times(client->rk, list, slice_ms);
+		for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+		{
+			err = list->elems[i].err;
+			offsets[i] = list->elems[i].offset;
+		}
 	}
-	note_request_error(client, err);
-	return false;
+	if (list)
+		rd_kafka_topic_partition_list_destroy(list);
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		note_request_error(client, err);
+	return err == RD_KAFKA_RESP_ERR_NO_ERROR;
 }

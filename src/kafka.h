@@ -102,10 +102,16 @@ extern void spine_client_wait(SpineClient *client, long timeout_ms);
 extern int	spine_client_partition_count(SpineClient *client, const char *topic,
 										 int timeout_ms);
 
-/* Low and high watermark of a partition; false as with -1 above. */
-extern bool spine_client_watermarks(SpineClient *client, const char *topic,
-									int32 partition, int64 *low, int64 *high,
-									int timeout_ms);
+/*
+ * Asks the broker for the first offset of each partition whose record is not
+ * older than a time, in one request; -1: there is none.  Milliseconds since
+ * 1970, or one of the two below.  False as with -1 above.
+ */
+#define SPINE_LOG_START		RD_KAFKA_OFFSET_BEGINNING
+#define SPINE_LOG_END		RD_KAFKA_OFFSET_END
+extern bool spine_client_find_offsets(SpineClient *client, const char *topic,
+									  int n, const int32 *partitions, int64 time_ms,
+									  int64 *offsets, int timeout_ms);
 
 /* Blocks every signal for threads about to be made; returns the old mask. */
 extern sigset_t spine_block_signals(void);

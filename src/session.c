@@ -49,3 +49,12 @@ spine_session_close(void)
 	client_settings = NULL;
 	spine_client_destroy(old);
 }
+
+void
+spine_refuse_silent_broker(const SpineClient *silent)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("the broker does not answer: %s", silent->error_text),
+			 errhint("Check \"spine.brokers\", and that the broker is up.")));
+}

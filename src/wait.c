@@ -35,15 +35,6 @@ typedef struct WaitList
 	WaitTarget *targets;
 } WaitList;
 
-static void
-refuse_unreachable(const SpineClient *client)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("the broker does not answer: %s", client->error_text),
-			 errhint("Check \"spine.brokers\", and that the broker is up.")));
-}
-
 /* Milliseconds left of the timeout, at least 0. */
 static long
 time_left(TimestampTz deadline)
@@ -55,22 +46,22 @@ static void
 add_topic(WaitList *list, SpineClient *client, const NameData *pipeline, char *topic,
 		  TimestampTz deadline)
 {
-	int			npartitions = spine_client_partition_count(client, topic, Max(time_left(deadline), 1000));
+	int			n = spine_client_partition_count(client, topic, Max(time_left(deadline), 1000));
+	int32	   *partitions = palloc(Max(n, 1) * sizeof(int32));
+	int64	   *ends = palloc(Max(n, 1) * sizeof(int64));
 
-	if (npartitions < 0)
-		refuse_unreachable(client);
+	for (int i = 0; i < n; i++)
+		partitions[i] = i;
+	if (n < 0 || !spine_client_find_offsets(client, topic, n, partitions, SPINE_LOG_END, ends,
+											Max(time_left(deadline), 1000)))
+		spine_refuse_silent_broker(client);
 
-	for (int32 p = 0; p < npartitions; p++)
+	for (int i = 0; i < n; i++)
 	{
-		int64		low;
-		int64		high;
 		WaitTarget *target;
 
-		if (!spine_client_watermarks(client, topic, p, &low, &high, Max(time_left(deadline), 1000)))
-			refuse_unreachable(client);
-		if (high <= 0)
+		if (ends[i] <= 0)
 			continue;
-
 		if (list->n == list->capacity)
 		{
 			list->capacity *= 2;
@@ -79,8 +70,8 @@ add_topic(WaitList *list, SpineClient *client, const NameData *pipeline, char *t
 		target = &list->targets[list->n++];
 		target->pipeline = *pipeline;
 		target->topic = topic;
-		target->partition = p;
-		target->offset = high;
+		target->partition = partitions[i];
+		target->offset = ends[i];
 	}
 }
 

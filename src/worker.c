@@ -219,6 +219,7 @@ notice_changes(void)
 	{
 		worker.catalog_generation = generation;
 		spine_forget_pipeline(&worker);
+		worker.assigned = false;	/* a position may have been moved by hand */
 	}
 
 	if (worker.consumer && strcmp(consumer_settings(), worker.connected_to) != 0)
@@ -310,23 +311,6 @@ connect_to_broker(void)
 	return outcome == SPINE_DONE;
 }
 
-/* The positions that the batch moves, for spine_batch_run. */
-static SpinePosition *
-moved_positions(int *n)
-{
-	SpineConsumer *consumer = worker.consumer;
-	SpinePosition *moved = palloc(Max(consumer->npositions, 1) * sizeof(SpinePosition));
-
-	*n = 0;
-	spine_consumer_refresh_watermarks(consumer);
-	for (int i = 0; i < consumer->npositions; i++)
-	{
-		if (consumer->positions[i].read_to > consumer->positions[i].next_offset)
-			moved[(*n)++] = consumer->positions[i];
-	}
-	return moved;
-}
-
 static void
 log_summary(void)
 {
@@ -370,7 +354,8 @@ run_batch(void)
 	instr_time	start;
 	instr_time	duration;
 
-	batch.positions = moved_positions(&batch.npositions);
+	spine_consumer_refresh_watermarks(consumer);
+	batch.positions = spine_consumer_moved_positions(consumer, &batch.npositions);
 	pgstat_report_activity(STATE_RUNNING, "applying a batch");
 
 	spine_count_consumed(&worker.pipeline_name, consumer->uncounted);

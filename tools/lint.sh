@@ -47,6 +47,7 @@ session:        kafka
 produce:        session delivery
 producer:       session delivery
 wait:           catalog session
+topic_offsets:  session
 "
 
 # The rooms that know neither PostgreSQL nor Kafka, so that they can be tested

@@ -12,6 +12,7 @@ use Kafka;
 use SpineTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 need_own_kafka();
 
@@ -43,6 +44,19 @@ sub send_to
 		join('', map { "k\t" . order_event(order_id => $order_id) . "\n" } 1 .. $count))
 	  foreach @partitions;
 	return;
+}
+
+# Kafka may refuse a topic for as long as it has not removed its namesake.
+sub make_topic
+{
+	my (@topic) = @_;
+
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if eval { topic($kafka, 'create', @topic); 1 };
+		usleep(100_000);
+	}
+	die 'the topic is not made';
 }
 
 sub is_applied
@@ -110,7 +124,7 @@ comes_to('the other partitions go on',
 	q{SELECT count(*) = 50 FROM events WHERE order_id = 'kept' AND kafka_partition = 1});
 is(query(q{SELECT count(*) FROM events WHERE order_id IN ('kept', 'lost') AND kafka_partition = 0}), '0',
 	'nothing is skipped');
-query("UPDATE spine_offsets SET next_offset = $position + 50 WHERE partition = 0");
+query(q{SELECT spine_seek('orders', 0, 'earliest')});
 is_applied('kept', 100);
 comes_to('told to go on, it does', q{SELECT bool_and(state = 'running') FROM spine_status});
 
@@ -125,8 +139,37 @@ send_to('made again', 10, 0 .. 5);
 comes_to('and made again, shorter: stopped with the reason',
 	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed' AND last_error LIKE '%it is not the log that was read before%'});
 is(query(q{SELECT count(*) FROM events WHERE order_id = 'made again'}), '0', 'nothing is read from it');
-query(q{UPDATE spine_offsets SET next_offset = 0});
+query(q{SELECT spine_seek('orders', NULL, 'earliest')});
 is_applied('made again', 60);
+
+#
+# Deleted, and made again with more in it: once with the time to notice that it
+# was gone, once at once; and while the worker is away
+#
+foreach my $how ('slowly', 'at once', 'unseen')
+{
+	ok(wait_applied($node), 'all is applied');
+	my $end = query('SELECT max(next_offset) FROM spine_offsets');
+
+	if ($how eq 'unseen')
+	{
+		query(q{SELECT spine_pause('orders')});
+		comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+	}
+	topic($kafka, 'delete', 'events');
+	comes_to('a topic that is deleted',
+		q{SELECT count(*) > 0 FROM spine_status WHERE state = 'waiting' AND last_error LIKE 'topic "events" does not exist%'})
+	  if $how eq 'slowly';
+	make_topic('events', 6);
+	send_to("longer, $how", $end + 10, 0 .. 5);
+	query(q{SELECT spine_resume('orders')}) if $how eq 'unseen';
+	comes_to("made again $how, longer: stopped with the reason",
+		q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed' AND last_error LIKE '%it is not the log that was read before%'});
+	diag query('SELECT DISTINCT last_error FROM spine_status');
+	is(query("SELECT count(*) FROM events WHERE order_id = 'longer, $how'"), '0', 'nothing is read from it');
+	query(q{SELECT spine_seek('orders', NULL, 'earliest')});
+	is_applied("longer, $how", 6 * ($end + 10));
+}
 
 #
 # Another cluster behind the same address
@@ -141,7 +184,7 @@ comes_to('another cluster is refused',
 	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed'
 	AND last_error ~ 'cluster is "[^"]+", but the position in topic "events" belongs to cluster'});
 is(query(q{SELECT count(*) FROM events WHERE order_id = 'of another'}), '0', 'nothing is read from it');
-query(q{DELETE FROM spine_offsets});
+query(q{SELECT spine_seek('orders', NULL, 'earliest')});
 is_applied('of another', 600);
 
 $node->stop;

@@ -1,0 +1,171 @@
+# spine_seek, and positions that are moved by hand: the worker goes on from there
+# at once, what was applied before stays as it is, and what makes no sense is
+# refused before anything is moved.  And the mark: a log in which the last record
+# that was read is another one is not read on.
+#
+# Broken when an idle worker is not told, when a replay is applied twice, or when
+# the worker does not look at the mark.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $broker = start_broker('events', 2);
+my $node = spine_node('main', conf => "spine.brokers = '$broker->{address}'\n");
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+sub comes_to
+{
+	my ($what, $sql) = @_;
+
+	ok($node->poll_query_until('postgres', $sql), $what)
+	  or diag query('SELECT partition, state, next_offset, last_error FROM spine_status');
+	return;
+}
+
+# The statement fails, with an error that has this in it; nothing is moved.
+sub refused
+{
+	my ($what, $sql, $error) = @_;
+	my $positions = 'SELECT * FROM spine_offsets ORDER BY partition';
+	my $before = query($positions);
+	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$sql");
+
+	like($err, $error, $what);
+	is(query($positions), $before, "$what: nothing is moved");
+	return;
+}
+
+# A sink without a key has what is applied again twice.
+query(<<'SQL');
+CREATE TABLE arrivals (kafka_partition int, kafka_offset bigint);
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'arrivals', 'append',
+	'{"kafka_partition": "$partition", "kafka_offset": "$offset"}');
+SQL
+send_values($broker->{address}, 'events', $_, [ map { order_event(order_id => "ord-$_") } 1 .. 5 ]) for 0, 1;
+ok(wait_applied($node), 'ten events');
+
+my $everything = q{SELECT md5(string_agg(t::text, E'\n' ORDER BY t::text)) FROM
+	(SELECT events::text FROM events UNION ALL SELECT current_orders::text FROM current_orders) t};
+my $before = query($everything);
+my $arrivals = sub { query('SELECT kafka_partition, count(*) FROM arrivals GROUP BY 1 ORDER BY 1') };
+
+#
+# To where it says, when it is committed
+#
+is(query(q{SELECT * FROM spine_seek('orders', 0, 2)}), '0|5|2', 'one partition, to an offset');
+comes_to('read again from there, by a worker that was idle', 'SELECT count(*) = 13 FROM arrivals');
+is($arrivals->(), "0|8\n1|5", 'and only there');
+query(q{BEGIN; SELECT spine_seek('orders', NULL, 'earliest'); ROLLBACK});
+query(q{SELECT spine_seek('orders', 1, '4')});
+comes_to('an offset in quotes', 'SELECT count(*) = 14 FROM arrivals');
+is($arrivals->(), "0|8\n1|6", 'what was rolled back has not moved');
+is(query(q{SELECT * FROM spine_seek('orders', NULL, 'earliest')}), "0|5|0\n1|5|0", 'all partitions, to the start');
+comes_to('all of it is read again', 'SELECT count(*) = 24 FROM arrivals');
+is(query($everything), $before, 'the tables with keys are as they were');
+is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no dead letters');
+
+# Together with something else, or not at all.
+query(<<'SQL');
+BEGIN;
+TRUNCATE arrivals, events, current_orders;
+SELECT spine_seek('orders', NULL, 'earliest');
+COMMIT;
+SQL
+comes_to('tables emptied and filled again in one transaction', 'SELECT count(*) = 10 FROM events');
+is($arrivals->(), "0|5\n1|5", 'each event once');
+
+# A paused pipeline goes on from there when it is resumed.
+query(q{SELECT spine_pause('orders')});
+comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+send_values($broker->{address}, 'events', 0, [ order_event(order_id => 'skipped') ]);
+is(query(q{SELECT * FROM spine_seek('orders', 0, 'latest')}), '0|5|6', 'paused, to the end');
+query(q{SELECT spine_resume('orders')});
+send_values($broker->{address}, 'events', 0, [ order_event(order_id => 'after') ]);
+comes_to('resumed', q{SELECT count(*) = 1 FROM events WHERE order_id = 'after'});
+is(query(q{SELECT count(*) FROM events WHERE order_id = 'skipped'}), '0', 'what was skipped is skipped');
+
+# By hand.
+query('UPDATE spine_offsets SET next_offset = 5 WHERE partition = 0');
+comes_to('an UPDATE does as well, without a new record', q{SELECT count(*) = 1 FROM events WHERE order_id = 'skipped'});
+query('DELETE FROM spine_offsets WHERE partition = 1');
+comes_to('a row that is deleted is made anew', q{SELECT count(*) = 10 FROM arrivals WHERE kafka_partition = 1});
+
+#
+# What makes no sense
+#
+refused('no such pipeline', q{SELECT spine_seek('nope', 0, 0)}, qr/42704: .*pipeline "nope" does not exist/);
+refused('no such partition', q{SELECT spine_seek('orders', 2, 0)}, qr/22023: .*topic "events" has no partition 2/);
+refused('beyond the end', q{SELECT spine_seek('orders', 0, 8)},
+	qr/22023: .*partition 0 of topic "events" has no offset 8.*DETAIL:  It begins at 0 and ends before 7/s);
+refused('before the start', q{SELECT spine_seek('orders', 0, -1)}, qr/22023: .*has no offset -1/);
+refused('all partitions, one of them ends before it', q{SELECT spine_seek('orders', NULL, 6)},
+	qr/22023: .*partition 1 of topic "events" has no offset 6/);
+refused('a word that is none', q{SELECT spine_seek('orders', 0, 'newest')}, qr/22007: .*"newest"/);
+refused('nowhere', q{SELECT spine_seek('orders', 0, NULL::bigint)}, qr/22004: .*must not be null/);
+query(q{INSERT INTO spine_pipelines (name, topic) VALUES ('other', 'absent')});
+tell_broker($broker, 'hide absent');
+refused('no such topic', q{SELECT spine_seek('other', NULL, 'earliest')}, qr/42704: .*topic "absent" does not exist/);
+query(q{DELETE FROM spine_pipelines WHERE name = 'other'});
+
+#
+# The mark
+#
+ok(wait_applied($node), 'all is applied');
+is(query('SELECT partition, next_offset, worker_next_offset, mark_offset FROM spine_offsets ORDER BY 1'),
+	"0|7|7|6\n1|5|5|4", 'the mark is the last record');
+my $pause = sub {
+	query(q{SELECT spine_pause('orders')});
+	comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+	return;
+};
+$pause->();
+my $count = $arrivals->();
+query(q{SELECT spine_resume('orders')});
+comes_to('it finds its mark', q{SELECT bool_and(state = 'running') FROM spine_status});
+is($arrivals->(), $count, 'which is not applied again');
+
+# As if partition 0 had another record there.
+$pause->();
+query('UPDATE spine_offsets SET mark_crc = mark_crc # 1 WHERE partition = 0');
+send_values($broker->{address}, 'events', $_, [ order_event(order_id => 'behind it') ]) for 0, 1;
+query(q{SELECT spine_resume('orders')});
+comes_to('another record: failed, with the reason', <<'SQL');
+SELECT bool_or(state = 'failed' AND last_error =
+	'partition 0 of topic "events" has another record at offset 6 than the one that was read: it is not the log that was read before'
+	|| $$ HINT: To read it from its start: SELECT spine_seek('orders', 0, 'earliest')$$)
+FROM spine_status
+SQL
+comes_to('the other partition goes on',
+	q{SELECT count(*) = 1 FROM events WHERE order_id = 'behind it' AND kafka_partition = 1});
+is(query('SELECT next_offset FROM spine_offsets WHERE partition = 0'), '7', 'this one does not');
+
+# A statement to go on there is one to take the log as it is.
+query(q{SELECT spine_seek('orders', 0, 7)});
+comes_to('told to go on, it does', q{SELECT count(*) = 2 FROM events WHERE order_id = 'behind it'});
+comes_to('and is well', q{SELECT bool_and(state = 'running') FROM spine_status});
+
+# A position that was moved by hand has no mark to look at.
+$pause->();
+query('UPDATE spine_offsets SET mark_crc = mark_crc # 1, next_offset = next_offset - 1');
+query(q{SELECT spine_resume('orders')});
+comes_to('so does an UPDATE', 'SELECT bool_and(next_offset = worker_next_offset) FROM spine_offsets');
+comes_to('and is well, too', q{SELECT bool_and(state = 'running') FROM spine_status});
+
+#
+# Without a broker
+#
+stop_broker($broker);
+refused('the broker away', q{SELECT spine_seek('orders', 0, 0)}, qr/08006: .*the broker does not answer: /);
+
+$node->stop;
+done_testing();

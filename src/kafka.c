@@ -38,6 +38,13 @@
 #define FETCH_WAIT_MS			"500"
 #define EMBEDDED_FETCH_WAIT_MS	"20"
 
+/*
+ * A partition whose broker says that it knows none is asked for again this soon.
+ * Were it deleted and made anew, and filled beyond our position before we ask,
+ * nothing would tell it from the old one until the next assignment.
+ */
+#define FETCH_RETRY_MS			"20"
+
 /* How long the embedded broker may take to come up. */
 #define BROKER_START_MS			10000
 
@@ -180,6 +187,7 @@ make_configuration(SpineClientKind kind, const char *address, bool embedded,
 		set_option(conf, "queued.max.messages.kbytes", kilobytes);
 		set_option(conf, "fetch.wait.max.ms",
 				   embedded ? EMBEDDED_FETCH_WAIT_MS : FETCH_WAIT_MS);
+		set_option(conf, "fetch.error.backoff.ms", FETCH_RETRY_MS);
 		set_option(conf, "group.id", group_id);
 	}
 	else

@@ -16,9 +16,14 @@ SELECT spine_produce('acme', 1);
 SELECT spine_produce('acme', 0);
 SELECT spine_wait();
 SELECT spine_brokers();
+SELECT spine_topic_offsets('events');
 -- ... or changes what the workers do ...
 SELECT spine_pause('orders');
 SELECT spine_resume('orders');
+SELECT spine_seek('orders', 0, 0);
+SELECT spine_seek('orders', 0, 'earliest');
+SELECT spine_seek('orders', 0, now());
+SELECT spine_move_positions('orders', 0, 0, NULL, NULL);
 INSERT INTO spine_pipelines (name) VALUES ('mine');
 UPDATE spine_pipelines SET enabled = false;
 DELETE FROM spine_pipelines;

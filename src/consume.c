@@ -98,11 +98,8 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_resp_err_t err;
 
-	release_records(consumer);
-	consumer->stuck_partition = -1;
-	consumer->positions = consumer->positions ?
-		repalloc(consumer->positions, Max(n, 1) * sizeof(SpinePosition)) :
-		MemoryContextAlloc(consumer->context, Max(n, 1) * sizeof(SpinePosition));
+	Assert(consumer->positions == NULL);
+	consumer->positions = MemoryContextAlloc(consumer->context, Max(n, 1) * sizeof(SpinePosition));
 	if (n > 0)
 		memcpy(consumer->positions, positions, n * sizeof(SpinePosition));
 	consumer->npositions = n;
@@ -225,7 +222,7 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	if (position && !position->is_checked)
 		check_mark(consumer, position, message);
 
-	/* left over from an assignment that is no more, or seen already */
+	/* not ours, or seen already */
 	if (position == NULL || position->is_stuck || message->offset < position->read_to)
 	{
 		rd_kafka_message_destroy(message);

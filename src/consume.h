@@ -49,8 +49,9 @@ extern SpineConsumer *spine_consumer_open(const char *topic, const char *group_i
 extern void spine_consumer_close(SpineConsumer *consumer);
 
 /*
- * Reads the given positions from now on, and drops the batch.  One that is not
- * yet checked by its mark is read from there.
+ * Reads the given positions, from their marks where those are to be checked.
+ * Once: librdkafka (2.0.2) aborts the process when a second assignment follows
+ * too soon upon the first ("Assertion `rktp->rktp_started' failed").
  */
 extern void spine_consumer_assign(SpineConsumer *consumer,
 								  const SpinePosition *positions, int n);

@@ -151,8 +151,9 @@ is(query(q{SELECT string_agg(id, ' ' ORDER BY id) FROM late}), 'new-0 new-1 new-
 #
 # The launcher ends, and its successor finds the embedded broker running.
 #
-query(q{DELETE FROM spine_pipelines WHERE name = 'late'; DELETE FROM spine_offsets});
+query(q{DELETE FROM spine_pipelines WHERE name = 'late'});
 query(q{ALTER SYSTEM SET spine.brokers = ''; SELECT pg_reload_conf()});
+query(q{DELETE FROM spine_offsets});
 is(query(q{SELECT spine_produce('acme', 10); SELECT spine_wait()}), "10\nt", 'on the embedded broker');
 my $address = query('SELECT spine_brokers()');
 my $launcher = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'spine launcher'};

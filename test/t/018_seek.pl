@@ -12,6 +12,7 @@ use lib $FindBin::RealBin;
 use SpineTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $broker = start_broker('events', 2);
 my $node = spine_node('main', conf => "spine.brokers = '$broker->{address}'\n");
@@ -99,6 +100,20 @@ query('UPDATE spine_offsets SET next_offset = 5 WHERE partition = 0');
 comes_to('an UPDATE does as well, without a new record', q{SELECT count(*) = 1 FROM events WHERE order_id = 'skipped'});
 query('DELETE FROM spine_offsets WHERE partition = 1');
 comes_to('a row that is deleted is made anew', q{SELECT count(*) = 10 FROM arrivals WHERE kafka_partition = 1});
+
+# Many times in a row, which the library has to stand (and did not, see
+# spine_consumer_assign).
+set_config($node, 'spine.workers' => 2);
+foreach my $i (1 .. 15)
+{
+	# and the client is closed while it is still about the last of them
+	query('DELETE FROM spine_offsets; SELECT pg_sleep(random() * 0.02); DELETE FROM spine_offsets; SELECT pg_sleep(random() * 0.1)');
+	set_config($node, 'spine.batch_rows' => 1000 + $i);
+	usleep(rand(500_000));
+}
+query(q{SELECT spine_seek('orders', NULL, 'earliest')});
+comes_to('after many moves', q{SELECT sum(next_offset) = 12 FROM spine_offsets});
+unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process has died');
 
 #
 # What makes no sense

@@ -11,7 +11,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
-use File::Temp;
+use Audit;
 use IPC::Run qw(finish);
 use Kafka;
 use List::Util qw(shuffle);
@@ -31,7 +31,6 @@ note "SPINE_TEST_SEED=$seed";
 
 my $kafka = start_kafka();
 topic($kafka, 'create', 'events', 6);
-my $dir = File::Temp->newdir;
 
 # Small batches, so that most kills find one open.
 my $node = spine_node('main', conf => <<CONF);
@@ -40,29 +39,7 @@ spine.batch_rows = 1000
 restart_after_crash = on
 CONF
 
-# A table without a key: what is applied twice is in it twice.
-$node->safe_psql('postgres', <<'SQL');
-CREATE TABLE arrivals (kafka_partition int, kafka_offset bigint);
-INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'arrivals', 'append',
-	'{"kafka_partition": "$partition", "kafka_offset": "$offset"}');
-SQL
-
-# Few orders and coarse times, in random order.
-sub make_events
-{
-	my ($file) = @_;
-
-	$node->safe_psql('postgres', <<SQL);
-COPY (
-	SELECT tenant, spine_make_event(tenant) || jsonb_build_object(
-		'order_id', 'ord-' || ceil(random() * 500),
-		'event_time', timestamptz '2026-01-01Z' + floor(random() * 3600) * interval '1 s')
-	FROM generate_series(1, $events_per_round),
-		LATERAL (SELECT 'tenant-' || (generate_series % 24) AS tenant) t
-) TO '$file';
-SQL
-	return $file;
-}
+add_arrivals($node);
 
 sub workers_are_back
 {
@@ -84,7 +61,7 @@ my %strike = (
 	'broker stopped' => sub { signal_kafka($kafka, 'STOP'); usleep(3_000_000); signal_kafka($kafka, 'CONT'); },
 	'worker stopped' => sub { kill 'STOP', @_; usleep(1_000_000); kill 'CONT', @_; });
 
-my @files = map { make_events("$dir/events_$_") } 0 .. $#victims;
+my @files = map { make_events($node, $events_per_round) } @victims;
 my $in_flight = 0;
 my $round = 0;
 
@@ -99,45 +76,14 @@ foreach my $victim (shuffle @victims)
 	$strike{$victim}->(@workers);
 	note sprintf '%s: %.1f s', $victim, time - $start;
 
-	$in_flight++
-	  if $node->safe_psql('postgres', 'SELECT coalesce(sum(next_offset), 0) FROM spine_offsets') < $round * $events_per_round;
+	$in_flight++ if count_applied($node) < $round * $events_per_round;
 	finish $sending or die 'the events were not delivered';
 }
 ok(wait_applied($node), 'everything is applied in the end');
 note "$in_flight of $round times with events still to be applied after it";
 
-my $log = "$dir/log";
-run_log([ 'kcat', '-b', $kafka->{address}, '-q', '-C', '-t', 'events', '-o', 'beginning',
-		'-e', '-f', '%p\t%o\t%s\n' ], '>', $log)
-  or die 'kcat failed';
-$node->safe_psql('postgres', <<SQL);
-CREATE TABLE log (kafka_partition int, kafka_offset bigint, event jsonb);
-COPY log FROM '$log';
-SQL
-is($node->safe_psql('postgres', q{SELECT count(*), count(DISTINCT event->>'event_id') FROM log}),
-	join('|', ($round * $events_per_round) x 2), 'the log has everything that was sent, once');
-is($node->safe_psql('postgres', <<'SQL'), '0', 'every record was applied once');
-SELECT count(*) FROM
-	(SELECT kafka_partition, kafka_offset, count(*) FROM arrivals GROUP BY 1, 2) a
-FULL JOIN log USING (kafka_partition, kafka_offset)
-WHERE count IS DISTINCT FROM 1 OR event IS NULL
-SQL
-is($node->safe_psql('postgres', <<'SQL'), '0', 'every event is in events, once');
-SELECT count(*) FROM
-	(SELECT event_id, count(*) FROM events GROUP BY 1) e
-FULL JOIN log ON event_id = (event->>'event_id')::uuid
-WHERE count IS DISTINCT FROM 1 OR event IS NULL
-SQL
-is($node->safe_psql('postgres', <<'SQL'), '0', 'current_orders has the newest event of each order');
-SELECT count(*) FROM (
-	SELECT DISTINCT ON (1, 2) event->>'tenant' AS tenant, event->>'order_id' AS order_id,
-		event->>'event_type' AS status, (event->>'amount_cents')::bigint AS amount_cents,
-		(event->>'event_time')::timestamptz AS updated_at
-	FROM log ORDER BY 1, 2, 5 DESC, kafka_partition, kafka_offset DESC) l
-FULL JOIN current_orders c USING (tenant, order_id)
-WHERE (c.status, c.amount_cents, c.updated_at) IS DISTINCT FROM (l.status, l.amount_cents, l.updated_at)
-SQL
-is($node->safe_psql('postgres', 'SELECT count(*) FROM spine_dead_letters'), '0', 'nothing is a dead letter');
+copy_log($node, $kafka->{address}, 'events', $round * $events_per_round);
+audit($node, 'after it');
 
 $node->stop;
 stop_kafka($kafka);

@@ -14,7 +14,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
-use File::Temp;
+use Audit;
 use IPC::Run qw(start finish);
 use List::Util qw(shuffle);
 use SpineTest;
@@ -24,15 +24,12 @@ use Time::HiRes qw(time usleep);
 
 my $kills = 20;
 my $events_per_kill = 10_000;
-my $tenants = 24;
-my $orders_per_tenant = 500;
 
 my $seed = $ENV{SPINE_TEST_SEED} // int(rand(2**31));
 srand($seed);
 note "SPINE_TEST_SEED=$seed";
 
 my $broker = start_broker('events', 12);
-my $dir = File::Temp->newdir;
 
 # Small batches, so that most kills find one open.
 my $node = spine_node('main', conf => <<CONF);
@@ -41,30 +38,7 @@ spine.batch_rows = 1000
 restart_after_crash = on
 CONF
 
-# A table without a key: what is applied twice is in it twice.
-$node->safe_psql('postgres', <<'SQL');
-CREATE TABLE arrivals (kafka_partition int, kafka_offset bigint);
-INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'arrivals', 'append',
-	'{"kafka_partition": "$partition", "kafka_offset": "$offset"}');
-SQL
-
-# Few orders and coarse times, in random order: every order has many events,
-# most of them out of order, some at the same time.
-sub make_events
-{
-	my ($file) = @_;
-
-	$node->safe_psql('postgres', <<SQL);
-COPY (
-	SELECT tenant, spine_make_event(tenant) || jsonb_build_object(
-		'order_id', 'ord-' || ceil(random() * $orders_per_tenant),
-		'event_time', timestamptz '2026-01-01Z' + floor(random() * 3600) * interval '1 s')
-	FROM generate_series(1, $events_per_kill),
-		LATERAL (SELECT 'tenant-' || (generate_series % $tenants) AS tenant) t
-) TO '$file';
-SQL
-	return $file;
-}
+add_arrivals($node);
 
 sub start_sending
 {
@@ -96,51 +70,6 @@ SQL
 	return;
 }
 
-sub count_applied
-{
-	return $node->safe_psql('postgres', 'SELECT coalesce(sum(next_offset), 0) FROM spine_offsets');
-}
-
-# Compares the tables with the log; the log is the truth.
-sub audit
-{
-	my ($when) = @_;
-
-	is($node->safe_psql('postgres', <<'SQL'), '0', "$when: every record was applied once");
-SELECT count(*) FROM
-	(SELECT kafka_partition, kafka_offset, count(*) FROM arrivals GROUP BY 1, 2) a
-FULL JOIN log USING (kafka_partition, kafka_offset)
-WHERE count IS DISTINCT FROM 1 OR event IS NULL
-SQL
-	is($node->safe_psql('postgres', 'SELECT count(*) - count(DISTINCT event_id) FROM events'),
-		'0', "$when: no event is there twice");
-	is($node->safe_psql('postgres', <<'SQL'), '0', "$when: every event of the log is in events, and no other");
-SELECT count(*) FROM log l FULL JOIN events e ON e.event_id = (l.event->>'event_id')::uuid
-WHERE (l.kafka_partition, l.kafka_offset, l.event->>'tenant', l.event->>'order_id', l.event->>'event_type',
-	(l.event->>'amount_cents')::bigint, (l.event->>'event_time')::timestamptz)
-	IS DISTINCT FROM (e.kafka_partition, e.kafka_offset, e.tenant, e.order_id, e.event_type,
-	e.amount_cents, e.event_time)
-SQL
-	is($node->safe_psql('postgres', <<'SQL'), '0', "$when: current_orders has the newest event of each order");
-SELECT count(*) FROM (
-	SELECT DISTINCT ON (event->>'tenant', event->>'order_id') event
-	FROM log ORDER BY event->>'tenant', event->>'order_id',
-		(event->>'event_time')::timestamptz DESC, kafka_offset DESC) l
-FULL JOIN current_orders c ON c.tenant = event->>'tenant' AND c.order_id = event->>'order_id'
-WHERE (event->>'event_type', (event->>'amount_cents')::bigint, (event->>'event_time')::timestamptz)
-	IS DISTINCT FROM (c.status, c.amount_cents, c.updated_at)
-SQL
-	is($node->safe_psql('postgres', <<'SQL'), '0', "$when: the offsets are the ends of the log");
-SELECT count(*) FROM
-	(SELECT kafka_partition AS partition, max(kafka_offset) + 1 AS log_end FROM log GROUP BY 1) l
-FULL JOIN spine_offsets o USING (partition)
-WHERE coalesce(log_end, 0) IS DISTINCT FROM next_offset
-SQL
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM spine_dead_letters'), '0',
-		"$when: no dead letters");
-	return;
-}
-
 # What the four quarters of the kills run with.
 my @quarters = (
 	{ 'spine.workers' => 1, synchronous_commit => 'on' },
@@ -148,7 +77,7 @@ my @quarters = (
 	{ 'spine.workers' => 2, synchronous_commit => 'off' },
 	{ 'spine.workers' => 2, synchronous_commit => 'on' });
 
-my @files = map { make_events("$dir/events_$_") } 0 .. $kills - 1;
+my @files = map { make_events($node, $events_per_kill) } 1 .. $kills;
 my @victims = shuffle(('worker', 'postmaster') x ($kills / 2));
 my $in_flight = 0;
 
@@ -165,7 +94,7 @@ foreach my $round (0 .. $kills - 1)
 	usleep(rand(300_000));
 	kill_and_recover($victims[$round], @workers);
 
-	$in_flight++ if count_applied() < ($round + 1) * $events_per_kill;
+	$in_flight++ if count_applied($node) < ($round + 1) * $events_per_kill;
 	finish $sending or die 'kcat failed';
 }
 ok(wait_applied($node), 'everything is applied in the end');
@@ -198,18 +127,8 @@ ok(wait_applied($node), 'the worker that was killed there has a successor');
 $node->safe_psql('postgres', 'DROP TRIGGER wait_here ON spine_offsets');
 my $sent = $kills * $events_per_kill + 1;
 
-# The log, with kcat.
-my $log = "$dir/log";
-run_log([ 'kcat', '-b', $broker->{address}, '-q', '-C', '-t', 'events', '-o', 'beginning',
-		'-e', '-f', '%p\t%o\t%s\n' ], '>', $log)
-  or die 'kcat failed';
-$node->safe_psql('postgres', <<SQL);
-CREATE TABLE log (kafka_partition int, kafka_offset bigint, event jsonb);
-COPY log FROM '$log';
-SQL
-is($node->safe_psql('postgres', 'SELECT count(*) FROM log'), $sent,
-	'the log has everything that was sent');
-audit('after the kills');
+copy_log($node, $broker->{address}, 'events', $sent);
+audit($node, 'after the kills');
 
 # Nothing but the log is needed to make it all again.
 foreach my $workers (1, 2)
@@ -230,7 +149,7 @@ SQL
 	$node->poll_query_until('postgres', "SELECT sum(next_offset) = $sent FROM spine_offsets");
 	note sprintf('%d events drained with spine.workers = %d: %.1f s, with the start of the workers',
 		$sent, $workers, time - $start);
-	audit("made again with spine.workers = $workers");
+	audit($node, "made again with spine.workers = $workers");
 }
 
 $node->stop;

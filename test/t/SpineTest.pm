@@ -18,7 +18,7 @@ our @EXPORT = qw(
   spine_node start_broker stop_broker tell_broker
   send_lines send_values send_tombstone read_log log_end
   wait_applied wait_for_state worker_pids
-  set_config kill9_and_start freeze_node thaw_node poll_through_restart order_event make_pipeline
+  set_config kill9_and_start kill9_and_wait freeze_node thaw_node poll_through_restart order_event make_pipeline
   grant_http_role start_http stop_http
 );
 
@@ -231,22 +231,47 @@ sub kill9_and_start
 	die 'the server does not start again';
 }
 
-# Stops all processes of a server where they are: it is there and does not answer.
-sub freeze_node
+# The process ids of a server: the postmaster's, and those of its children.
+sub server_pids
 {
 	my ($node) = @_;
 	my $postmaster = slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr;
+	my @pids = ($postmaster);
 
-	kill 'STOP', $postmaster;
-	push @frozen, $postmaster;
 	foreach my $file (glob '/proc/[0-9]*/stat')
 	{
 		open my $handle, '<', $file or next;
 		my ($pid, $parent) = (readline($handle) // '') =~ /^(\d+) \(.*\) \S (\d+)/s or next;
-		next unless $parent == $postmaster;
-		kill 'STOP', $pid;
-		push @frozen, $pid;
+		push @pids, $pid if $parent == $postmaster;
 	}
+	return @pids;
+}
+
+# Kills the postmaster with -9 for good, and waits until its orphans are gone.
+sub kill9_and_wait
+{
+	my ($node) = @_;
+	my @pids = server_pids($node);
+
+	$node->kill9;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if kill(0, @pids) == 0;
+		usleep(100_000);
+	}
+	die 'the server does not go away';
+}
+
+# Stops all processes of a server where they are: it is there and does not answer.
+# The postmaster first, so that it starts no more.
+sub freeze_node
+{
+	my ($node) = @_;
+
+	push @frozen, (server_pids($node))[0];
+	kill 'STOP', $frozen[-1];
+	push @frozen, server_pids($node);
+	kill 'STOP', @frozen;
 	return;
 }
 

@@ -1,0 +1,241 @@
+# Failover on a real Kafka: events flow into a primary, its postmaster is killed
+# with -9 while it applies, and its standby is promoted, with asynchronous and with
+# synchronous replication.  What the standby did not have yet, rows and positions,
+# the log gives it.  Before that: reading on the standby, and a synchronous standby
+# that goes away.
+#
+# Broken when spine's processes start on a standby, or do not at its promotion;
+# when the promoted server goes on from anywhere but its own positions; when a
+# worker that waits for a standby cannot be stopped; or by what breaks
+# test/t/010_exactly_once.pl.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use Audit;
+use IPC::Run qw(finish);
+use Kafka;
+use SpineTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $events_per_file = 40_000;
+my $kafka = start_kafka();
+
+sub query
+{
+	my ($node, $sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+sub comes_to
+{
+	my ($node, $what, $sql) = @_;
+
+	ok($node->poll_query_until('postgres', $sql), $what)
+	  or diag query($node, 'SELECT * FROM spine_status; SELECT pid, backend_type, wait_event FROM pg_stat_activity');
+	return;
+}
+
+# A primary with a pipeline of its own topic, and a standby made of it while events
+# flow.
+sub make_pair
+{
+	my ($topic) = @_;
+
+	topic($kafka, 'create', $topic, 6);
+	my $primary = spine_node("primary_$topic", init => [ allows_streaming => 1 ], conf => <<CONF);
+spine.brokers = '$kafka->{address}'
+spine.topic = '$topic'
+spine.batch_rows = 1000
+shared_buffers = 128MB
+max_standby_streaming_delay = 100ms
+autovacuum = off
+CONF
+	add_arrivals($primary);
+
+	my $sending = start_sending($kafka, $topic, make_events($primary, $events_per_file));
+	comes_to($primary, "$topic: events flow", 'SELECT sum(next_offset) > 0 FROM spine_offsets');
+	$primary->backup('taken');
+	my $standby = PostgreSQL::Test::Cluster->new("standby_$topic");
+	$standby->init_from_backup($primary, 'taken', has_streaming => 1);
+	$standby->start;
+	finish $sending or die 'the events were not delivered';
+	return ($primary, $standby);
+}
+
+# What the standby shows while the primary applies.
+sub read_on_standby
+{
+	my ($primary, $standby, $topic) = @_;
+	my $before = count_applied($standby);
+	my $sending = start_sending($kafka, $topic, make_events($primary, $events_per_file));
+
+	comes_to($standby, 'the standby follows', "SELECT sum(next_offset) > $before FROM spine_offsets");
+	is(query($standby, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'spine%'}), '0',
+		'nothing of spine runs on the standby');
+	is(query($standby, q{SELECT count(*), bool_and(worker_pid IS NULL), min(state), max(state) FROM spine_status WHERE next_offset IS NOT NULL}),
+		'6|t|stopped|stopped', 'spine_status there: stopped, and where it is');
+	cmp_ok(query($standby, 'SELECT count(*) FROM current_orders'), '>', 0, 'current_orders can be read');
+	cmp_ok(query($standby, 'SELECT count(*) FROM spine_orders()'), '>', 0, 'and spine_orders');
+	foreach my $change (q{SELECT spine_pause('orders')}, 'SELECT spine_recount_orders()')
+	{
+		my (undef, undef, $err) = $standby->psql('postgres', $change);
+		like($err, qr/read-only transaction|during recovery/, "refused: $change");
+	}
+	finish $sending or die 'the events were not delivered';
+	ok(wait_applied($primary), 'all is applied on the primary');
+	return;
+}
+
+# A reader with an open snapshot while the primary applies and vacuums.
+sub read_for_long
+{
+	my ($primary, $standby, $feedback, $topic) = @_;
+
+	set_config_of_standby($standby, "hot_standby_feedback = $feedback");
+	comes_to($primary, "hot_standby_feedback = $feedback", sprintf
+		q{SELECT count(*) = 1 FROM pg_stat_replication WHERE (backend_xmin IS NOT NULL) = (%s) AND state = 'streaming'},
+		$feedback eq 'on' ? 'true' : 'false');
+	my $reader = $standby->background_psql('postgres', on_error_stop => 0);
+	my $count = 'SELECT count(*), sum(amount_cents) FROM current_orders';
+	$reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+	my $seen = $reader->query_safe($count);
+
+	my $sending = start_sending($kafka, $topic, make_events($primary, 2_000));
+	finish $sending or die 'the events were not delivered';
+	ok(wait_applied($primary), 'the primary applies while it is read');
+	query($primary, 'VACUUM current_orders');
+	$primary->wait_for_catchup($standby);
+	pass('and the standby catches up');
+	if ($feedback eq 'on')
+	{
+		is($reader->query_safe($count), $seen, 'the reader goes on');
+		$reader->query_safe('COMMIT');
+		$reader->quit;
+	}
+	else
+	{
+		comes_to($standby, 'the reader was cancelled',
+			q{SELECT sum(confl_snapshot) > 0 FROM pg_stat_database_conflicts});
+		eval { $reader->quit };
+	}
+	return;
+}
+
+sub set_config_of_standby
+{
+	my ($standby, $line) = @_;
+
+	$standby->append_conf('postgresql.conf', "$line\n");
+	$standby->reload;
+	return;
+}
+
+# Waits until the standby has applied all it was sent, by a primary that is gone.
+sub wait_replayed
+{
+	my ($standby) = @_;
+
+	comes_to($standby, 'what the standby has received is replayed',
+		q{SELECT count(*) = 0 AND pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()
+		FROM pg_stat_wal_receiver WHERE status = 'streaming'});
+	return;
+}
+
+sub positions
+{
+	my ($node) = @_;
+
+	return map { split /\|/ } split /\n/, query($node, 'SELECT partition, next_offset FROM spine_offsets');
+}
+
+sub promote_and_audit
+{
+	my ($standby, $topic, $sending, $sent) = @_;
+
+	is(query($standby, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'spine%'}), '0',
+		'until the promotion nothing of spine runs');
+	$standby->promote;
+	comes_to($standby, 'the promoted server applies by itself', q{SELECT bool_and(state = 'running') FROM spine_status});
+	finish $sending or die 'the events were not delivered';
+	ok(wait_applied($standby), 'all is applied there');
+	copy_log($standby, $kafka->{address}, $topic, $sent);
+	audit($standby, "after the failover, $topic");
+	$standby->stop;
+	return;
+}
+
+#
+# Asynchronous: the standby lacks what it was not sent
+#
+my ($primary, $standby) = make_pair('asynchronous');
+read_on_standby($primary, $standby, 'asynchronous');
+read_for_long($primary, $standby, $_, 'asynchronous') foreach 'off', 'on';
+
+set_config_of_standby($standby, "primary_conninfo = ''");
+comes_to($standby, 'the standby is sent nothing any more', 'SELECT count(*) = 0 FROM pg_stat_wal_receiver');
+my $sending = start_sending($kafka, 'asynchronous', make_events($primary, $events_per_file));
+my $enough = count_applied($standby) + 10_000;
+comes_to($primary, 'and the primary goes on', "SELECT sum(next_offset) > $enough FROM spine_offsets");
+my $had = count_applied($primary);
+kill9_and_wait($primary);
+wait_replayed($standby);
+my $lacking = $had - count_applied($standby);
+cmp_ok($lacking, '>', 0, 'the standby lacks something');
+note "the standby lacks $lacking records of $had that the primary had applied";
+promote_and_audit($standby, 'asynchronous', $sending, 3 * $events_per_file + 4_000);
+
+#
+# Synchronous: a standby that goes away holds up the worker, and loses nothing
+#
+($primary, $standby) = make_pair('synchronous');
+set_config($primary, synchronous_standby_names => 'standby_synchronous');
+comes_to($primary, 'the standby is synchronous',
+	q{SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'});
+read_on_standby($primary, $standby, 'synchronous');
+
+my $waits = q{FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event = 'SyncRep'};
+$standby->stop('fast');
+$had = count_applied($primary);
+$sending = start_sending($kafka, 'synchronous', make_events($primary, $events_per_file));
+comes_to($primary, 'without the standby the worker waits', "SELECT count(*) = 1 $waits");
+finish $sending or die 'the events were not delivered';
+is(count_applied($primary), $had, 'what waits is not there yet');
+is(query($primary, 'SELECT sum(next_offset) FROM spine_status'), $had, 'nor reported');
+note query($primary, 'SELECT DISTINCT state, state_since, last_error, last_commit_at < now() FROM spine_status');
+note 'lag of ' . query($primary, 'SELECT sum(lag) FROM spine_status') . " by spine_status, with $events_per_file to apply";
+
+my $pid = query($primary, "SELECT pid $waits");
+query($primary, "SELECT pg_terminate_backend($pid)");
+comes_to($primary, 'it can be terminated, and its successor waits', "SELECT count(*) = 1 $waits AND pid <> $pid");
+is(query($primary, q{SET synchronous_commit = local; SELECT spine_pause('orders')}), '', 'it can be paused');
+comes_to($primary, 'and ends',
+	q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+query($primary, q{SET synchronous_commit = local; SELECT spine_resume('orders')});
+comes_to($primary, 'resumed, it waits again', "SELECT count(*) = 1 $waits");
+$primary->stop('fast');
+pass('the server can be stopped');
+$primary->start;
+comes_to($primary, 'and started: the worker waits again', "SELECT count(*) = 1 $waits");
+$standby->start;
+ok(wait_applied($primary), 'with the standby back, all is applied');
+
+#
+# And what the primary reported is on the standby when that takes over
+#
+$sending = start_sending($kafka, 'synchronous', make_events($primary, $events_per_file));
+$had = count_applied($primary);
+comes_to($primary, 'events flow', "SELECT sum(next_offset) > $had + 5000 FROM spine_status");
+my %reported = positions($primary);
+kill9_and_wait($primary);
+wait_replayed($standby);
+my %there = positions($standby);
+is(join(',', grep { $there{$_} < $reported{$_} } sort keys %reported), '',
+	'what was reported as applied is on the standby');
+promote_and_audit($standby, 'synchronous', $sending, 4 * $events_per_file);
+
+stop_kafka($kafka);
+done_testing();

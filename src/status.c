@@ -7,7 +7,10 @@
 
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(spine_worker_status);
@@ -167,6 +170,30 @@ spine_published_offset(const NameData *pipeline, const char *topic,
 	return progress->next_offset;
 }
 
+/*
+ * A worker that waits for a lock cannot say so itself.  Shorter waits than the
+ * server looks for deadlocks after are not worth a word.
+ */
+static bool
+waits_for_lock(int pid, TimestampTz *since, char **reason)
+{
+	PGPROC	   *proc = BackendPidGetProc(pid);
+	uint32		event = proc ? proc->wait_event_info : 0;
+	Datum		blockers;
+
+	if ((event & 0xFF000000) != PG_WAIT_LOCK)
+		return false;
+	*since = pg_atomic_read_u64(&proc->waitStart);
+	if (*since == 0 || !TimestampDifferenceExceeds(*since, GetCurrentTimestamp(), DeadlockTimeout))
+		return false;
+
+	blockers = OidFunctionCall1(F_PG_BLOCKING_PIDS, Int32GetDatum(pid));
+	blockers = OidFunctionCall2(F_ARRAY_TO_STRING_ANYARRAY_TEXT, blockers, CStringGetTextDatum(", "));
+	*reason = psprintf("a lock (%s) is held by process %s HINT: See pg_stat_activity for what that does.",
+					   pgstat_get_wait_event(event), TextDatumGetCString(blockers));
+	return true;
+}
+
 Datum
 spine_worker_status(PG_FUNCTION_ARGS)
 {
@@ -184,6 +211,8 @@ spine_worker_status(PG_FUNCTION_ARGS)
 		const SpineWorkerSlot *slot = &slots[i];
 		Datum		values[8];
 		bool		nulls[8] = {false};
+		TimestampTz lock_since;
+		char	   *lock_reason;
 
 		if (slot->database != MyDatabaseId || !slot->wanted)
 			continue;
@@ -198,6 +227,13 @@ spine_worker_status(PG_FUNCTION_ARGS)
 		nulls[6] = nulls[7] = slot->last_error_at == 0;
 		values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(slot->last_error);
 		values[7] = TimestampTzGetDatum(slot->last_error_at);
+		if (slot->state != SPINE_FAILED && waits_for_lock(slot->pid, &lock_since, &lock_reason))
+		{
+			values[4] = CStringGetTextDatum(state_name(SPINE_WAITING));
+			values[5] = values[7] = TimestampTzGetDatum(lock_since);
+			values[6] = CStringGetTextDatum(lock_reason);
+			nulls[5] = nulls[6] = nulls[7] = false;
+		}
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -354,7 +354,7 @@ run_batch(void)
 	instr_time	start;
 	instr_time	duration;
 
-	spine_consumer_refresh_watermarks(consumer);
+	spine_publish_watermarks(&worker);	/* a batch that waits for a lock is a lag */
 	batch.positions = spine_consumer_moved_positions(consumer, &batch.npositions);
 	pgstat_report_activity(STATE_RUNNING, "applying a batch");
 

@@ -105,10 +105,12 @@ spine_prepare_session(void)
 		{"default_transaction_deferrable", "off"},
 		{"session_replication_role", "origin"},
 		{"jit", "off"},			/* compiling costs more than these plans */
+		{"transaction_timeout", "0"},	/* ends the process; since 17 */
 	};
 
 	for (int i = 0; i < (int) lengthof(options); i++)
-		SetConfigOption(options[i][0], options[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+		if (GetConfigOption(options[i][0], true, false) != NULL)
+			SetConfigOption(options[i][0], options[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 static bool

@@ -7,7 +7,8 @@
 #   tools/kafka.sh stop DIR    end it and remove DIR
 #
 # DIR has env (the addresses and the secret, for a shell), pid, log, data and the
-# certificates. Without data, a cluster with a new id is started on the same ports.
+# certificates. KAFKA_PROXIED is an address at which Kafka says it can be reached,
+# and where nobody listens: a proxy to KAFKA_BEHIND_PROXY may. Without data, a cluster with a new id is started on the same ports.
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
@@ -81,8 +82,11 @@ make_certificates() (
 )
 
 make_configuration() {
-    local plaintext ssl sasl_ssl expired controller
-    { read -r plaintext; read -r ssl; read -r sasl_ssl; read -r expired; read -r controller; } < <(free_ports 5)
+    local plaintext ssl sasl_ssl expired behind proxy controller
+    {
+        read -r plaintext; read -r ssl; read -r sasl_ssl; read -r expired
+        read -r behind; read -r proxy; read -r controller
+    } < <(free_ports 7)
     password=$(openssl rand -hex 16)
 
     cat >"$dir/server.properties" <<-CONF
@@ -91,9 +95,9 @@ make_configuration() {
 		controller.quorum.voters=1@127.0.0.1:$controller
 		controller.listener.names=CONTROLLER
 		inter.broker.listener.name=PLAINTEXT
-		listeners=PLAINTEXT://127.0.0.1:$plaintext,SSL://127.0.0.1:$ssl,SASL_SSL://127.0.0.1:$sasl_ssl,EXPIRED://127.0.0.1:$expired,CONTROLLER://127.0.0.1:$controller
-		advertised.listeners=PLAINTEXT://127.0.0.1:$plaintext,SSL://127.0.0.1:$ssl,SASL_SSL://127.0.0.1:$sasl_ssl,EXPIRED://127.0.0.1:$expired
-		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,EXPIRED:SSL,CONTROLLER:PLAINTEXT
+		listeners=PLAINTEXT://127.0.0.1:$plaintext,SSL://127.0.0.1:$ssl,SASL_SSL://127.0.0.1:$sasl_ssl,EXPIRED://127.0.0.1:$expired,PROXIED://127.0.0.1:$behind,CONTROLLER://127.0.0.1:$controller
+		advertised.listeners=PLAINTEXT://127.0.0.1:$plaintext,SSL://127.0.0.1:$ssl,SASL_SSL://127.0.0.1:$sasl_ssl,EXPIRED://127.0.0.1:$expired,PROXIED://127.0.0.1:$proxy
+		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,EXPIRED:SSL,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 		log.dirs=$dir/data
 
 		ssl.keystore.type=PEM
@@ -123,6 +127,8 @@ make_configuration() {
 		KAFKA_SSL=127.0.0.1:$ssl
 		KAFKA_SASL_SSL=127.0.0.1:$sasl_ssl
 		KAFKA_EXPIRED=127.0.0.1:$expired
+		KAFKA_PROXIED=127.0.0.1:$proxy
+		KAFKA_BEHIND_PROXY=127.0.0.1:$behind
 		KAFKA_USER=spine
 		KAFKA_PASSWORD=$password
 	ENV

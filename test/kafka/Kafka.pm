@@ -12,6 +12,7 @@ use Test::More;
 
 our @EXPORT = qw(
   start_kafka need_own_kafka stop_kafka restart_kafka signal_kafka forget_kafka
+  start_proxy cut_proxy mend_proxy
   topic transaction start_sending send_with
 );
 
@@ -20,6 +21,7 @@ my $test_dir = dirname(__FILE__);
 my $script = "$test_dir/../../tools/kafka.sh";
 my $client = "$work/client";
 my @started;
+my @proxies;
 
 # Starts a Kafka of the test's own: { address, dir, and what its env file says }.
 # With $BROKERS that one is used, and its topics are not touched unless the test
@@ -85,6 +87,38 @@ sub forget_kafka
 	return;
 }
 
+# Starts a proxy, through which Kafka is then reached at $kafka->{KAFKA_PROXIED}:
+# see test/kafka/proxy.  Lives until the test ends.
+sub start_proxy
+{
+	my ($kafka) = @_;
+	my ($port) = $kafka->{KAFKA_PROXIED} =~ /(\d+)$/;
+	my $out = '';
+	my $proxy = IPC::Run::start([ $^X, "$test_dir/proxy", $port, $kafka->{KAFKA_BEHIND_PROXY} ],
+		'<', \undef, '>', \$out, '2>', "$work/proxy");
+
+	push @proxies, $proxy;
+	IPC::Run::pump($proxy) until $out =~ /ready/ || !$proxy->pumpable;
+	die 'the proxy does not start: ' . slurp_file("$work/proxy") unless $out =~ /ready/;
+	return $proxy;
+}
+
+sub cut_proxy
+{
+	my ($proxy) = @_;
+
+	$proxy->signal('USR1');
+	return;
+}
+
+sub mend_proxy
+{
+	my ($proxy) = @_;
+
+	$proxy->signal('USR2');
+	return;
+}
+
 sub stop_kafka
 {
 	my ($kafka) = @_;
@@ -135,7 +169,7 @@ sub send_with
 	return;
 }
 
-# A test that dies leaves none behind, not even one that is stopped.
+# A test that dies leaves none behind, not even one that is stopped; nor a proxy.
 END
 {
 	my $exit_code = $?;
@@ -144,6 +178,7 @@ END
 	{
 		signal_kafka($kafka, 'KILL') if -e "$kafka->{dir}/pid";
 	}
+	$_->kill_kill foreach @proxies;
 	$? = $exit_code;
 }
 

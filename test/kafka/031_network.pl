@@ -1,0 +1,263 @@
+# Faults between spine and the broker: its name does not resolve, its packets stop
+# coming without a word, it hangs, and it is away for a minute.  Each time the
+# pipeline says what it is, spine_produce fails and says how far it came, and when
+# the fault is over both go on by themselves.
+#
+# Broken when a worker waits for ever on a connection that is dead, takes a name
+# that was not found for lost, or never again says "running"; and when spine_produce
+# hangs, cannot be cancelled, or leaves a session that cannot send.
+use strict;
+use warnings;
+use Cwd qw(abs_path);
+
+# It runs in a mount namespace, where /etc/hosts is its own, unless that is not
+# allowed here.
+BEGIN
+{
+	my @unshare = qw(unshare --user --map-current-user --mount --keep-caps);
+
+	if (!$ENV{SPINE_TEST_HOSTS} && system("@unshare true 2>/dev/null") == 0)
+	{
+		my $hosts = abs_path($ENV{TESTDATADIR} // '.') . '/hosts';
+
+		open my $file, '>', $hosts or die "$hosts: $!";
+		open $file, '>', "$hosts.nsswitch" or die "$hosts.nsswitch: $!";
+		print $file "passwd: files\ngroup: files\nhosts: files\n";
+		close $file;
+		$ENV{SPINE_TEST_HOSTS} = $hosts;
+		exec @unshare, 'sh', '-c',
+		  'mount --bind "$SPINE_TEST_HOSTS" /etc/hosts && mount --bind "$SPINE_TEST_HOSTS.nsswitch" /etc/nsswitch.conf && exec "$@"',
+		  'sh', $^X, (map { "-I$_" } @INC), $0
+		  or die "unshare: $!";
+	}
+}
+
+use FindBin;
+use lib $FindBin::RealBin;
+use Kafka;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+need_own_kafka();
+
+my $kafka = start_kafka();
+my $proxy = start_proxy($kafka);
+topic($kafka, 'create', 'events', 3);
+
+# A dead connection is given up after so long: 60 s unless said otherwise.
+my $node = spine_node('main', conf => <<CONF);
+spine.brokers = '$kafka->{KAFKA_PROXIED}'
+spine.kafka_options = 'socket.timeout.ms=5000'
+CONF
+my $started = time;
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+sub comes_to
+{
+	my ($what, $sql) = @_;
+
+	ok($node->poll_query_until('postgres', $sql), $what)
+	  or diag query('SELECT partition, state, next_offset, last_error FROM spine_status');
+	return;
+}
+
+sub says
+{
+	my ($fault, $reason) = @_;
+
+	comes_to("$fault: the pipeline says why it waits",
+		"SELECT bool_and(state = 'waiting' AND last_error ~ '^the broker does not answer: .*$reason') FROM spine_status");
+	note query('SELECT DISTINCT state, last_error FROM spine_status');
+	note sprintf '%.1f s since the start', time - $started;
+	return;
+}
+
+# Straight to Kafka, to each partition.
+sub send_events
+{
+	my ($order_id) = @_;
+
+	send_with($kafka, 'events', $_,
+		join('', map { "k\t" . order_event(order_id => $order_id) . "\n" } 1 .. 100))
+	  foreach 0 .. 2;
+	return;
+}
+
+sub is_applied
+{
+	my ($order_id) = @_;
+
+	comes_to("$order_id: all is applied", "SELECT count(*) = 300 FROM events WHERE order_id = '$order_id'");
+	is(query("SELECT count(*) FROM events WHERE order_id = '$order_id'"), '300', "$order_id: once");
+	comes_to("$order_id: and the pipeline runs", q{SELECT bool_and(state = 'running' AND lag = 0) FROM spine_status});
+	note sprintf '%.1f s since the start', time - $started;
+	return;
+}
+
+# Some faults are faults only when they last.
+sub lasts
+{
+	my ($begin, $seconds) = @_;
+	my $left = $begin + $seconds - time;
+
+	sleep($left) if $left > 0;
+	return;
+}
+
+# A session that has sent before the fault and will after it.
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+$session->set_query_timer_restart;
+
+sub produce
+{
+	my ($settings, $n) = @_;
+
+	$session->{stderr} = '';
+	my $out = $session->query("$settings SELECT 'sent ' || spine_produce('acme', $n)");
+	my $error = $session->{stderr};
+	$session->{stderr} = '';
+	note $error if $error;
+	return wantarray ? ($out, $error) : $out;
+}
+
+sub can_produce
+{
+	my ($when) = @_;
+
+	like(produce('', 1000), qr/sent 1000/, "$when: spine_produce works");
+	return;
+}
+
+sub cannot_produce
+{
+	my ($fault, $reason) = @_;
+	my ($out, $error) = produce('', 10);
+
+	like($error, qr/could not deliver all events: .*0 of 10 events were acknowledged/s,
+		"$fault: spine_produce fails, and says how many arrived");
+	like($error, qr/$reason/, "$fault: and why");
+	($out, $error) = produce(q{SET statement_timeout = '300ms';}, 10);
+	like($error, qr/canceling statement due to statement timeout.*the broker has acknowledged 0 events/s,
+		"$fault: it obeys statement_timeout");
+	produce('RESET statement_timeout;', 0);
+	return;
+}
+
+# As Ctrl-C does.
+sub cancels
+{
+	my ($fault) = @_;
+	my $pid = $session->query('SELECT pg_backend_pid()');
+
+	$session->{stderr} = '';
+	$session->query_until(qr/begun/, "\\echo begun\nSELECT spine_produce('acme', 10);\n");
+	comes_to("$fault: spine_produce waits",
+		"SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $pid AND query ~ 'spine_produce' AND state = 'active'");
+	query("SELECT pg_cancel_backend($pid)");
+	comes_to("$fault: and is cancelled",
+		"SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $pid AND state = 'idle'");
+	$session->query('SELECT 1');
+	like($session->{stderr}, qr/canceling statement due to user request/, "$fault: at once");
+	$session->{stderr} = '';
+	return;
+}
+
+#
+# Packets stop coming, and no connection is closed
+#
+wait_for_state($node, 'running');
+can_produce('before all');
+send_events('before all');
+is_applied('before all');
+
+cut_proxy($proxy);
+send_events('sent while cut off');
+cannot_produce('a silent connection', 'timed out');
+cancels('a silent connection');
+says('a silent connection', 'imed out');
+mend_proxy($proxy);
+is_applied('sent while cut off');
+can_produce('mended');
+
+# while many are on their way
+$session->query_until(qr/begun/, "\\echo begun\nSELECT spine_produce('cut off', 20000000);\n");
+comes_to('of many, some arrive', q{SELECT count(*) > 1000 FROM events WHERE tenant = 'cut off'});
+cut_proxy($proxy);
+$session->query('SELECT 1');
+like($session->{stderr}, qr/could not deliver all events.*[1-9]\d* of 20000000 events were acknowledged/s,
+	'cut off then, spine_produce fails and says how many arrived');
+my ($arrived) = $session->{stderr} =~ /(\d+) of 20000000/;
+note $session->{stderr};
+mend_proxy($proxy);
+can_produce('cut off, and mended');
+ok(wait_applied($node), 'all is applied');
+cmp_ok(query(q{SELECT count(*) FROM events WHERE tenant = 'cut off'}), '>=', $arrived // -1, 'those have arrived');
+
+# with nothing on its way: an idle connection goes, and nobody sees it
+cut_proxy($proxy);
+mend_proxy($proxy);
+send_events('after a cut that nobody saw');
+is_applied('after a cut that nobody saw');
+can_produce('after a cut that nobody saw');
+
+#
+# A broker that hangs
+#
+my $since = time;
+signal_kafka($kafka, 'STOP');
+cannot_produce('a broker that hangs', 'timed out');
+cancels('a broker that hangs');
+says('a broker that hangs', 'imed out');
+lasts($since, 20);
+signal_kafka($kafka, 'CONT');
+send_events('after it hung');
+is_applied('after it hung');
+can_produce('after it hung');
+
+#
+# A name that does not resolve, and then does
+#
+SKIP:
+{
+	skip 'no mount namespace here, to have an /etc/hosts', 1 unless $ENV{SPINE_TEST_HOSTS};
+
+	my $port = $kafka->{address} =~ s/.*://r;
+
+	set_config($node, 'spine.brokers' => "kafka.test:$port");
+	cannot_produce('a name that is not known', 'Failed to resolve');
+	cancels('a name that is not known');
+	says('a name that is not known', 'Failed to resolve');
+	send_events('sent before the name was known');
+	append_to_file($ENV{SPINE_TEST_HOSTS}, "127.0.0.1 kafka.test\n");
+	is_applied('sent before the name was known');
+	can_produce('a name that is known now');
+}
+
+#
+# Away for a minute
+#
+set_config($node, 'spine.brokers' => $kafka->{address});
+can_produce('before it is killed');
+$since = time;
+signal_kafka($kafka, 'KILL');
+cannot_produce('a broker that is away', 'Connection refused');
+cancels('a broker that is away');
+says('a broker that is away', 'Connection refused');
+lasts($since, 60);
+restart_kafka($kafka);
+send_events('after a minute');
+is_applied('after a minute');
+can_produce('after a minute');
+
+$session->quit;
+$node->stop;
+stop_kafka($kafka);
+done_testing();

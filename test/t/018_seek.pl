@@ -78,8 +78,8 @@ is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no dead letters');
 # Together with something else, or not at all.
 query(<<'SQL');
 BEGIN;
-TRUNCATE arrivals, events, current_orders;
 SELECT spine_seek('orders', NULL, 'earliest');
+TRUNCATE arrivals, events, current_orders;
 COMMIT;
 SQL
 comes_to('tables emptied and filled again in one transaction', 'SELECT count(*) = 10 FROM events');

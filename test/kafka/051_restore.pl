@@ -1,0 +1,148 @@
+# Going back on a real Kafka: a base backup that was taken while events were
+# applied is restored to a point in the middle of them; and the server is killed
+# with -9, several times, with synchronous_commit = off and commits that were never
+# written.  Rows and positions go back together, and the log gives them again.
+#
+# Broken when positions are anywhere else than in the commit that writes the rows,
+# or by what breaks test/t/010_exactly_once.pl.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use Audit;
+use IPC::Run qw(finish);
+use Kafka;
+use SpineTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $events_per_file = 40_000;
+my $kafka = start_kafka();
+
+sub comes_to
+{
+	my ($node, $what, $sql) = @_;
+
+	ok($node->poll_query_until('postgres', $sql), $what)
+	  or diag $node->safe_psql('postgres', 'SELECT * FROM spine_status');
+	return;
+}
+
+# Waits until that many more records are applied.
+sub let_it_apply
+{
+	my ($node, $what, $records) = @_;
+	my $enough = count_applied($node) + $records;
+
+	comes_to($node, $what, "SELECT sum(next_offset) >= $enough FROM spine_offsets");
+	return;
+}
+
+#
+# Restored to a point in the middle
+#
+topic($kafka, 'create', 'restored', 6);
+my $node = spine_node('main', init => [ has_archiving => 1, allows_streaming => 1 ], conf => <<CONF);
+spine.brokers = '$kafka->{address}'
+spine.topic = 'restored'
+spine.batch_rows = 100
+shared_buffers = 128MB
+CONF
+add_arrivals($node);
+
+my @files = map { make_events($node, $events_per_file) } 1 .. 2;
+my $sending = start_sending($kafka, 'restored', $files[0]);
+let_it_apply($node, 'events flow', 1);
+$node->backup('taken');
+finish $sending or die 'the events were not delivered';
+$sending = start_sending($kafka, 'restored', $files[1]);
+let_it_apply($node, 'and go on', 1_000);
+$node->safe_psql('postgres', q{SELECT pg_create_restore_point('middle')});
+finish $sending or die 'the events were not delivered';
+ok(wait_applied($node), 'all is applied');
+my $segment = $node->safe_psql('postgres', 'SELECT pg_walfile_name(pg_switch_wal())');
+comes_to($node, 'and archived', "SELECT last_archived_wal >= '$segment' FROM pg_stat_archiver");
+is(count_applied($node), 2 * $events_per_file, 'the server had it all');
+$node->stop;
+
+my $restored = PostgreSQL::Test::Cluster->new('restored');
+$restored->init_from_backup($node, 'taken', has_restoring => 1, standby => 0);
+$restored->append_conf('postgresql.conf', <<CONF);
+archive_mode = off
+recovery_target_name = 'middle'
+recovery_target_action = 'pause'
+CONF
+$restored->start;
+comes_to($restored, 'restored to the middle', q{SELECT pg_get_wal_replay_pause_state() = 'paused'});
+my $position = count_applied($restored);
+cmp_ok($position, '>', 1_000, 'something is there');
+cmp_ok($position, '<', 2 * $events_per_file, 'and something is not');
+is($restored->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $position, 'as many records as the positions say');
+is($restored->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'spine%'}), '0',
+	'nothing of spine runs yet');
+note "restored to $position of " . 2 * $events_per_file . ' records';
+$restored->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+comes_to($restored, 'the server takes writes, and applies by itself',
+	q{SELECT NOT pg_is_in_recovery() AND bool_and(state = 'running') FROM spine_status});
+ok(wait_applied($restored), 'all is applied there');
+copy_log($restored, $kafka->{address}, 'restored', 2 * $events_per_file);
+audit($restored, 'restored');
+$restored->stop;
+
+#
+# Commits that are lost.  What the WAL writer has written survives it; so it is
+# stopped, and nothing else writes WAL before its buffers are full.
+#
+topic($kafka, 'create', 'forgotten', 6);
+$node = spine_node('forgetful', conf => <<CONF);
+spine.brokers = '$kafka->{address}'
+spine.topic = 'forgotten'
+spine.batch_rows = 100
+synchronous_commit = off
+wal_buffers = 64MB
+wal_writer_delay = 10s
+wal_writer_flush_after = 1GB
+bgwriter_lru_maxpages = 0
+shared_buffers = 256MB
+max_wal_size = 4GB
+checkpoint_timeout = 1h
+autovacuum = off
+CONF
+add_arrivals($node);
+$node->safe_psql('postgres', 'CHECKPOINT');	# or the sink were lost as well
+
+my $rounds = 4;
+my $lost = 0;
+foreach my $round (1 .. $rounds)
+{
+	my $file = make_events($node, 10_000);
+	my $walwriter = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'});
+
+	kill 'STOP', $walwriter;
+	$sending = start_sending($kafka, 'forgotten', $file);
+	let_it_apply($node, "round $round: events flow", 4_000);
+	my $had = count_applied($node);
+	$node->kill9;
+	kill 'KILL', $walwriter;
+
+	# to look before it is applied again
+	$node->append_conf('postgresql.conf', "spine.enabled = off\n");
+	kill9_and_start($node);
+	my $has = count_applied($node);
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $has, 'as many records as the positions say');
+	$lost += $had - $has if $has < $had;
+	$node->append_conf('postgresql.conf', "spine.enabled = on\n");
+	$node->reload;
+	finish $sending or die 'the events were not delivered';
+}
+cmp_ok($lost, '>', 0, 'commits were lost');
+note "in $rounds kills, $lost records that had been applied were lost, and applied again";
+comes_to($node, 'it applies again', q{SELECT bool_and(state = 'running') FROM spine_status});
+ok(wait_applied($node), 'all is applied in the end');
+copy_log($node, $kafka->{address}, 'forgotten', $rounds * 10_000);
+audit($node, 'after the losses');
+
+$node->stop;
+stop_kafka($kafka);
+done_testing();

@@ -40,6 +40,7 @@ spine_count_partitions(SpineWorker *worker)
 	rd_kafka_resp_err_t error;
 	int			count = spine_client_partition_count(client, worker->log.topic, BROKER_TIMEOUT_MS);
 	char		text[SPINE_MAX_ERROR_LEN];
+	char		reason[sizeof(client->error_text)];
 
 	worker->partitions_checked = GetCurrentTimestamp();
 
@@ -68,17 +69,19 @@ spine_count_partitions(SpineWorker *worker)
 		return false;
 	}
 
-	snprintf(text, sizeof(text), "the broker does not answer: %s", client->error_text);
-	error = client->error;
-
 	/* serve the library's reports: they may know more than "timed out" */
+	error = client->error;
+	strlcpy(reason, client->error_text, sizeof(reason));
 	client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
 	(void) spine_consumer_poll(worker->consumer, spine_batch_rows);
 	if (client->error != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		snprintf(text, sizeof(text), "the broker does not answer: %s", client->error_text);
 		error = client->error;
+		strlcpy(reason, client->error_text, sizeof(reason));
 	}
+	snprintf(text, sizeof(text), "the broker does not answer: %s%s", reason,
+			 error == RD_KAFKA_RESP_ERR__SSL ?
+			 " HINT: Its certificate must be valid today, for its name, and signed by an authority of ssl.ca.location." : "");
 
 	if (needs_a_person(error))
 		spine_wait_for_help(worker, text);

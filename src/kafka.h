@@ -34,7 +34,7 @@ typedef struct SpineClient
 	 * owner's own thread; cleared by the owner.
 	 */
 	rd_kafka_resp_err_t error;
-	char		error_text[256];
+	char		error_text[SPINE_MAX_ERROR_LEN];
 
 	/*
 	 * Called before the client goes, at the end of the process too: the owner

@@ -22,7 +22,7 @@
 #define SPINE_MAX_PARTITIONS	4096
 #define SPINE_MAX_TOPIC_LEN		250 /* Kafka's limit of 249, and a NUL */
 #define SPINE_MAX_CLUSTER_LEN	64
-#define SPINE_MAX_ERROR_LEN		512
+#define SPINE_MAX_ERROR_LEN		640
 #define SPINE_MAX_PIPELINES		256 /* that are counted */
 #define SPINE_MAX_TENANTS		64	/* that one database's producers are counted by */
 #define SPINE_MAX_PRODUCED		1024	/* the same, over all databases */

@@ -85,7 +85,7 @@ works('TLS');
 
 is_refused('a certificate of an unknown CA', 'failed', 'certificate (could not be verified|verify failed)',
 	'KAFKA_SSL', "security.protocol=ssl ssl.ca.location=$kafka->{dir}/other_ca.pem");
-is_refused('an expired certificate', 'failed', 'certificate (could not be verified|verify failed)',
+is_refused('an expired certificate', 'failed', 'certificate (could not be verified|verify failed).* HINT: Its certificate must be valid today',
 	'KAFKA_EXPIRED', "security.protocol=ssl ssl.ca.location=$ca");
 is_refused('TLS where there is none', 'failed', 'SSL handshake failed',
 	'KAFKA_PLAINTEXT', "security.protocol=ssl ssl.ca.location=$ca");

@@ -37,6 +37,7 @@ typedef struct TableColumn
 	Oid			collation;
 	bool		is_generated;
 	char	   *default_expr;	/* or NULL */
+	bool		takes_null;		/* or a trigger may see to it */
 } TableColumn;
 
 typedef struct Table
@@ -107,7 +108,10 @@ look_up_table(const SpineSink *sink)
 						  "  pg_catalog.format('pg_catalog.nextval(%L)', pg_catalog.pg_get_serial_sequence("
 						  "   c.oid::pg_catalog.regclass::pg_catalog.text, a.attname))"
 						  " ELSE coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid),"
-						  "               pg_catalog.pg_get_expr(t.typdefaultbin, 0)) END"
+						  "               pg_catalog.pg_get_expr(t.typdefaultbin, 0)) END,"
+						  " NOT a.attnotnull OR EXISTS (SELECT FROM pg_catalog.pg_trigger b"
+						  "  WHERE (b.tgrelid = c.oid OR b.tgrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))"
+						  "   AND b.tgtype & 7 = 7 AND b.tgenabled <> 'D')"	/* BEFORE INSERT ... FOR EACH ROW */
 						  " FROM pg_catalog.pg_class c"
 						  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 						  " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
@@ -138,6 +142,7 @@ look_up_table(const SpineSink *sink)
 		column->collation = DatumGetObjectId(SPI_getbinval(tuple, desc, 6, &isnull));
 		column->is_generated = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
 		column->default_expr = SPI_getvalue(tuple, desc, 8);
+		column->takes_null = DatumGetBool(SPI_getbinval(tuple, desc, 9, &isnull));
 	}
 	return table;
 }
@@ -294,6 +299,26 @@ make_columns(SpinePlan *plan, SpineTarget *target, const Table *table)
 		if (!table->columns[i].is_generated)
 			make_column(plan, &target->columns[target->ncolumns++],
 						&table->columns[i], table->columns[i].name);
+	}
+}
+
+/* A column that no row can do without, and no record can give. */
+static void
+check_unwritten_columns(const SpineTarget *target, const Table *table)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const TableColumn *column = &table->columns[i];
+		bool		is_written = false;
+
+		for (int j = 0; j < target->ncolumns && !is_written; j++)
+			is_written = strcmp(target->columns[j].name, column->name) == 0;
+		if (!is_written && !column->is_generated && !column->takes_null && column->default_expr == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_DEFINITION),
+					 errmsg("column \"%s\" of table %s must not be null, but has no default and is not written",
+							column->name, table->name),
+					 errhint("Give it a default, or name it in \"columns\" in spine_sinks.")));
 	}
 }
 
@@ -497,6 +522,7 @@ make_target(SpinePlan *plan, SpineTarget *target, const SpinePipeline *pipeline,
 		table->owner : pipeline->owner;
 
 	make_columns(plan, target, table);
+	check_unwritten_columns(target, table);
 	find_keys(target, table->name);
 	if (sink->mode == SPINE_UPSERT)
 		write_upsert_sql(target, table->name);

@@ -89,6 +89,21 @@ query(q{ALTER TABLE current_orders ADD COLUMN currency text NOT NULL DEFAULT 'US
 goes_on('the column restored');
 note sprintf('noticed by itself after %.1f s', time - $start);
 
+gets_into_trouble('a column that no row can do without, and no record has', 'orders', 'failed',
+	'column "note" of table public.current_orders must not be null, but has no default and is not written HINT: Give it',
+	sub {
+		query(q{ALTER TABLE current_orders ADD COLUMN note text NOT NULL DEFAULT '';
+			ALTER TABLE current_orders ALTER COLUMN note DROP DEFAULT});
+		send_order();
+	});
+query(<<'SQL');
+CREATE FUNCTION take_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.note := 'noted'; RETURN NEW; END $$;
+CREATE TRIGGER take_note BEFORE INSERT ON current_orders FOR EACH ROW EXECUTE FUNCTION take_note();
+SQL
+nudge();
+goes_on('filled by a trigger');
+query('ALTER TABLE current_orders DROP COLUMN note; DROP TRIGGER take_note ON current_orders');
+
 query('ALTER TABLE events RENAME TO history');
 send_order();
 ok(wait_applied($node), 'a target renamed is still the target');

@@ -67,11 +67,14 @@ my $round = 0;
 
 foreach my $victim (shuffle @victims)
 {
+	my $before = count_applied($node);
 	my $sending = start_sending($kafka, 'events', $files[$round++]);
-	my @workers = worker_pids($node);
 
-	# a moment, not a wait for something: this is where it may strike
-	usleep(rand(500_000));
+	# in the midst of the batches, at any moment
+	$node->poll_query_until('postgres', "SELECT sum(next_offset) > $before FROM spine_offsets")
+	  or die 'nothing is applied';
+	my @workers = worker_pids($node);
+	usleep(rand(200_000));
 	my $start = time;
 	$strike{$victim}->(@workers);
 	note sprintf '%s: %.1f s', $victim, time - $start;

@@ -175,10 +175,12 @@ my ($primary, $standby) = make_pair('asynchronous');
 read_on_standby($primary, $standby, 'asynchronous');
 read_for_long($primary, $standby, $_, 'asynchronous') foreach 'off', 'on';
 
+my $before = count_applied($standby);
+my $sending = start_sending($kafka, 'asynchronous', make_events($primary, $events_per_file));
+comes_to($standby, 'events flow', "SELECT sum(next_offset) > $before FROM spine_offsets");
 set_config_of_standby($standby, "primary_conninfo = ''");
 comes_to($standby, 'the standby is sent nothing any more', 'SELECT count(*) = 0 FROM pg_stat_wal_receiver');
-my $sending = start_sending($kafka, 'asynchronous', make_events($primary, $events_per_file));
-my $enough = count_applied($standby) + 10_000;
+my $enough = count_applied($standby) + 5_000;
 comes_to($primary, 'and the primary goes on', "SELECT sum(next_offset) > $enough FROM spine_offsets");
 my $had = count_applied($primary);
 kill9_and_wait($primary);

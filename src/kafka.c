@@ -26,8 +26,19 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* What a worker may prefetch, over all partitions. */
-#define PREFETCH_BUDGET_KB		(48 * 1024)
+/*
+ * What a worker may prefetch.  The limit is not one of each partition: the library
+ * holds it against the queue that all of them lead to, and asks no broker for more
+ * while that is exceeded.  Divided by the partitions, it starved most of them.
+ */
+#define PREFETCH_KB				"32768"
+
+/*
+ * One answer of a broker, by which the limit may be exceeded.  Its size is that of
+ * the records as they were sent, compressed.  Each partition has its share in it.
+ */
+#define FETCH_BYTES				(8 * 1024 * 1024)
+#define MIN_FETCH_SHARE_BYTES	(64 * 1024)
 
 /*
  * How long a fetch waits at the broker for the first record.  A real broker
@@ -175,16 +186,19 @@ make_configuration(SpineClientKind kind, const char *address, bool embedded,
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	char		reason[256];
-	char		kilobytes[16];
+	char		bytes[16];
 
 	set_option(conf, "client.id", "spine");
 	set_option(conf, "reconnect.backoff.max.ms", "2000");
 	set_option(conf, "socket.nagle.disable", "true");
 	if (kind == SPINE_CONSUMER)
 	{
-		snprintf(kilobytes, sizeof(kilobytes), "%d",
-				 Max(PREFETCH_BUDGET_KB / Max(partitions, 1), 64));
-		set_option(conf, "queued.max.messages.kbytes", kilobytes);
+		set_option(conf, "queued.max.messages.kbytes", PREFETCH_KB);
+		snprintf(bytes, sizeof(bytes), "%d", FETCH_BYTES);
+		set_option(conf, "fetch.max.bytes", bytes);
+		snprintf(bytes, sizeof(bytes), "%d",
+				 Min(Max(FETCH_BYTES / Max(partitions, 1), MIN_FETCH_SHARE_BYTES), 1024 * 1024));
+		set_option(conf, "fetch.message.max.bytes", bytes);
 		set_option(conf, "fetch.wait.max.ms",
 				   embedded ? EMBEDDED_FETCH_WAIT_MS : FETCH_WAIT_MS);
 		set_option(conf, "fetch.error.backoff.ms", FETCH_RETRY_MS);

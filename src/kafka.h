@@ -73,7 +73,7 @@ extern bool spine_broker_is_embedded(void);
 
 /*
  * Starts a client of the configured broker.  group_id and partitions (how many
- * to share the prefetch budget between) are for consumers.  Raises an error
+ * share what a broker sends at a time) are for consumers.  Raises an error
  * when the embedded broker is not up yet (ERRCODE_CONNECTION_DOES_NOT_EXIST)
  * or the options do not fit together.  Lives until spine_client_destroy, or
  * the end of the process.

@@ -16,6 +16,8 @@
 #define BROKER_TIMEOUT_MS		5000
 #define STUCK_RETRY_MS			5000
 
+#define SILENT_BROKER			"the broker does not answer: "
+
 /* A reason that will not pass by itself? */
 static bool
 needs_a_person(rd_kafka_resp_err_t error)
@@ -41,6 +43,8 @@ spine_count_partitions(SpineWorker *worker)
 	int			count = spine_client_partition_count(client, worker->log.topic, BROKER_TIMEOUT_MS);
 	char		text[SPINE_MAX_ERROR_LEN];
 	char		reason[sizeof(client->error_text)];
+	bool		was_silent;
+	bool		is_failed;
 
 	worker->partitions_checked = GetCurrentTimestamp();
 
@@ -58,6 +62,8 @@ spine_count_partitions(SpineWorker *worker)
 		worker->broker_trouble = false;
 		return true;
 	}
+	was_silent = worker->broker_trouble &&
+		strncmp(worker->logged, SILENT_BROKER, strlen(SILENT_BROKER)) == 0;
 	worker->broker_trouble = true;
 
 	if (count == 0)
@@ -79,11 +85,21 @@ spine_count_partitions(SpineWorker *worker)
 		error = client->error;
 		strlcpy(reason, client->error_text, sizeof(reason));
 	}
-	snprintf(text, sizeof(text), "the broker does not answer: %s%s", reason,
-			 error == RD_KAFKA_RESP_ERR__SSL ?
-			 " HINT: Its certificate must be valid today, for its name, and signed by an authority of ssl.ca.location." : "");
 
-	if (needs_a_person(error))
+	/* for as long as it is silent, the best reason so far stands, and is no news */
+	if (was_silent && strcmp(reason, rd_kafka_err2str(error)) == 0)
+	{
+		strlcpy(text, worker->logged, sizeof(text));
+		is_failed = worker->slot->state == SPINE_FAILED;
+	}
+	else
+	{
+		snprintf(text, sizeof(text), SILENT_BROKER "%s%s", reason,
+				 error == RD_KAFKA_RESP_ERR__SSL ?
+				 " HINT: Its certificate must be valid today, for its name, and signed by an authority of ssl.ca.location." : "");
+		is_failed = needs_a_person(error);
+	}
+	if (is_failed)
 		spine_wait_for_help(worker, text);
 	else
 		spine_wait_out(worker, text);
@@ -136,8 +152,7 @@ ask_for_offsets(Assignment *assignment, int64 time_ms)
 	if (spine_client_find_offsets(client, worker->log.topic, assignment->n, partitions,
 								  time_ms, offsets, BROKER_TIMEOUT_MS))
 		return offsets;
-	snprintf(worker->error.text, sizeof(worker->error.text), "the broker does not answer: %s",
-			 client->error_text);
+	snprintf(worker->error.text, sizeof(worker->error.text), SILENT_BROKER "%s", client->error_text);
 	return NULL;
 }
 

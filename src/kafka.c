@@ -31,7 +31,7 @@
  * holds it against the queue that all of them lead to, and asks no broker for more
  * while that is exceeded.  Divided by the partitions, it starved most of them.
  */
-#define PREFETCH_KB				"32768"
+#define PREFETCH_KB				"16384"
 
 /*
  * One answer of a broker, by which the limit may be exceeded.  Its size is that of
@@ -147,8 +147,15 @@ note_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 {
 	SpineClient *client = opaque;
 
+	char	   *detail;
+
 	client->error = err;
 	strlcpy(client->error_text, reason, sizeof(client->error_text));
+
+	/* " (after 3ms in state CONNECT, ...)" would make news of it each time */
+	detail = strstr(client->error_text, " (after ");
+	if (detail)
+		*detail = '\0';
 }
 
 /*

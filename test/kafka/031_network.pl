@@ -247,11 +247,15 @@ SKIP:
 set_config($node, 'spine.brokers' => $kafka->{address});
 can_produce('before it is killed');
 $since = time;
+my $log_start = -s $node->logfile;
 signal_kafka($kafka, 'KILL');
 cannot_produce('a broker that is away', 'Connection refused');
 cancels('a broker that is away');
 says('a broker that is away', 'Connection refused');
 lasts($since, 60);
+my $said = () = substr(slurp_file($node->logfile), $log_start) =~ /pipeline "orders" is waiting: /g;
+cmp_ok($said, '<=', 3, 'a broker that is away: said in the log when it is news, and not again and again');
+note "said $said times";
 restart_kafka($kafka);
 send_events('after a minute');
 is_applied('after a minute');

@@ -53,6 +53,7 @@ typedef struct SpineWorkerSlot
 	Latch	   *latch;			/* valid while pid != 0 */
 	SpineWorkerState state;
 	TimestampTz state_since;
+	TimestampTz batch_started;	/* the last one, be it done or not; 0: none */
 	char		last_error[SPINE_MAX_ERROR_LEN];	/* kept after recovery */
 	TimestampTz last_error_at;	/* 0: never */
 } SpineWorkerSlot;

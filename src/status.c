@@ -51,6 +51,14 @@ spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state, const char
 	LWLockRelease(spine_shared->lock);
 }
 
+void
+spine_note_batch_start(SpineWorkerSlot *slot)
+{
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	slot->batch_started = GetCurrentTimestamp();
+	LWLockRelease(spine_shared->lock);
+}
+
 static void
 progress_key(SpineProgressKey *key, const NameData *pipeline, int32 partition)
 {
@@ -171,23 +179,33 @@ spine_published_offset(const NameData *pipeline, const char *topic,
 }
 
 /*
- * A worker that waits for a lock cannot say so itself.  Shorter waits than the
- * server looks for deadlocks after are not worth a word.
+ * A worker that waits in the middle of a batch, for a lock or for a synchronous
+ * standby, cannot say so itself.  Shorter waits than the server looks for
+ * deadlocks after are not worth a word.
  */
 static bool
-waits_for_lock(int pid, TimestampTz *since, char **reason)
+waits_for_others(const SpineWorkerSlot *slot, TimestampTz *since, char **reason)
 {
-	PGPROC	   *proc = BackendPidGetProc(pid);
+	PGPROC	   *proc = BackendPidGetProc(slot->pid);
 	uint32		event = proc ? proc->wait_event_info : 0;
+	bool		is_lock = (event & 0xFF000000) == PG_WAIT_LOCK;
 	Datum		blockers;
 
-	if ((event & 0xFF000000) != PG_WAIT_LOCK)
+	if (is_lock)
+		*since = pg_atomic_read_u64(&proc->waitStart);
+	else if (event == WAIT_EVENT_SYNC_REP)
+		*since = slot->batch_started;
+	else
 		return false;
-	*since = pg_atomic_read_u64(&proc->waitStart);
 	if (*since == 0 || !TimestampDifferenceExceeds(*since, GetCurrentTimestamp(), DeadlockTimeout))
 		return false;
 
-	blockers = OidFunctionCall1(F_PG_BLOCKING_PIDS, Int32GetDatum(pid));
+	if (!is_lock)
+	{
+		*reason = "no synchronous standby has confirmed the commit HINT: See pg_stat_replication and synchronous_standby_names.";
+		return true;
+	}
+	blockers = OidFunctionCall1(F_PG_BLOCKING_PIDS, Int32GetDatum(slot->pid));
 	blockers = OidFunctionCall2(F_ARRAY_TO_STRING_ANYARRAY_TEXT, blockers, CStringGetTextDatum(", "));
 	*reason = psprintf("a lock (%s) is held by process %s HINT: See pg_stat_activity for what that does.",
 					   pgstat_get_wait_event(event), TextDatumGetCString(blockers));
@@ -211,8 +229,8 @@ spine_worker_status(PG_FUNCTION_ARGS)
 		const SpineWorkerSlot *slot = &slots[i];
 		Datum		values[8];
 		bool		nulls[8] = {false};
-		TimestampTz lock_since;
-		char	   *lock_reason;
+		TimestampTz waits_since;
+		char	   *wait_reason;
 
 		if (slot->database != MyDatabaseId || !slot->wanted)
 			continue;
@@ -227,11 +245,11 @@ spine_worker_status(PG_FUNCTION_ARGS)
 		nulls[6] = nulls[7] = slot->last_error_at == 0;
 		values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(slot->last_error);
 		values[7] = TimestampTzGetDatum(slot->last_error_at);
-		if (slot->state != SPINE_FAILED && waits_for_lock(slot->pid, &lock_since, &lock_reason))
+		if (slot->state != SPINE_FAILED && waits_for_others(slot, &waits_since, &wait_reason))
 		{
 			values[4] = CStringGetTextDatum(state_name(SPINE_WAITING));
-			values[5] = values[7] = TimestampTzGetDatum(lock_since);
-			values[6] = CStringGetTextDatum(lock_reason);
+			values[5] = values[7] = TimestampTzGetDatum(waits_since);
+			values[6] = CStringGetTextDatum(wait_reason);
 			nulls[5] = nulls[6] = nulls[7] = false;
 		}
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);

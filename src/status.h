@@ -12,6 +12,9 @@
 extern void spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state,
 								   const char *error);
 
+/* Says since when this worker's batch has been under way.  Takes the lock. */
+extern void spine_note_batch_start(SpineWorkerSlot *slot);
+
 /*
  * Publishes positions, after their commit, and wakes whoever waits for
  * progress.  batch_ms < 0: no batch was run, only positions or watermarks

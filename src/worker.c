@@ -21,6 +21,7 @@
 #include "settings.h"
 #include "status.h"
 #include "storage/ipc.h"
+#include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "trouble.h"
 #include "utils/guc.h"
@@ -356,7 +357,9 @@ run_batch(void)
 	instr_time	start;
 	instr_time	duration;
 
-	spine_publish_watermarks(&worker);	/* a batch that waits for a lock is a lag */
+	/* for those who look while it waits for somebody */
+	spine_publish_watermarks(&worker);
+	spine_note_batch_start(worker.slot);
 	batch.positions = spine_consumer_moved_positions(consumer, &batch.npositions);
 	pgstat_report_activity(STATE_RUNNING, "applying a batch");
 
@@ -489,6 +492,10 @@ spine_worker_main(Datum slot_number)
 		MemoryContextSwitchTo(loop_context);
 		MemoryContextReset(loop_context);
 		CHECK_FOR_INTERRUPTS();
+
+		/* with a backlog it never waits, and so would not hear of that */
+		if (!PostmasterIsAlive())
+			proc_exit(1);
 
 		notice_changes();
 		if (look_up_pipeline() && connect_to_broker() && spine_take_assignment(&worker))

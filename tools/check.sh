@@ -289,6 +289,8 @@ run_inside() {
     [ -z "${PG_CONFIG:-}" ] || env+=(PG_CONFIG="$PG_CONFIG")
     [ -z "${T:-}" ] || env+=(T="$T")
     [ -z "${BROKERS:-}" ] || env+=(BROKERS="$BROKERS")
+    [ -z "${SPINE_TEST_SEED:-}" ] || env+=(SPINE_TEST_SEED="$SPINE_TEST_SEED")
+    [ -z "${SPINE_TEST_KILLS:-}" ] || env+=(SPINE_TEST_KILLS="$SPINE_TEST_KILLS")
     cd "$work"
     "${as_worker[@]}" setsid env -i "${env[@]}" \
         bash "$work/tree/tools/check.sh" --inside "$goal" "$work" 9>&- </dev/null &

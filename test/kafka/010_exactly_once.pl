@@ -6,7 +6,8 @@
 # Broken by what breaks test/t/010_exactly_once.pl, and when a worker does not
 # find back to a broker, or applies again what it had when that went away.
 #
-# SPINE_TEST_SEED repeats the random choices of an earlier run.
+# SPINE_TEST_SEED repeats the random choices of an earlier run.  SPINE_TEST_KILLS=100
+# strikes that many times, in 1,000,000 events.
 use strict;
 use warnings;
 use FindBin;
@@ -14,7 +15,7 @@ use lib $FindBin::RealBin;
 use Audit;
 use IPC::Run qw(finish);
 use Kafka;
-use List::Util qw(shuffle);
+use List::Util qw(max shuffle);
 use SpineTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -22,8 +23,10 @@ use Time::HiRes qw(time usleep);
 
 need_own_kafka();
 
-my @victims = (('worker', 'postmaster') x 4, ('broker') x 2, ('broker stopped', 'worker stopped') x 2);
-my $events_per_round = int(200_000 / @victims);
+my $kills = $ENV{SPINE_TEST_KILLS} // 14;
+my @mix = (('worker', 'postmaster') x 4, ('broker') x 2, ('broker stopped', 'worker stopped') x 2);
+my @victims = map { $mix[$_ % @mix] } 0 .. $kills - 1;
+my $events_per_round = int(max(200_000, 10_000 * $kills) / $kills);
 
 my $seed = $ENV{SPINE_TEST_SEED} // int(rand(2**31));
 srand($seed);

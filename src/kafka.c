@@ -515,27 +515,23 @@ bool
 spine_client_find_offsets(SpineClient *client, const char *topic, int n, const int32 *partitions,
 						  int64 time_ms, int64 *offsets, int timeout_ms)
 {
-	rd_kafka_topic_partition_list_t *list = NULL;
 	rd_kafka_resp_err_t err = n > 0 ? RD_KAFKA_RESP_ERR__TIMED_OUT : RD_KAFKA_RESP_ERR_NO_ERROR;
 	int			slice_ms = 0;
 
 	while (err != RD_KAFKA_RESP_ERR_NO_ERROR && next_slice(&slice_ms, &timeout_ms))
 	{
-		if (list)
-			rd_kafka_topic_partition_list_destroy(list);
-		list = rd_kafka_topic_partition_list_new(n);
+		rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+
 		for (int i = 0; i < n; i++)
 			rd_kafka_topic_partition_list_add(list, topic, partitions[i])->offset = time_ms;
-
 		err = rd_kafka_offsets_for_times(client->rk, list, slice_ms);
 		for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
 		{
 			err = list->elems[i].err;
 			offsets[i] = list->elems[i].offset;
 		}
-	}
-	if (list)
 		rd_kafka_topic_partition_list_destroy(list);
+	}
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		note_request_error(client, err);
 	return err == RD_KAFKA_RESP_ERR_NO_ERROR;

@@ -262,12 +262,6 @@ spine_take_assignment(SpineWorker *worker)
 
 	if (worker->assigned)
 		return true;
-	if (worker->consumer->positions)
-	{
-		/* it had another one: see spine_consumer_assign */
-		spine_disconnect(worker);
-		return false;
-	}
 	if (!spine_count_partitions(worker))
 		return false;
 	strlcpy(worker->cluster_id, worker->consumer->client->cluster_id, sizeof(worker->cluster_id));

@@ -98,8 +98,11 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_resp_err_t err;
 
-	Assert(consumer->positions == NULL);
-	consumer->positions = MemoryContextAlloc(consumer->context, Max(n, 1) * sizeof(SpinePosition));
+	release_records(consumer);
+	consumer->stuck_partition = -1;
+	consumer->positions = consumer->positions ?
+		repalloc(consumer->positions, Max(n, 1) * sizeof(SpinePosition)) :
+		MemoryContextAlloc(consumer->context, Max(n, 1) * sizeof(SpinePosition));
 	if (n > 0)
 		memcpy(consumer->positions, positions, n * sizeof(SpinePosition));
 	consumer->npositions = n;

@@ -49,9 +49,12 @@ extern SpineConsumer *spine_consumer_open(const char *topic, const char *group_i
 extern void spine_consumer_close(SpineConsumer *consumer);
 
 /*
- * Reads the given positions, from their marks where those are to be checked.
- * Once: librdkafka (2.0.2) aborts the process when a second assignment follows
- * too soon upon the first ("Assertion `rktp->rktp_started' failed").
+ * Reads the given positions, from their marks where those are to be checked, and
+ * drops the batch.  Not twice in a row: librdkafka (2.0.2) aborts the process when
+ * a second assignment follows too soon upon the first and the client is closed
+ * ("Assertion `rktp->rktp_started' failed").  What may come in a row, a change by
+ * hand, is met by another client.  But not the deletion of the topic: closing a
+ * client then may hang.
  */
 extern void spine_consumer_assign(SpineConsumer *consumer,
 								  const SpinePosition *positions, int n);

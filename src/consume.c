@@ -48,6 +48,47 @@ release_records(SpineConsumer *consumer)
 	consumer->bytes = 0;
 }
 
+/* Returns when librdkafka's own thread has done what it was asked before. */
+static void
+await_library(rd_kafka_t *rk)
+{
+	rd_kafka_topic_partition_list_t *list;
+
+	if (rd_kafka_assignment(rk, &list) == RD_KAFKA_RESP_ERR_NO_ERROR)
+		rd_kafka_topic_partition_list_destroy(list);
+}
+
+/*
+ * Ends the assignment, and waits until its partitions have stopped: librdkafka
+ * (2.0.2) aborts the process when one is to be stopped again before it has
+ * ("Assertion `rktp->rktp_started' failed").
+ *
+ * Stopping one leaves a message in its own queue that keeps the partition alive.
+ * If the topic is deleted the library forgets the partition, but not its thread,
+ * and the client would never close.  So the queues are emptied here.
+ */
+static void
+unassign(SpineConsumer *consumer)
+{
+	rd_kafka_t *rk = consumer->client->rk;
+
+	if (consumer->nqueues == 0)
+		return;
+
+	(void) rd_kafka_assign(rk, NULL);
+	await_library(rk);			/* they were told to stop, */
+	await_library(rk);			/* and have said that they did */
+	while (consumer->nqueues > 0)
+	{
+		rd_kafka_queue_t *queue = consumer->queues[--consumer->nqueues];
+		rd_kafka_message_t *message;
+
+		while (rd_kafka_consume_batch_queue(queue, 0, &message, 1) > 0)
+			rd_kafka_message_destroy(message);
+		rd_kafka_queue_destroy(queue);
+	}
+}
+
 /* All that must go before the client does. */
 static void
 release_consumer(void *owner)
@@ -55,6 +96,7 @@ release_consumer(void *owner)
 	SpineConsumer *consumer = owner;
 
 	release_records(consumer);
+	unassign(consumer);
 	rd_kafka_queue_destroy(consumer->admin_queue);
 }
 
@@ -92,6 +134,14 @@ spine_consumer_close(SpineConsumer *consumer)
 	MemoryContextDelete(consumer->context);
 }
 
+/* palloc'ed in the consumer's context; array may be NULL. */
+static void *
+resize(SpineConsumer *consumer, void *array, Size size)
+{
+	size = Max(size, 1);
+	return array ? repalloc(array, size) : MemoryContextAlloc(consumer->context, size);
+}
+
 void
 spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n)
 {
@@ -99,10 +149,10 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	rd_kafka_resp_err_t err;
 
 	release_records(consumer);
+	unassign(consumer);
 	consumer->stuck_partition = -1;
-	consumer->positions = consumer->positions ?
-		repalloc(consumer->positions, Max(n, 1) * sizeof(SpinePosition)) :
-		MemoryContextAlloc(consumer->context, Max(n, 1) * sizeof(SpinePosition));
+	consumer->positions = resize(consumer, consumer->positions, n * sizeof(SpinePosition));
+	consumer->queues = resize(consumer, consumer->queues, n * sizeof(rd_kafka_queue_t *));
 	if (n > 0)
 		memcpy(consumer->positions, positions, n * sizeof(SpinePosition));
 	consumer->npositions = n;
@@ -115,6 +165,10 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	rd_kafka_topic_partition_list_destroy(list);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		elog(ERROR, "could not assign partitions: %s", rd_kafka_err2str(err));
+	for (int i = 0; i < n; i++)
+		consumer->queues[consumer->nqueues++] =
+			rd_kafka_queue_get_partition(consumer->client->rk, consumer->topic,
+										 positions[i].partition);
 }
 
 /*
@@ -225,7 +279,7 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	if (position && !position->is_checked)
 		check_mark(consumer, position, message);
 
-	/* not ours, or seen already */
+	/* left over from an assignment that is no more, or seen already */
 	if (position == NULL || position->is_stuck || message->offset < position->read_to)
 	{
 		rd_kafka_message_destroy(message);

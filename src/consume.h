@@ -20,6 +20,8 @@ typedef struct SpineConsumer
 	int			npartitions;	/* of the topic, when last asked */
 	int			npositions;		/* of this worker */
 	SpinePosition *positions;
+	int			nqueues;		/* 0, or npositions: there is an assignment */
+	rd_kafka_queue_t **queues;	/* the partitions' own; see unassign */
 
 	/* the batch: records[i].message is to be released */
 	SpineRecord *records;
@@ -49,12 +51,8 @@ extern SpineConsumer *spine_consumer_open(const char *topic, const char *group_i
 extern void spine_consumer_close(SpineConsumer *consumer);
 
 /*
- * Reads the given positions, from their marks where those are to be checked, and
- * drops the batch.  Not twice in a row: librdkafka (2.0.2) aborts the process when
- * a second assignment follows too soon upon the first and the client is closed
- * ("Assertion `rktp->rktp_started' failed").  What may come in a row, a change by
- * hand, is met by another client.  But not the deletion of the topic: closing a
- * client then may hang.
+ * Reads the given positions from now on, from their marks where those are to be
+ * checked, and drops the batch.
  */
 extern void spine_consumer_assign(SpineConsumer *consumer,
 								  const SpinePosition *positions, int n);

@@ -98,8 +98,7 @@ spine_handle_outcome(SpineWorker *worker, SpineOutcome outcome)
 		case SPINE_ABANDONED:
 
 			/* for a target that was altered, the records in hand are still right */
-			if (!(worker->plan && spine_plan_is_stale(worker->plan)))
-				spine_disconnect(worker);
+			worker->assigned = worker->plan && spine_plan_is_stale(worker->plan);
 			spine_forget_pipeline(worker);
 			break;
 		case SPINE_TRANSIENT:

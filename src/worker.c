@@ -222,10 +222,7 @@ notice_changes(void)
 	{
 		worker.catalog_generation = generation;
 		spine_forget_pipeline(&worker);
-
-		/* a position may have been moved by hand; see spine_consumer_assign */
-		if (worker.assigned)
-			spine_disconnect(&worker);
+		worker.assigned = false;	/* a position may have been moved by hand */
 	}
 
 	if (worker.consumer && strcmp(consumer_settings(), worker.connected_to) != 0)

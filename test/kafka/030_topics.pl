@@ -171,6 +171,38 @@ foreach my $how ('slowly', 'at once', 'unseen')
 }
 
 #
+# Deleted, and then the worker leaves it: what librdkafka still has of the topic
+# must not keep it
+#
+my %leave = (
+	'paused' => sub
+	{
+		query(q{SELECT spine_pause('orders')});
+		comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+	},
+	'sent to another topic' => sub
+	{
+		query(q{UPDATE spine_pipelines SET topic = 'others'});
+		comes_to('sent to another topic', q{SELECT bool_and(state = 'waiting' AND last_error LIKE 'topic "others" does not exist%') FROM spine_status});
+		query(q{UPDATE spine_pipelines SET topic = NULL});
+	},
+	'shut down' => sub { $node->restart }
+);
+foreach my $how (sort keys %leave)
+{
+	ok(wait_applied($node), 'all is applied');
+	topic($kafka, 'delete', 'events');
+	comes_to('a topic that is deleted',
+		q{SELECT count(*) > 0 FROM spine_status WHERE state = 'waiting' AND last_error LIKE 'topic "events" does not exist%'});
+	$leave{$how}->();
+	make_topic('events', 6);
+	send_to("left, $how", 10, 0 .. 5);
+	query(q{SELECT spine_seek('orders', NULL, 'earliest')});
+	query(q{SELECT spine_resume('orders')});
+	is_applied("left, $how", 60);
+}
+
+#
 # Another cluster behind the same address
 #
 wait_applied($node);

@@ -327,6 +327,14 @@ keep_logs() {
     (cd "$top" && find "$logs" -type f -size +0 | sort | sed 's/^/    /')
 }
 
+# The last lines of a long output are all that many see of it.
+say_what_failed() {
+    local lines
+    lines=$(grep -hE '^#   (Failed test|at .* line )|^(not ok|Bail out)|Wstat: |Dubious|\[  FAILED  \]|: FAILED \(' \
+        "$work"/logs/*.log 2>/dev/null | tail -n 30) || :
+    [ -z "$lines" ] || printf '==> what failed:\n%s\n' "$lines"
+}
+
 # What the page looked like in the browser of the tests.
 keep_screenshots() {
     [ -n "$(ls "$work/screenshots" 2>/dev/null)" ] || return 0
@@ -382,6 +390,7 @@ outside() {
     result=$(cat "$work/result" 2>/dev/null || echo "0 passed, 1 failed")
     [ "$inside_rc" = 0 ] || keep_logs
     keep_screenshots
+    [ "$inside_rc" = 0 ] || say_what_failed
     finish
     echo "$result"
     exit "$inside_rc"

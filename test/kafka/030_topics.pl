@@ -26,15 +26,6 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-sub comes_to
-{
-	my ($what, $sql) = @_;
-
-	ok($node->poll_query_until('postgres', $sql), $what)
-	  or diag query('SELECT partition, state, next_offset, last_error FROM spine_status');
-	return;
-}
-
 # Sends the events to each of the partitions.
 sub send_to
 {
@@ -63,7 +54,7 @@ sub is_applied
 {
 	my ($order_id, $count) = @_;
 
-	comes_to("$order_id: all is applied", "SELECT count(*) = $count FROM events WHERE order_id = '$order_id'");
+	comes_to($node, "$order_id: all is applied", "SELECT count(*) = $count FROM events WHERE order_id = '$order_id'");
 	is(query("SELECT count(*) FROM events WHERE order_id = '$order_id'"), $count, "$order_id: once");
 	return;
 }
@@ -71,7 +62,7 @@ sub is_applied
 #
 # Absent at the start, created later
 #
-comes_to('a topic that is not there is waited for',
+comes_to($node, 'a topic that is not there is waited for',
 	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'waiting' AND last_error LIKE 'topic "events" does not exist%'});
 topic($kafka, 'create', 'events', 3);
 send_to('created later', 100, 0 .. 2);
@@ -92,11 +83,11 @@ is(query('SELECT count(*), sum(lag) FROM spine_status'), '6|0', 'a row for each 
 my $user = $node->background_psql('postgres');
 $user->query_safe('BEGIN; LOCK TABLE events');
 send_to('in hand', 100, 0 .. 5);
-comes_to('a batch in hand', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+comes_to($node, 'a batch in hand', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
 signal_kafka($kafka, 'KILL');
 $user->query_safe('COMMIT');
 $user->quit;
-comes_to('a broker that is gone',
+comes_to($node, 'a broker that is gone',
 	q{SELECT bool_and(state = 'waiting' AND last_error LIKE 'the broker does not answer: %') FROM spine_status});
 my ($status, $out, $err) = $node->psql('postgres', q{SELECT spine_produce('acme', 10)});
 like($err, qr/0 of 10|not acknowledged|broker/, 'spine_produce meanwhile fails, and says so');
@@ -105,38 +96,38 @@ restart_kafka($kafka);
 send_to('back again', 100, 0 .. 5);
 is_applied('in hand', 600);
 is_applied('back again', 600);
-comes_to('and the pipeline runs', q{SELECT bool_and(state = 'running') FROM spine_status});
+comes_to($node, 'and the pipeline runs', q{SELECT bool_and(state = 'running') FROM spine_status});
 
 #
 # Retention faster than the pipeline
 #
 query(q{SELECT spine_pause('orders')});
-comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+comes_to($node, 'paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
 my $position = query('SELECT next_offset FROM spine_offsets WHERE partition = 0');
 send_to('lost', 50, 0);
 send_to('kept', 50, 0, 1);
 topic($kafka, 'trim', 'events', 0, $position + 50);
 query(q{SELECT spine_resume('orders')});
 my $range = sprintf 'offsets %d to %d of partition 0 of topic "events" are gone', $position, $position + 49;
-comes_to('records that are gone before they were applied: stopped with the exact range',
+comes_to($node, 'records that are gone before they were applied: stopped with the exact range',
 	"SELECT count(*) > 0 FROM spine_status WHERE state = 'failed' AND last_error LIKE '$range%'");
-comes_to('the other partitions go on',
+comes_to($node, 'the other partitions go on',
 	q{SELECT count(*) = 50 FROM events WHERE order_id = 'kept' AND kafka_partition = 1});
 is(query(q{SELECT count(*) FROM events WHERE order_id IN ('kept', 'lost') AND kafka_partition = 0}), '0',
 	'nothing is skipped');
 query(q{SELECT spine_seek('orders', 0, 'earliest')});
 is_applied('kept', 100);
-comes_to('told to go on, it does', q{SELECT bool_and(state = 'running') FROM spine_status});
+comes_to($node, 'told to go on, it does', q{SELECT bool_and(state = 'running') FROM spine_status});
 
 #
 # Deleted, and made again with less in it
 #
 topic($kafka, 'delete', 'events');
-comes_to('a topic that is deleted',
+comes_to($node, 'a topic that is deleted',
 	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'waiting' AND last_error LIKE 'topic "events" does not exist%'});
 topic($kafka, 'create', 'events', 6);
 send_to('made again', 10, 0 .. 5);
-comes_to('and made again, shorter: stopped with the reason',
+comes_to($node, 'and made again, shorter: stopped with the reason',
 	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed' AND last_error LIKE '%it is not the log that was read before%'});
 is(query(q{SELECT count(*) FROM events WHERE order_id = 'made again'}), '0', 'nothing is read from it');
 query(q{SELECT spine_seek('orders', NULL, 'earliest')});
@@ -154,16 +145,16 @@ foreach my $how ('slowly', 'at once', 'unseen')
 	if ($how eq 'unseen')
 	{
 		query(q{SELECT spine_pause('orders')});
-		comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+		comes_to($node, 'paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
 	}
 	topic($kafka, 'delete', 'events');
-	comes_to('a topic that is deleted',
+	comes_to($node, 'a topic that is deleted',
 		q{SELECT count(*) > 0 FROM spine_status WHERE state = 'waiting' AND last_error LIKE 'topic "events" does not exist%'})
 	  if $how eq 'slowly';
 	make_topic('events', 6);
 	send_to("longer, $how", $end + 10, 0 .. 5);
 	query(q{SELECT spine_resume('orders')}) if $how eq 'unseen';
-	comes_to("made again $how, longer: stopped with the reason",
+	comes_to($node, "made again $how, longer: stopped with the reason",
 		q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed' AND last_error LIKE '%it is not the log that was read before%'});
 	is(query("SELECT count(*) FROM events WHERE order_id = 'longer, $how'"), '0', 'nothing is read from it');
 	query(q{SELECT spine_seek('orders', NULL, 'earliest')});
@@ -178,12 +169,12 @@ my %leave = (
 	'paused' => sub
 	{
 		query(q{SELECT spine_pause('orders')});
-		comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+		comes_to($node, 'paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
 	},
 	'sent to another topic' => sub
 	{
 		query(q{UPDATE spine_pipelines SET topic = 'others'});
-		comes_to('sent to another topic', q{SELECT bool_and(state = 'waiting' AND last_error LIKE 'topic "others" does not exist%') FROM spine_status});
+		comes_to($node, 'sent to another topic', q{SELECT bool_and(state = 'waiting' AND last_error LIKE 'topic "others" does not exist%') FROM spine_status});
 		query(q{UPDATE spine_pipelines SET topic = NULL});
 	},
 	'shut down' => sub { $node->restart }
@@ -192,7 +183,7 @@ foreach my $how (sort keys %leave)
 {
 	ok(wait_applied($node), 'all is applied');
 	topic($kafka, 'delete', 'events');
-	comes_to('a topic that is deleted',
+	comes_to($node, 'a topic that is deleted',
 		q{SELECT count(*) > 0 FROM spine_status WHERE state = 'waiting' AND last_error LIKE 'topic "events" does not exist%'});
 	$leave{$how}->();
 	make_topic('events', 6);
@@ -211,7 +202,7 @@ forget_kafka($kafka);
 restart_kafka($kafka);
 topic($kafka, 'create', 'events', 6);
 send_to('of another', 100, 0 .. 5);
-comes_to('another cluster is refused',
+comes_to($node, 'another cluster is refused',
 	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed'
 	AND last_error ~ 'cluster is "[^"]+", but the position in topic "events" belongs to cluster'});
 is(query(q{SELECT count(*) FROM events WHERE order_id = 'of another'}), '0', 'nothing is read from it');

@@ -60,20 +60,11 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-sub comes_to
-{
-	my ($what, $sql) = @_;
-
-	ok($node->poll_query_until('postgres', $sql), $what)
-	  or diag query('SELECT partition, state, next_offset, last_error FROM spine_status');
-	return;
-}
-
 sub says
 {
 	my ($fault, $reason) = @_;
 
-	comes_to("$fault: the pipeline says why it waits",
+	comes_to($node, "$fault: the pipeline says why it waits",
 		"SELECT bool_and(state = 'waiting' AND last_error ~ '^the broker does not answer: .*$reason') FROM spine_status");
 	note query('SELECT DISTINCT state, last_error FROM spine_status');
 	note sprintf '%.1f s since the start', time - $started;
@@ -95,9 +86,9 @@ sub is_applied
 {
 	my ($order_id) = @_;
 
-	comes_to("$order_id: all is applied", "SELECT count(*) = 300 FROM events WHERE order_id = '$order_id'");
+	comes_to($node, "$order_id: all is applied", "SELECT count(*) = 300 FROM events WHERE order_id = '$order_id'");
 	is(query("SELECT count(*) FROM events WHERE order_id = '$order_id'"), '300', "$order_id: once");
-	comes_to("$order_id: and the pipeline runs", q{SELECT bool_and(state = 'running' AND lag = 0) FROM spine_status});
+	comes_to($node, "$order_id: and the pipeline runs", q{SELECT bool_and(state = 'running' AND lag = 0) FROM spine_status});
 	note sprintf '%.1f s since the start', time - $started;
 	return;
 }
@@ -159,10 +150,10 @@ sub cancels
 
 	$session->{stderr} = '';
 	$session->query_until(qr/begun/, "\\echo begun\nSELECT spine_produce('acme', 10);\n");
-	comes_to("$fault: spine_produce waits",
+	comes_to($node, "$fault: spine_produce waits",
 		"SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $pid AND query ~ 'spine_produce' AND state = 'active'");
 	query("SELECT pg_cancel_backend($pid)");
-	comes_to("$fault: and is cancelled",
+	comes_to($node, "$fault: and is cancelled",
 		"SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $pid AND state = 'idle'");
 	$session->query('SELECT 1');
 	like($session->{stderr}, qr/canceling statement due to user request/, "$fault: at once");
@@ -189,7 +180,7 @@ can_produce('mended');
 
 # while many are on their way
 $session->query_until(qr/begun/, "\\echo begun\nSELECT spine_produce('cut off', 20000000);\n");
-comes_to('of many, some arrive', q{SELECT count(*) > 1000 FROM events WHERE tenant = 'cut off'});
+comes_to($node, 'of many, some arrive', q{SELECT count(*) > 1000 FROM events WHERE tenant = 'cut off'});
 cut_proxy($proxy);
 $session->query('SELECT 1');
 like($session->{stderr}, qr/could not deliver all events.*[1-9]\d* of 20000000 events were acknowledged/s,

@@ -25,15 +25,6 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-sub comes_to
-{
-	my ($what, $sql) = @_;
-
-	ok($node->poll_query_until('postgres', $sql), $what)
-	  or diag query('SELECT pipeline, partition, state, next_offset, last_error FROM spine_status');
-	return;
-}
-
 sub send_event
 {
 	my ($topic, $partition, $order_id) = @_;
@@ -49,7 +40,7 @@ sub while_away
 
 	ok(wait_applied($node), 'all is applied');
 	query('UPDATE spine_pipelines SET enabled = false');
-	comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+	comes_to($node, 'paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
 	$what->();
 	query('UPDATE spine_pipelines SET enabled = true');
 	return;
@@ -74,7 +65,7 @@ query(q{CREATE TABLE arrivals (id text); INSERT INTO spine_sinks (pipeline, targ
 	VALUES ('orders', 'arrivals', 'append', '{"id": "order_id"}')});
 is(query("SELECT * FROM spine_seek('orders', NULL, timestamptz '$time')"), "0|5|2\n1|1|1",
 	'to the first record that is not older; where there is none, to the end');
-comes_to('read again from there', q{SELECT count(*) = 3 AND bool_and(id = 'after') FROM arrivals});
+comes_to($node, 'read again from there', q{SELECT count(*) = 3 AND bool_and(id = 'after') FROM arrivals});
 is(query(q{SELECT count(*) FROM events}), '6', 'and nothing twice');
 is(query(q{SELECT * FROM spine_seek('orders', 0, '-infinity'::timestamptz)}), '0|5|0', 'to the oldest');
 is(query(q{SELECT * FROM spine_seek('orders', 0, '1900-01-01')}) =~ s/.*\|//r, '0', 'as with one before any');
@@ -87,7 +78,7 @@ is(query(q{SELECT * FROM spine_seek('orders', 0, '2999-01-01')}) =~ s/.*\|//r, '
 send_event("$run-events", 0, 'marked');
 while_away(sub { topic($kafka, 'trim', "$run-events", 0, 6) });
 send_event("$run-events", 0, 'after the trim');
-comes_to('a log without any record that was read',
+comes_to($node, 'a log without any record that was read',
 	q{SELECT count(*) = 1 FROM events WHERE order_id = 'after the trim'});
 
 topic($kafka, 'create', "$run-compacted", 1, 'cleanup.policy=compact', 'segment.ms=100',
@@ -105,7 +96,7 @@ while_away(sub {
 	}
 	unlike(read_log($kafka->{address}, "$run-compacted", ' %o '), qr/ 2 /, 'the mark is compacted away');
 });
-comes_to('a log without its mark goes on', q{SELECT count(*) > 3 AND max(id) = '4' FROM compacted});
+comes_to($node, 'a log without its mark goes on', q{SELECT count(*) > 3 AND max(id) = '4' FROM compacted});
 
 #
 # The mark is not the last thing before the position: markers of a transaction
@@ -115,10 +106,10 @@ query('CREATE TABLE transactions (id int)');
 make_pipeline($node, name => 'transactions', topic => "$run-transactions", target => 'transactions', mode => 'append');
 transaction($kafka, 'commit', "$run-transactions", 0, '{"id": 1}', '{"id": 2}');
 transaction($kafka, 'abort', "$run-transactions", 0, '{"id": 3}');
-comes_to('behind the markers', q{SELECT next_offset = 5 AND mark_offset = 1 FROM spine_offsets WHERE pipeline = 'transactions'});
+comes_to($node, 'behind the markers', q{SELECT next_offset = 5 AND mark_offset = 1 FROM spine_offsets WHERE pipeline = 'transactions'});
 while_away(sub { });
 transaction($kafka, 'commit', "$run-transactions", 0, '{"id": 4}');
-comes_to('a log that ended with markers goes on', q{SELECT max(id) = 4 FROM transactions});
+comes_to($node, 'a log that ended with markers goes on', q{SELECT max(id) = 4 FROM transactions});
 is(query('SELECT string_agg(id::text, \' \' ORDER BY id) FROM transactions'), '1 2 4', 'with nothing twice');
 
 is(query(q{SELECT count(*) FROM spine_status WHERE state <> 'running' OR last_error IS NOT NULL}), '0',

@@ -30,15 +30,6 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-sub comes_to
-{
-	my ($node, $what, $sql) = @_;
-
-	ok($node->poll_query_until('postgres', $sql), $what)
-	  or diag query($node, 'SELECT * FROM spine_status; SELECT pid, backend_type, wait_event FROM pg_stat_activity');
-	return;
-}
-
 # A primary with a pipeline of its own topic, and a standby made of it while events
 # flow.
 sub make_pair

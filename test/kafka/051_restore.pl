@@ -20,15 +20,6 @@ use Test::More;
 my $events_per_file = 40_000;
 my $kafka = start_kafka();
 
-sub comes_to
-{
-	my ($node, $what, $sql) = @_;
-
-	ok($node->poll_query_until('postgres', $sql), $what)
-	  or diag $node->safe_psql('postgres', 'SELECT * FROM spine_status');
-	return;
-}
-
 # Waits until that many more records are applied.
 sub let_it_apply
 {

@@ -165,12 +165,15 @@ send_lines(const char *topic)
 	{
 		size_t		key_len = strcspn(line, "\t");
 		char	   *value = line + key_len + 1;
-		rd_kafka_resp_err_t err = rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic),
-													RD_KAFKA_V_KEY(line, key_len),
-													RD_KAFKA_V_VALUE(value, strcspn(value, "\n")),
-													RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY | RD_KAFKA_MSG_F_BLOCK),
-													RD_KAFKA_V_END);
+		rd_kafka_resp_err_t err;
 
+		/* the queue has room again when the callbacks have been called */
+		while ((err = rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic),
+										RD_KAFKA_V_KEY(line, key_len),
+										RD_KAFKA_V_VALUE(value, strcspn(value, "\n")),
+										RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+										RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+			rd_kafka_poll(rk, 100);
 		if (err)
 			die("produce", rd_kafka_err2str(err));
 		rd_kafka_poll(rk, 0);

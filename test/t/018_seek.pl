@@ -24,15 +24,6 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-sub comes_to
-{
-	my ($what, $sql) = @_;
-
-	ok($node->poll_query_until('postgres', $sql), $what)
-	  or diag query('SELECT partition, state, next_offset, last_error FROM spine_status');
-	return;
-}
-
 # The statement fails, with an error that has this in it; nothing is moved.
 sub refused
 {
@@ -64,14 +55,14 @@ my $arrivals = sub { query('SELECT kafka_partition, count(*) FROM arrivals GROUP
 # To where it says, when it is committed
 #
 is(query(q{SELECT * FROM spine_seek('orders', 0, 2)}), '0|5|2', 'one partition, to an offset');
-comes_to('read again from there, by a worker that was idle', 'SELECT count(*) = 13 FROM arrivals');
+comes_to($node, 'read again from there, by a worker that was idle', 'SELECT count(*) = 13 FROM arrivals');
 is($arrivals->(), "0|8\n1|5", 'and only there');
 query(q{BEGIN; SELECT spine_seek('orders', NULL, 'earliest'); ROLLBACK});
 query(q{SELECT spine_seek('orders', 1, '4')});
-comes_to('an offset in quotes', 'SELECT count(*) = 14 FROM arrivals');
+comes_to($node, 'an offset in quotes', 'SELECT count(*) = 14 FROM arrivals');
 is($arrivals->(), "0|8\n1|6", 'what was rolled back has not moved');
 is(query(q{SELECT * FROM spine_seek('orders', NULL, 'earliest')}), "0|5|0\n1|5|0", 'all partitions, to the start');
-comes_to('all of it is read again', 'SELECT count(*) = 24 FROM arrivals');
+comes_to($node, 'all of it is read again', 'SELECT count(*) = 24 FROM arrivals');
 is(query($everything), $before, 'the tables with keys are as they were');
 is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no dead letters');
 
@@ -82,24 +73,24 @@ SELECT spine_seek('orders', NULL, 'earliest');
 TRUNCATE arrivals, events, current_orders;
 COMMIT;
 SQL
-comes_to('tables emptied and filled again in one transaction', 'SELECT count(*) = 10 FROM events');
+comes_to($node, 'tables emptied and filled again in one transaction', 'SELECT count(*) = 10 FROM events');
 is($arrivals->(), "0|5\n1|5", 'each event once');
 
 # A paused pipeline goes on from there when it is resumed.
 query(q{SELECT spine_pause('orders')});
-comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+comes_to($node, 'paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
 send_values($broker->{address}, 'events', 0, [ order_event(order_id => 'skipped') ]);
 is(query(q{SELECT * FROM spine_seek('orders', 0, 'latest')}), '0|5|6', 'paused, to the end');
 query(q{SELECT spine_resume('orders')});
 send_values($broker->{address}, 'events', 0, [ order_event(order_id => 'after') ]);
-comes_to('resumed', q{SELECT count(*) = 1 FROM events WHERE order_id = 'after'});
+comes_to($node, 'resumed', q{SELECT count(*) = 1 FROM events WHERE order_id = 'after'});
 is(query(q{SELECT count(*) FROM events WHERE order_id = 'skipped'}), '0', 'what was skipped is skipped');
 
 # By hand.
 query('UPDATE spine_offsets SET next_offset = 5 WHERE partition = 0');
-comes_to('an UPDATE does as well, without a new record', q{SELECT count(*) = 1 FROM events WHERE order_id = 'skipped'});
+comes_to($node, 'an UPDATE does as well, without a new record', q{SELECT count(*) = 1 FROM events WHERE order_id = 'skipped'});
 query('DELETE FROM spine_offsets WHERE partition = 1');
-comes_to('a row that is deleted is made anew', q{SELECT count(*) = 10 FROM arrivals WHERE kafka_partition = 1});
+comes_to($node, 'a row that is deleted is made anew', q{SELECT count(*) = 10 FROM arrivals WHERE kafka_partition = 1});
 
 # Many times in a row, which the library has to stand (and did not, see
 # spine_consumer_assign).
@@ -112,7 +103,7 @@ foreach my $i (1 .. 15)
 	usleep(rand(500_000));
 }
 query(q{SELECT spine_seek('orders', NULL, 'earliest')});
-comes_to('after many moves', q{SELECT sum(next_offset) = 12 FROM spine_offsets});
+comes_to($node, 'after many moves', q{SELECT sum(next_offset) = 12 FROM spine_offsets});
 unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process has died');
 
 #
@@ -140,13 +131,13 @@ is(query('SELECT partition, next_offset, worker_next_offset, mark_offset FROM sp
 	"0|7|7|6\n1|5|5|4", 'the mark is the last record');
 my $pause = sub {
 	query(q{SELECT spine_pause('orders')});
-	comes_to('paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
+	comes_to($node, 'paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
 	return;
 };
 $pause->();
 my $count = $arrivals->();
 query(q{SELECT spine_resume('orders')});
-comes_to('it finds its mark', q{SELECT bool_and(state = 'running') FROM spine_status});
+comes_to($node, 'it finds its mark', q{SELECT bool_and(state = 'running') FROM spine_status});
 is($arrivals->(), $count, 'which is not applied again');
 
 # As if partition 0 had another record there.
@@ -154,27 +145,27 @@ $pause->();
 query('UPDATE spine_offsets SET mark_crc = mark_crc # 1 WHERE partition = 0');
 send_values($broker->{address}, 'events', $_, [ order_event(order_id => 'behind it') ]) for 0, 1;
 query(q{SELECT spine_resume('orders')});
-comes_to('another record: failed, with the reason', <<'SQL');
+comes_to($node, 'another record: failed, with the reason', <<'SQL');
 SELECT bool_or(state = 'failed' AND last_error =
 	'partition 0 of topic "events" has another record at offset 6 than the one that was read: it is not the log that was read before'
 	|| $$ HINT: To read it from its start: SELECT spine_seek('orders', 0, 'earliest')$$)
 FROM spine_status
 SQL
-comes_to('the other partition goes on',
+comes_to($node, 'the other partition goes on',
 	q{SELECT count(*) = 1 FROM events WHERE order_id = 'behind it' AND kafka_partition = 1});
 is(query('SELECT next_offset FROM spine_offsets WHERE partition = 0'), '7', 'this one does not');
 
 # A statement to go on there is one to take the log as it is.
 query(q{SELECT spine_seek('orders', 0, 7)});
-comes_to('told to go on, it does', q{SELECT count(*) = 2 FROM events WHERE order_id = 'behind it'});
-comes_to('and is well', q{SELECT bool_and(state = 'running') FROM spine_status});
+comes_to($node, 'told to go on, it does', q{SELECT count(*) = 2 FROM events WHERE order_id = 'behind it'});
+comes_to($node, 'and is well', q{SELECT bool_and(state = 'running') FROM spine_status});
 
 # A position that was moved by hand has no mark to look at.
 $pause->();
 query('UPDATE spine_offsets SET mark_crc = mark_crc # 1, next_offset = next_offset - 1');
 query(q{SELECT spine_resume('orders')});
-comes_to('so does an UPDATE', 'SELECT bool_and(next_offset = worker_next_offset) FROM spine_offsets');
-comes_to('and is well, too', q{SELECT bool_and(state = 'running') FROM spine_status});
+comes_to($node, 'so does an UPDATE', 'SELECT bool_and(next_offset = worker_next_offset) FROM spine_offsets');
+comes_to($node, 'and is well, too', q{SELECT bool_and(state = 'running') FROM spine_status});
 
 #
 # Without a broker

@@ -17,7 +17,7 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   spine_node start_broker stop_broker tell_broker
   send_lines send_values send_tombstone read_log log_end
-  wait_applied wait_for_state worker_pids
+  wait_applied wait_for_state comes_to worker_pids
   set_config kill9_and_start kill9_and_wait freeze_node thaw_node poll_through_restart order_event make_pipeline
   grant_http_role start_http stop_http
 );
@@ -183,6 +183,19 @@ sub wait_applied
 	my ($node, $database) = @_;
 
 	return $node->safe_psql($database // 'postgres', q{SELECT spine_wait('120s')}) eq 't';
+}
+
+# Waits until the statement says true, and tests that it did.
+sub comes_to
+{
+	my ($node, $what, $sql) = @_;
+
+	ok($node->poll_query_until('postgres', $sql), $what)
+	  or diag $node->safe_psql('postgres', <<'SQL');
+SELECT pipeline, partition, state, next_offset, last_error FROM spine_status;
+SELECT pid, backend_type, wait_event FROM pg_stat_activity;
+SQL
+	return;
 }
 
 # Waits until every row of spine_status has the state.

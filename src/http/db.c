@@ -28,7 +28,8 @@ struct DbSession
 	PGconn	   *conn;			/* NULL: not connected */
 	bool		prepared[DB_STATEMENTS];
 	unsigned	generation;		/* of reconnect_requests when it connected */
-	int64_t		connect_at_ms;	/* do not try to connect before */
+	int64_t		connect_at_ms;	/* do not try to connect before, */
+	unsigned	recoveries;		/* unless another did since we tried */
 	int64_t		renew_at_ms;	/* nor for a failed statement's sake */
 	int64_t		deadline_ms;	/* of what is asked now */
 	RecentAnswers recent;
@@ -75,6 +76,7 @@ static const struct
 
 static atomic_uint reconnect_requests;
 static atomic_bool is_away;		/* as the session that tried last found it */
+static atomic_uint recoveries;	/* how often it was back */
 
 DbSession *
 db_session_create(const DbOptions *options)
@@ -224,8 +226,9 @@ connect_session(DbSession *session)
 	char		timeout[16];
 	const char *const values[] = {"spine-http", timeout, session->options->conninfo, "UTF8", NULL};
 
-	if (clock_ms() < session->connect_at_ms)
+	if (clock_ms() < session->connect_at_ms && session->recoveries == atomic_load(&recoveries))
 		return false;
+	session->recoveries = atomic_load(&recoveries);
 
 	snprintf(timeout, sizeof(timeout), "%d", session->options->timeout_s);
 	session->generation = atomic_load(&reconnect_requests);
@@ -235,8 +238,12 @@ connect_session(DbSession *session)
 	if (PQstatus(session->conn) == CONNECTION_OK &&
 		PQsetnonblocking(session->conn, 1) == 0 && set_up_session(session))
 	{
+		session->connect_at_ms = 0;
 		if (atomic_exchange(&is_away, false))
+		{
+			atomic_fetch_add(&recoveries, 1);
 			log_message("database is back");
+		}
 		return true;
 	}
 

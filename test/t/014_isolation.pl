@@ -153,6 +153,7 @@ is(query(q{SELECT string_agg(id, ' ' ORDER BY id) FROM late}), 'new-0 new-1 new-
 #
 query(q{DELETE FROM spine_pipelines WHERE name = 'late'});
 query(q{ALTER SYSTEM SET spine.brokers = ''; SELECT pg_reload_conf()});
+ok(wait_for_state($node, 'failed'), 'the embedded broker is another cluster');
 query(q{DELETE FROM spine_offsets});
 is(query(q{SELECT spine_produce('acme', 10); SELECT spine_wait()}), "10\nt", 'on the embedded broker');
 my $address = query('SELECT spine_brokers()');

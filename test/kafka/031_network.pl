@@ -142,6 +142,16 @@ sub cannot_produce
 	return;
 }
 
+# Another broker, and the session has heard of it.
+sub move_to
+{
+	my ($address) = @_;
+
+	set_config($node, 'spine.brokers' => $address);
+	sleep(0.01) until $session->query('SHOW spine.brokers') eq $address;
+	return;
+}
+
 # As Ctrl-C does.
 sub cancels
 {
@@ -222,7 +232,7 @@ SKIP:
 
 	my $port = $kafka->{address} =~ s/.*://r;
 
-	set_config($node, 'spine.brokers' => "kafka.test:$port");
+	move_to("kafka.test:$port");
 	cannot_produce('a name that is not known', 'Failed to resolve');
 	cancels('a name that is not known');
 	says('a name that is not known', 'Failed to resolve');
@@ -235,7 +245,7 @@ SKIP:
 #
 # Away for a minute
 #
-set_config($node, 'spine.brokers' => $kafka->{address});
+move_to($kafka->{address});
 can_produce('before it is killed');
 $since = time;
 my $log_start = -s $node->logfile;

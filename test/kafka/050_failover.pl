@@ -43,6 +43,7 @@ spine.topic = '$topic'
 spine.batch_rows = 1000
 shared_buffers = 128MB
 max_standby_streaming_delay = 100ms
+wal_keep_size = 1GB
 autovacuum = off
 CONF
 	add_arrivals($primary);

@@ -9,6 +9,7 @@
 # DIR has env (the addresses and the secret, for a shell), pid, log, data and the
 # certificates. KAFKA_PROXIED is an address at which Kafka says it can be reached,
 # and where nobody listens: a proxy to KAFKA_BEHIND_PROXY may. Without data, a cluster with a new id is started on the same ports.
+# KAFKA_JAVA_OPTIONS, if set, are given to java.
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
@@ -142,11 +143,12 @@ make_configuration() {
 # A small heap and little compiling: it is started often, and never works hard.
 # Killed, it would leave files in /tmp.
 run_java() {
+    # shellcheck disable=SC2086
     exec java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true \
         -XX:-UsePerfData -Djava.io.tmpdir="$dir" \
         -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
         -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info \
-        -cp "$jars/*" "$@"
+        ${KAFKA_JAVA_OPTIONS:-} -cp "$jars/*" "$@"
 }
 
 format() (

@@ -1,0 +1,121 @@
+/*
+ * The limit that drain is compared with: what the same rows cost a person who
+ * writes the two statements by hand, and has them parsed already, in arrays inside
+ * the server.  It writes to the same tables, with their triggers and indexes, in
+ * the batches that spine made, each with a commit of its own.
+ *
+ * bench_prepare takes the rows and their batches from what spine has just applied,
+ * and empties the tables; bench_apply applies the batches of one worker again.
+ */
+
+-- a batch of events, and what is left of it for current_orders: one row per key
+CREATE TYPE bench_events AS (
+	tenant text[], event_id uuid[], event_type text[], order_id text[], amount_cents bigint[],
+	event_time timestamptz[], kafka_partition integer[], kafka_offset bigint[]);
+CREATE TYPE bench_orders AS (
+	tenant text[], order_id text[], status text[], amount_cents bigint[], updated_at timestamptz[]);
+
+CREATE TABLE bench_batches (
+	session		integer,
+	batch		timestamptz,
+	rows		integer,
+	events		bench_events,
+	orders		bench_orders
+);
+CREATE TABLE bench_times (
+	session		integer,
+	started		timestamptz,
+	ended		timestamptz,
+	cpu_ticks	bigint
+);
+
+CREATE PROCEDURE bench_prepare(workers integer)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+	INSERT INTO bench_batches
+	SELECT e.session, e.batch, e.rows, e.events, o.orders
+	FROM (
+		SELECT kafka_partition % workers AS session, applied_at AS batch, count(*) AS rows,
+			   ROW(array_agg(tenant ORDER BY ctid), array_agg(event_id ORDER BY ctid),
+				   array_agg(event_type ORDER BY ctid), array_agg(order_id ORDER BY ctid),
+				   array_agg(amount_cents ORDER BY ctid), array_agg(event_time ORDER BY ctid),
+				   array_agg(kafka_partition ORDER BY ctid), array_agg(kafka_offset ORDER BY ctid)
+			   )::bench_events AS events
+		FROM events
+		GROUP BY 1, 2
+	) e
+	JOIN (
+		SELECT session, batch,
+			   ROW(array_agg(tenant ORDER BY place), array_agg(order_id ORDER BY place),
+				   array_agg(event_type ORDER BY place), array_agg(amount_cents ORDER BY place),
+				   array_agg(event_time ORDER BY place))::bench_orders AS orders
+		FROM (
+			SELECT DISTINCT ON (session, batch, tenant, order_id) *
+			FROM (
+				SELECT kafka_partition % workers AS session, applied_at AS batch, ctid AS place,
+					   tenant, order_id, event_type, amount_cents, event_time
+				FROM events
+			) r
+			ORDER BY session, batch, tenant, order_id, event_time DESC, place DESC
+		) reduced
+		GROUP BY 1, 2
+	) o USING (session, batch);
+	TRUNCATE events, current_orders;
+END
+$$;
+
+-- What this process has used, in clock ticks.
+CREATE FUNCTION bench_cpu_ticks()
+RETURNS bigint
+LANGUAGE sql VOLATILE
+AS $$
+	SELECT f[12]::bigint + f[13]::bigint
+	FROM (SELECT string_to_array(regexp_replace(pg_read_file('/proc/self/stat', 0, 4096), '^.*\) ', ''), ' ')) s (f)
+$$;
+
+-- Waits, with all in memory, until whoever holds the advisory lock 1 lets go.
+CREATE PROCEDURE bench_apply(of_session integer)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	all_events	bench_events[];
+	all_orders	bench_orders[];
+	e			bench_events;
+	o			bench_orders;
+	start_ticks	bigint;
+	start_time	timestamptz;
+BEGIN
+	SELECT array_agg(b.events ORDER BY b.batch), array_agg(b.orders ORDER BY b.batch)
+	INTO all_events, all_orders
+	FROM bench_batches b
+	WHERE b.session = of_session;
+	COMMIT;
+
+	PERFORM pg_advisory_lock_shared(1);
+	COMMIT;
+	start_ticks := bench_cpu_ticks();
+	start_time := clock_timestamp();
+	FOR i IN 1 .. cardinality(all_events) LOOP
+		e := all_events[i];
+		o := all_orders[i];
+
+		INSERT INTO events (tenant, event_id, event_type, order_id, amount_cents, event_time,
+							kafka_partition, kafka_offset)
+		SELECT *
+		FROM unnest(e.tenant, e.event_id, e.event_type, e.order_id, e.amount_cents, e.event_time,
+					e.kafka_partition, e.kafka_offset);
+
+		INSERT INTO current_orders AS t (tenant, order_id, status, amount_cents, updated_at)
+		SELECT *
+		FROM unnest(o.tenant, o.order_id, o.status, o.amount_cents, o.updated_at)
+		ON CONFLICT (tenant, order_id) DO UPDATE
+		SET status = EXCLUDED.status, amount_cents = EXCLUDED.amount_cents, updated_at = EXCLUDED.updated_at
+		WHERE EXCLUDED.updated_at >= t.updated_at;
+
+		COMMIT;
+	END LOOP;
+	INSERT INTO bench_times
+	VALUES (of_session, start_time, clock_timestamp(), bench_cpu_ticks() - start_ticks);
+END
+$$;

@@ -186,15 +186,20 @@ create(const char *topic, int partitions)
 	rd_kafka_queue_destroy(queue);
 }
 
-/* partition -1: by the key.  Waits while the client's queue is full. */
+/*
+ * partition -1: by the key.  When the client's queue is full, its delivery reports
+ * are what makes room: RD_KAFKA_MSG_F_BLOCK would wait for ever.
+ */
 static void
 send_record(const char *topic, int partition, const char *key, const char *value, size_t len)
 {
-	rd_kafka_resp_err_t err = rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(partition),
-												RD_KAFKA_V_KEY(key, strlen(key)), RD_KAFKA_V_VALUE((void *) value, len),
-												RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY | RD_KAFKA_MSG_F_BLOCK),
-												RD_KAFKA_V_END);
+	rd_kafka_resp_err_t err;
 
+	while ((err = rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(partition),
+									RD_KAFKA_V_KEY(key, strlen(key)), RD_KAFKA_V_VALUE((void *) value, len),
+									RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+									RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+		rd_kafka_poll(rk, 10);
 	if (err)
 		die(topic, rd_kafka_err2str(err));
 }

@@ -8,7 +8,7 @@ PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
 	check check-code check-unit check-regress check-tap check-kafka check-k8s check-image check-matrix \
-	kafka kafka-stop fuzz lint image cluster cluster-delete secrets phase-1 tilt
+	bench kafka kafka-stop fuzz lint image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
 install: ## install it into the PostgreSQL of PG_CONFIG
@@ -58,6 +58,10 @@ check-image: ## build the image on a base of Debian's, and try it [SUITE=trixie]
 
 check-matrix: ## build and test on PostgreSQL 15, 17 and 18 [SUITES="bookworm trixie sid"]
 	@tools/check-matrix.sh $(SUITES)
+
+bench: ## measure against limits and peers [PARTS="drain latency ..."] [SIZE=quick|large] [RUNS=n]
+	@tools/deps.sh bench
+	@SIZE='$(SIZE)' RUNS='$(RUNS)' bench/bench.py $(PARTS)
 
 kafka: ## download and start a real Kafka, on loopback, to try things with
 	@tools/kafka.sh get

@@ -1,1 +1,64 @@
-def run(*a): pass
+"""Does it stay as fast as the tables grow? events and current_orders are filled by
+SQL, one order for ten events; at each size a new backlog is drained, and latency is
+measured at 1,000 events/s. The first size is what the others are compared with.
+"""
+from drain import TENANTS, drain, fill_topic, rate
+from latency import measure, new_database
+from private import say
+
+DATABASE = 'growth'
+EVENTS_PER_ORDER = 10
+LATENCY_RATE = 1000
+
+# Event i is of tenant i % 48 and of an order drawn by a hash; times go up with i and
+# end a day ago, so that what comes later is newer. The key of events is made anew
+# after the rows, which takes a third of the time; the triggers rest.
+FILL = """
+ALTER TABLE events DROP CONSTRAINT events_pkey;
+INSERT INTO events (tenant, event_id, event_type, order_id, amount_cents, event_time, kafka_partition, kafka_offset)
+SELECT 'tenant-' || to_char(i % {tenants}, 'FM000'), md5(i::text)::uuid,
+       (ARRAY['order_placed', 'order_paid', 'order_shipped', 'order_cancelled'])[1 + i % 4],
+       'ord-' || 1 + abs(hashint8(i)) % {orders}, 500 + i % 49501,
+       now() - interval '1 day' - ({last} - i) * interval '1 ms', i % {tenants} % 3, -1
+FROM generate_series({first}::bigint, {last}) i;
+ALTER TABLE events ADD CONSTRAINT events_pkey PRIMARY KEY (tenant, event_time, event_id);
+ALTER TABLE current_orders DISABLE TRIGGER USER;
+INSERT INTO current_orders (tenant, order_id, status, amount_cents, updated_at)
+SELECT 'tenant-' || to_char(t, 'FM000'), 'ord-' || o, 'order_placed', 500 + o % 49501, now() - interval '1 day'
+FROM generate_series(0, {tenants} - 1) t, generate_series(1, {orders}) o
+ON CONFLICT DO NOTHING;
+ALTER TABLE current_orders ENABLE TRIGGER USER;
+SELECT spine_recount_orders();
+VACUUM ANALYZE events, current_orders;
+"""
+
+
+def run(private, results, sizes, runs):
+    private.start_kafka()
+    topic = 'growth'
+    new_database(private, DATABASE, topic)
+    filled = 0
+    drains, latencies, first = {}, {}, sizes['growth_steps'][0]
+    for step, size in enumerate(sizes['growth_steps']):
+        orders = max(size // EVENTS_PER_ORDER // TENANTS, 1)
+        say('growth: filling up to %d events and %d orders' % (size, orders * TENANTS))
+        private.sql(FILL.format(tenants=TENANTS, orders=orders, first=filled + 1, last=size), DATABASE)
+        filled = size
+        drains[size], latencies[size] = [], []
+        for number in range(runs):
+            seed = 100 * step + number + 1
+            fill_topic(private, topic, sizes['growth_drain'], 3, seed=seed, create=False, orders=orders)
+            drains[size].append(drain(private, DATABASE))
+            latencies[size].append(measure(private, DATABASE, topic, LATENCY_RATE, sizes['latency_seconds'], seed))
+            private.pause(DATABASE)
+            results.add_raw('growth', events=size, orders=orders * TENANTS, drain=drains[size][-1],
+                            latency=latencies[size][-1])
+            say('growth: run %d: %.0f events/s, p99 %.1f ms, %.0f MB' % (
+                number + 1, rate(drains[size][-1]), latencies[size][-1]['spine']['p99'],
+                drains[size][-1]['memory']['own_mb']))
+        sizes_text = '{:,} events, {:,} orders'.format(size, orders * TENANTS)
+        results.compare('growth', 'drain, ' + sizes_text, 'events/s', [rate(r) for r in drains[size]],
+                        'the first size', [rate(r) for r in drains[first]])
+        results.compare('growth', 'p99, ' + sizes_text, 'ms', [r['spine']['p99'] for r in latencies[size]],
+                        'the first size', [r['spine']['p99'] for r in latencies[first]])
+    private.drop_database(DATABASE)

@@ -1,1 +1,114 @@
-def run(*a): pass
+"""How long from an event's making until a query shows it, at steady rates.
+
+Against a limit of the same run: until a plain librdkafka consumer has the event, and
+one commit of one row besides. Both are measured from event_time, which the generator
+sets as it sends. latency.sql says how visibility is seen.
+"""
+import bisect
+import statistics
+import subprocess
+
+from drain import TENANTS
+from private import BENCH, say
+
+PARTITIONS = 3
+ORDERS = 2000
+DATABASE = 'latency'
+WARM_UP_S = 1           # of each stretch, left out: connections, plans, first pages
+
+
+def percentiles(values):
+    values = sorted(values)
+    return {name: values[min(int(len(values) * share), len(values) - 1)]
+            for name, share in (('p50', .5), ('p99', .99), ('p999', .999))} | {'n': len(values)}
+
+
+def pace_arguments(topic, rate, seconds, seed):
+    return ['pace', topic, int(rate * seconds), PARTITIONS, TENANTS, ORDERS, seed, rate]
+
+
+def consumer_ms(private, topic, rate, seconds, seed):
+    """What a consumer without a database waits for each event."""
+    watch = private.start_load('watch', topic, PARTITIONS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    if watch.stdout.readline() != 'ready\n':
+        raise RuntimeError('the plain consumer did not start')
+    pace = private.start_load(*pace_arguments(topic, rate, seconds, seed), stdout=subprocess.DEVNULL)
+    # the last arrives a moment after it was acknowledged; its absence would not matter
+    lines = [watch.stdout.readline() for _ in range(int(rate * seconds))]
+    pace.wait()
+    watch.communicate('')
+    return percentiles([int(line) / 1000 for line in lines[int(rate * WARM_UP_S):]])
+
+
+def commit_ms(private, database):
+    private.sql('CALL bench_commit(300)', database)
+    return float(private.value('SELECT 1000 * percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) '
+                               'FROM bench_commits', database))
+
+
+def spine_ms(private, database, topic, rate, seconds, seed):
+    """What spine's tables wait for each event; the pipeline runs and has caught up."""
+    private.sql('TRUNCATE bench_seen', database)
+    start = private.value('SELECT clock_timestamp()', database)
+    observer = subprocess.Popen(private.psql(database, '-c', "CALL bench_observe('%s', %f)" % (topic, seconds + 3)),
+                                env=private.environment)
+    generator = private.load(*pace_arguments(topic, rate, seconds, seed))
+    private.value("SELECT spine_wait('2 min')", database)
+    if observer.wait():
+        raise RuntimeError('the observer failed: see above')
+
+    seen = [[] for _ in range(PARTITIONS)]      # per partition: positions, and when
+    for time, positions in private.sql('SELECT extract(epoch FROM seen_at), array_to_string(positions, \',\') '
+                                       'FROM bench_seen WHERE cardinality(positions) = %d ORDER BY 1' % PARTITIONS,
+                                       database):
+        for partition, position in enumerate(positions.split(',')):
+            seen[partition].append((int(position), float(time)))
+    waits = []
+    missed = 0
+    for partition, offset, time in private.sql(
+            "SELECT kafka_partition, kafka_offset, extract(epoch FROM event_time) FROM events "
+            "WHERE event_time >= '%s'::timestamptz + %d * interval '1 s'" % (start, WARM_UP_S), database):
+        marks = seen[int(partition)]
+        i = bisect.bisect_right(marks, (int(offset), float('inf')))
+        if i < len(marks):
+            waits.append(1000 * (marks[i][1] - float(time)))
+        else:
+            missed += 1
+    # an event that came after the observer had gone: the worst latency, so never left out silently
+    return percentiles(waits) | {'unseen': missed, 'generator': generator}
+
+
+def measure(private, database, topic, rate, seconds, seed):
+    private.pause(database)
+    limit = consumer_ms(private, topic, rate, seconds, 2 * seed)
+    commit = commit_ms(private, database)
+    private.sql("SELECT spine_resume('orders'); SELECT spine_wait('10 min')", database)
+    return {'rate': rate, 'spine': spine_ms(private, database, topic, rate, seconds, 2 * seed + 1),
+            'consumer': limit, 'commit_ms': commit}
+
+
+def new_database(private, database, topic):
+    private.load('create', topic, PARTITIONS)
+    private.new_database(database, topic=topic)
+    private.sql('', database, '-f', BENCH + '/latency.sql')
+
+
+def run(private, results, sizes, runs):
+    private.start_kafka()
+    topic = 'latency'
+    new_database(private, DATABASE, topic)
+    seconds = sizes['latency_seconds'] + WARM_UP_S
+    for rate in sizes['latency_rates']:
+        found = []
+        for number in range(runs):
+            found.append(measure(private, DATABASE, topic, rate, seconds, 1000 * rate + number))
+            results.add_raw('latency', **found[-1])
+            say('latency: %d events/s, run %d: p50 %.1f ms, p99 %.1f ms' % (
+                rate, number + 1, found[-1]['spine']['p50'], found[-1]['spine']['p99']))
+            if found[-1]['spine']['unseen']:
+                say('latency: %d events were not seen in time' % found[-1]['spine']['unseen'])
+        for name in ('p50', 'p99', 'p999'):
+            results.compare('latency', '%d events/s, %s' % (rate, name.replace('999', '99.9')), 'ms',
+                            [r['spine'][name] for r in found], 'plain consumer + a commit',
+                            [r['consumer'][name] + r['commit_ms'] for r in found])
+    private.drop_database(DATABASE)

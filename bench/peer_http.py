@@ -1,1 +1,145 @@
-def run(*a): pass
+"""What spine-http answers in a second, against FastAPI with asyncpg that runs the
+same SQL on the same cores, in one process and in two.
+
+In two situations: nothing is written meanwhile, so that spine-http may answer again
+what it has answered (it keeps an answer until a transaction that writes has ended);
+and 1,000 events a second arrive, so that it may hardly ever.
+"""
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+from drain import TENANTS, drain, fill_topic
+from private import BENCH, TREE, say
+
+DATABASE = 'http'
+TOPIC = 'http'
+PATHS = ('/orders', '/orders?tenant=tenant-001', '/stats', '/metrics')
+CONNECTIONS = 16
+ARRIVING = 1000
+ORDERS = 2000
+UNITS = {'us': 1e-3, 'ms': 1, 's': 1e3}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def make_peer():
+    """The python of a venv with the peer's packages; None: they cannot be had."""
+    venv = os.path.join(TREE, 'build', 'bench', 'venv')
+    python = venv + '/bin/python'
+    done = os.path.exists(python) and subprocess.run([python, '-c', 'import fastapi, asyncpg, uvicorn']).returncode == 0
+    if not done:
+        say('http: installing the peer into build/bench/venv')
+        subprocess.run([sys.executable, '-m', 'venv', '--clear', venv], check=True)
+        done = subprocess.run([python, '-m', 'pip', 'install', '-q', '-r', BENCH + '/requirements.txt']).returncode == 0
+    if not done:
+        say('http: PyPI is not to be had: spine-http is measured without its peer')
+        return None
+    return python
+
+
+def peer_versions(python):
+    code = "import importlib.metadata as m; print(' '.join(p + ' ' + m.version(p) for p in ('fastapi', 'asyncpg', 'uvicorn')))"
+    return subprocess.run([python, '-c', code], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def start_spine_http(private, port):
+    dsn = "host='%s' port=5432 dbname=%s user=spine_http" % (private.environment['PGHOST'], DATABASE)
+    return subprocess.Popen([private.bindir + '/spine-http', '--port=%d' % port, '--log-format=quiet', '--dbname=' + dsn])
+
+
+def start_peer(private, python, port, processes):
+    dsn = 'postgresql://spine_http@/%s?host=%s&port=5432' % (DATABASE, private.environment['PGHOST'])
+    return subprocess.Popen([python, '-m', 'uvicorn', 'peer:app', '--port', str(port), '--workers', str(processes),
+                             '--no-access-log', '--log-level', 'warning'],
+                            cwd=BENCH, env=dict(os.environ, PEER_DSN=dsn, PYTHONDONTWRITEBYTECODE='1'))
+
+
+def wait_until_up(port, server):
+    for _ in range(300):
+        if server.poll() is not None:
+            raise RuntimeError('a server of HTTP did not start')
+        try:
+            return urllib.request.urlopen('http://127.0.0.1:%d/stats' % port, timeout=5).read()
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError('a server of HTTP does not answer')
+
+
+def wrk(port, path, seconds):
+    text = subprocess.run(['wrk', '-t1', '-c%d' % CONNECTIONS, '-d%ds' % seconds, '--latency',
+                           'http://127.0.0.1:%d%s' % (port, path)],
+                          check=True, stdout=subprocess.PIPE, text=True).stdout
+    if 'Non-2xx' in text or 'Socket errors' in text:
+        raise RuntimeError('not all was answered well:\n' + text)
+    found = {'requests_per_second': float(re.search(r'Requests/sec:\s+([\d.]+)', text).group(1))}
+    for share in (50, 99):
+        value, unit = re.search(r'^\s+%d%%\s+([\d.]+)(us|ms|s)$' % share, text, re.M).groups()
+        found['p%d_ms' % share] = round(float(value) * UNITS[unit], 3)
+    return found
+
+
+def run(private, results, sizes, runs):
+    private.start_kafka()
+    python = make_peer()
+    if python:
+        results.about['versions']['peer'] = peer_versions(python)
+    private.load('create', TOPIC, 3)
+    private.new_database(DATABASE, topic=TOPIC)
+    fill_topic(private, TOPIC, sizes['http_events'], 3, create=False, orders=ORDERS)
+    drain(private, DATABASE)
+    private.sql("""SELECT spine_resume('orders');
+        CREATE ROLE spine_http LOGIN;
+        GRANT SELECT ON events, current_orders, spine_order_totals TO spine_http;
+        GRANT EXECUTE ON FUNCTION spine_readiness(), spine_metrics_text() TO spine_http;
+        VACUUM ANALYZE events, current_orders""", DATABASE)
+
+    starters = {'spine': lambda port: start_spine_http(private, port)}
+    if python:
+        starters['peer, 1 process'] = lambda port: start_peer(private, python, port, 1)
+        starters['peer, 2 processes'] = lambda port: start_peer(private, python, port, 2)
+    seconds = sizes['http_seconds']
+    found = {}
+    for number in range(runs):
+        for situation in ('quiet', 'events arriving'):
+            for name, starter in starters.items():
+                # one at a time: its neighbours would share the cores even when idle
+                port = free_port()
+                server = starter(port)
+                arriving = None
+                try:
+                    wait_until_up(port, server)
+                    if situation != 'quiet':
+                        events = int(ARRIVING * (len(PATHS) * (seconds + 1) + 30))
+                        arriving = private.start_load('pace', TOPIC, events, 3, TENANTS, ORDERS,
+                                                      int(time.time() * 1000), ARRIVING, stdout=subprocess.DEVNULL)
+                        time.sleep(1)
+                    for path in PATHS:
+                        one = wrk(port, path, seconds)
+                        found.setdefault((situation, path), {}).setdefault(name, []).append(one)
+                        results.add_raw('http', situation=situation, path=path, server=name, run=number + 1, **one)
+                finally:
+                    if arriving:
+                        arriving.kill()
+                        arriving.wait()
+                    server.terminate()
+                    server.wait()
+            say('http: %s, run %d: /orders %s' % (situation, number + 1, ', '.join(
+                '%s %.0f/s' % (name, r[-1]['requests_per_second']) for name, r in found[situation, '/orders'].items())))
+    for (situation, path), servers in found.items():
+        rates = {name: [r['requests_per_second'] for r in rs] for name, rs in servers.items()}
+        case = '%s, %s' % (path.replace('tenant-001', 'T'), situation)
+        if len(rates) == 1:
+            results.compare('http', case, 'requests/s', rates['spine'])
+        for name in list(rates)[1:]:
+            results.compare('http', case, 'requests/s', rates['spine'], 'FastAPI, ' + name[6:], rates[name])
+    private.drop_database(DATABASE)
+    private.sql('DROP ROLE spine_http')

@@ -1,1 +1,34 @@
-def run(*a): pass
+"""From CREATE EXTENSION to the first event in the table, with the embedded broker:
+the launcher looks the database over, a broker and a worker start, one event goes
+through. Against the part of it that is PostgreSQL's: CREATE EXTENSION alone.
+"""
+from private import say
+
+DATABASE = 'start'
+
+
+def seconds_of(private, statements):
+    rows = private.sql('SELECT clock_timestamp(); %s; SELECT clock_timestamp()' % statements, DATABASE)
+    return float(private.value("SELECT extract(epoch FROM '%s'::timestamptz - '%s')" % (rows[-1][0], rows[0][0])))
+
+
+def new_database(private, enabled):
+    private.sql("DROP DATABASE IF EXISTS {0} WITH (FORCE); CREATE DATABASE {0}; "
+                "ALTER DATABASE {0} SET spine.enabled = {1}".format(DATABASE, enabled))
+
+
+def run(private, results, sizes, runs):
+    private.set('spine.brokers', '')
+    whole, alone = [], []
+    for number in range(runs):
+        new_database(private, 'off')
+        alone.append(seconds_of(private, 'CREATE EXTENSION spine'))
+        new_database(private, 'on')
+        whole.append(seconds_of(private, "CREATE EXTENSION spine; SELECT spine_produce('acme', 1); SELECT spine_wait()"))
+        if private.value('SELECT count(*) FROM events', DATABASE) != '1':
+            raise RuntimeError('the event did not arrive')
+        private.drop_database(DATABASE)
+        results.add_raw('start', spine_seconds=whole[-1], create_extension_seconds=alone[-1])
+        say('start: run %d: %.2f s' % (number + 1, whole[-1]))
+    results.compare('start', 'to the first event', 's', whole, 'CREATE EXTENSION alone', alone)
+    private.set('spine.brokers', private.brokers or '')

@@ -3,7 +3,8 @@
 # is never upgraded, and no PostgreSQL server is created, started or stopped.
 #
 #   tools/deps.sh GOAL          install what it needs: build, demo, check, or one of
-#                               code and k8s (parts of check), image, kafka
+#                               code and k8s (parts of check), image, kafka,
+#                               bench
 #   tools/deps.sh --pg-config   print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
@@ -95,7 +96,8 @@ packages() {
         k8s) k8s_packages; return ;;
         image) echo buildah debootstrap curl procps; return ;;
         kafka) echo default-jre-headless maven openssl; return ;;
-        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, image or kafka)" ;;
+        bench) echo default-jre-headless maven openssl wrk kcat python3-venv ;;
+        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, image, kafka or bench)" ;;
     esac
     # gcc alone brings no C library headers: they are only recommended.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev
@@ -111,7 +113,7 @@ packages() {
         own | '') ;;
         *) echo "postgresql-$pg" ;;
     esac
-    [ "$1" != demo ] || return 0
+    case $1 in demo | bench) return 0 ;; esac
     echo libipc-run-perl libcmocka-dev clang kcat chromium chromium-driver
     clang_runtime
     [ "$1" != check ] || k8s_packages

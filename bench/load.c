@@ -141,6 +141,7 @@ start_client(rd_kafka_type_t type, rd_kafka_conf_t *conf, const char *brokers)
 
 	set_option(conf, "bootstrap.servers", brokers);
 	set_option(conf, "socket.nagle.disable", "true");
+	set_option(conf, "log_level", "3");		/* that a new Kafka is not quite ready is no news */
 	rk = rd_kafka_new(type, conf, errstr, sizeof(errstr));
 	if (rk == NULL)
 		die("could not start", errstr);
@@ -372,12 +373,10 @@ watch(const char *brokers, const char *topic, int partitions)
 			else if (messages[i]->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
 				die("watch", rd_kafka_message_errstr(messages[i]));
 			else if (++at_end == partitions)
-			{
 				puts("ready");
-				fflush(stdout);
-			}
 			rd_kafka_message_destroy(messages[i]);
 		}
+		fflush(stdout);			/* whoever reads counts them */
 	}
 	rd_kafka_queue_destroy(queue);
 }

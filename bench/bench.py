@@ -63,7 +63,7 @@ def describe(private, size, sizes, busy):
         'versions': {'postgresql': private.ask_pg_config('--version'),
                      'librdkafka': first_line('pkg-config', '--modversion', 'rdkafka'),
                      'kafka': kafka[0] if kafka else None,
-                     'java': first_line('java', '-version') if kafka else None,
+                     'java': first_line('java', '-XX:-UsePerfData', '-version') if kafka else None,
                      'python': platform.python_version()},
         'size': size, 'sizes': sizes,
         'postgresql.conf': CONFIGURATION.format(shared_buffers=shared_buffers_mb()).split('\n')[1:-1],

@@ -176,7 +176,7 @@ class Private:
         done = subprocess.run(self.psql(database, *options), input=text, env=self.environment,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode:
-            raise RuntimeError('%s\n%s' % (text, done.stderr))
+            raise RuntimeError('%s\npsql ended with %d\n%s' % (text, done.returncode, done.stderr))
         return [line.split('\t') for line in done.stdout.splitlines()]
 
     def value(self, text, database='postgres'):
@@ -253,13 +253,12 @@ class MemoryPeak(threading.Thread):
     def run(self):
         pids = []
         while not self.over.wait(0.1):
-            if not pids:
-                pids = self.private.worker_pids(self.database)
             try:
+                pids = pids or self.private.worker_pids(self.database)
                 for pid in pids:
                     own, everything = memory_kb(pid, 'RssAnon', 'VmHWM')
                     self.own_kb, self.all_kb = max(self.own_kb, own), max(self.all_kb, everything)
-            except (FileNotFoundError, KeyError):
+            except (OSError, KeyError, RuntimeError):   # ended, or ending
                 pids = []
 
     def end(self):

@@ -61,7 +61,7 @@ check-matrix: ## build and test on PostgreSQL 15, 17 and 18 [SUITES="bookworm tr
 
 bench: ## measure against limits and peers [PARTS="drain latency ..."] [SIZE=quick|large] [RUNS=n]
 	@tools/deps.sh bench
-	@SIZE='$(SIZE)' RUNS='$(RUNS)' bench/bench.py $(PARTS)
+	@PYTHONDONTWRITEBYTECODE=1 SIZE='$(SIZE)' RUNS='$(RUNS)' bench/bench.py $(PARTS)
 
 kafka: ## download and start a real Kafka, on loopback, to try things with
 	@tools/kafka.sh get

@@ -1,8 +1,8 @@
 /*
  * apply.c
- *		Binds a batch's events to the arrays of a sink's statement, reduced to
- *		one row per key where the sink asks for it, and runs the statement as
- *		the role that the target runs as.
+ *		Binds a batch's events to the rows that a sink's statement reads,
+ *		reduced to one per key where the sink asks for it, and runs the
+ *		statement as the role that the target runs as.
  */
 #include "apply.h"
 
@@ -12,17 +12,22 @@
 #include "nodes/parsenodes.h"
 #include "reduce.h"
 #include "storage/lmgr.h"
-#include "utils/array.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/tuplestore.h"
 
-/* One column's values for the rows of a batch. */
+/*
+ * A batch is bounded: see MAX_BATCH_BYTES.  Its rows never go to a file, and so an
+ * error leaves nothing behind but memory.
+ */
+#define MAX_ROWS_KB		(1024 * 1024)
+
+/* One column's values for the events of a batch; NULL: not bound yet. */
 typedef struct ColumnValues
 {
 	Datum	   *values;
 	bool	   *nulls;
-	Datum	   *missing;		/* as boolean Datums, NULL: not needed */
+	bool	   *missing;
 } ColumnValues;
 
 /* What the version comparison of a batch needs. */
@@ -55,28 +60,13 @@ spine_apply_begin(const SpinePlan *plan)
 }
 
 static void
-allocate_column(ColumnValues *column, size_t n, bool with_missing)
+bind_column(const SpineColumn *column, ColumnValues *into, const SpineEvent *events, size_t n)
 {
-	column->values = palloc(n * sizeof(Datum));
-	column->nulls = palloc(n * sizeof(bool));
-	column->missing = with_missing ? palloc(n * sizeof(Datum)) : NULL;
-}
-
-/* Binds a column for the rows kept[0..n-1] of events. */
-static void
-bind_column(const SpineColumn *column, ColumnValues *into,
-			const SpineEvent *events, const uint32 *kept, size_t n)
-{
-	allocate_column(into, n, column->default_expr != NULL);
+	into->values = palloc(n * sizeof(Datum));
+	into->nulls = palloc(n * sizeof(bool));
+	into->missing = palloc(n * sizeof(bool));
 	for (size_t i = 0; i < n; i++)
-	{
-		bool		missing;
-
-		into->values[i] = spine_bind_value(column, &events[kept ? kept[i] : i],
-										   &into->nulls[i], &missing);
-		if (into->missing)
-			into->missing[i] = BoolGetDatum(missing);
-	}
+		into->values[i] = spine_bind_value(column, &events[i], &into->nulls[i], &into->missing[i]);
 }
 
 /* A row without a key or version has no place in an upsert. */
@@ -162,26 +152,56 @@ reduce_events(const SpineTarget *target, ColumnValues *bound, size_t n, uint32 *
 	return spine_reduce(keys, n, is_newer, &version, table, kept);
 }
 
-/* Keeps the rows kept[] of a column that was bound for all rows. */
+/* Binds what is not bound yet of the rows kept[0..n-1] of events, and stores them. */
 static void
-compact_column(ColumnValues *column, const uint32 *kept, size_t n)
+store_rows(Tuplestorestate *rows, const SpineTarget *target, const ColumnValues *bound,
+		   const SpineEvent *events, const uint32 *kept, size_t n, const SpineColumn **current)
 {
-	for (size_t i = 0; i < n; i++)
+	Datum	   *values = palloc(target->rows->natts * sizeof(Datum));
+	bool	   *nulls = palloc0(target->rows->natts * sizeof(bool));
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "spine row",
+													  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(row_context);
+
+	for (size_t row = 0; row < n; row++)
 	{
-		column->values[i] = column->values[kept[i]];
-		column->nulls[i] = column->nulls[kept[i]];
-		if (column->missing)
-			column->missing[i] = column->missing[kept[i]];
+		size_t		i = kept ? kept[row] : row;
+		int			attribute = 0;
+
+		for (int c = 0; c < target->ncolumns; c++)
+		{
+			bool		missing;
+
+			*current = &target->columns[c];
+			if (bound[c].values)
+			{
+				values[attribute] = bound[c].values[i];
+				nulls[attribute] = bound[c].nulls[i];
+				missing = bound[c].missing[i];
+			}
+			else
+				values[attribute] = spine_bind_value(*current, &events[i], &nulls[attribute], &missing);
+			attribute++;
+			if ((*current)->default_expr)
+				values[attribute++] = BoolGetDatum(missing);
+		}
+		if (target->reduce_in_sql)
+			values[attribute] = Int64GetDatum((int64) row);
+		tuplestore_putvalues(rows, target->rows, values, nulls);
+		MemoryContextReset(row_context);
 	}
+	*current = NULL;
+	MemoryContextSwitchTo(old_context);
 }
 
-/* Binds every column of the target; returns how many rows there are to write. */
-static size_t
-bind_target(const SpineTarget *target, ColumnValues *bound,
-			const SpineEvent *events, size_t n)
+/* The rows to write. */
+static Tuplestorestate *
+bind_target(const SpineTarget *target, const SpineEvent *events, size_t n)
 {
 	const SpineColumn *current = NULL;
 	ErrorContextCallback callback = {error_context_stack, column_error_context, &current};
+	ColumnValues *bound = palloc0(target->ncolumns * sizeof(ColumnValues));
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, MAX_ROWS_KB);
 	uint32	   *kept = NULL;
 
 	error_context_stack = &callback;
@@ -193,57 +213,20 @@ bind_target(const SpineTarget *target, ColumnValues *bound,
 			int			i = k < target->nkeys ? target->keys[k] : target->version;
 
 			current = &target->columns[i];
-			bind_column(current, &bound[i], events, NULL, n);
+			bind_column(current, &bound[i], events, n);
 			require_values(target, current, &bound[i], n);
 		}
+		current = NULL;
 		if (!target->reduce_in_sql)
 		{
-			current = NULL;
 			kept = palloc(n * sizeof(uint32));
 			n = reduce_events(target, bound, n, kept);
-			for (int k = 0; k <= target->nkeys; k++)
-				compact_column(&bound[k < target->nkeys ? target->keys[k] : target->version],
-							   kept, n);
 		}
 	}
-
-	for (int i = 0; i < target->ncolumns; i++)
-	{
-		if (bound[i].values)
-			continue;
-		current = &target->columns[i];
-		bind_column(current, &bound[i], events, kept, n);
-	}
+	store_rows(rows, target, bound, events, kept, n, &current);
 
 	error_context_stack = callback.previous;
-	return n;
-}
-
-static Datum
-make_array(const SpineColumn *column, const ColumnValues *values, size_t n)
-{
-	int			dims[1] = {n};
-	int			lower_bounds[1] = {1};
-
-	return PointerGetDatum(construct_md_array(values->values, values->nulls, 1,
-											  dims, lower_bounds, column->element_type,
-											  column->element_len, column->element_byval,
-											  column->element_align));
-}
-
-/* The parameter types of a target's statements; returns how many. */
-static int
-parameter_types(const SpineTarget *target, Oid *types)
-{
-	int			n = 0;
-
-	for (int i = 0; i < target->ncolumns; i++)
-	{
-		types[n++] = get_array_type(target->columns[i].element_type);
-		if (target->columns[i].default_expr)
-			types[n++] = BOOLARRAYOID;
-	}
-	return n;
+	return rows;
 }
 
 static SPIPlanPtr
@@ -254,9 +237,7 @@ get_plan(SpineTarget *target, bool skip_existing)
 
 	if (*plan == NULL)
 	{
-		Oid		   *types = palloc(2 * target->ncolumns * sizeof(Oid));
-		int			n = parameter_types(target, types);
-		SPIPlanPtr	prepared = SPI_prepare(merge ? target->merge : target->insert, n, types);
+		SPIPlanPtr	prepared = SPI_prepare(merge ? target->merge : target->insert, 0, NULL);
 
 		if (prepared == NULL)
 			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -270,23 +251,26 @@ get_plan(SpineTarget *target, bool skip_existing)
 static uint64
 apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_existing)
 {
-	ColumnValues *bound = palloc0(target->ncolumns * sizeof(ColumnValues));
-	Datum	   *parameters = palloc(2 * target->ncolumns * sizeof(Datum));
-	int			nparameters = 0;
+	EphemeralNamedRelationData rows = {
+		.md = {
+			.name = SPINE_ROWS,
+			.tupdesc = target->rows,
+			.enrtype = ENR_NAMED_TUPLESTORE
+		}
+	};
 	Oid			save_userid;
 	int			save_context;
 	int			save_nestlevel;
 	int			result;
+	uint64		nwritten;
 
-	n = bind_target(target, bound, events, n);
+	rows.reldata = bind_target(target, events, n);
+	rows.md.enrtuples = tuplestore_tuple_count(rows.reldata);
 
-	for (int i = 0; i < target->ncolumns; i++)
-	{
-		parameters[nparameters++] = make_array(&target->columns[i], &bound[i], n);
-		if (bound[i].missing)
-			parameters[nparameters++] =
-				PointerGetDatum(construct_array(bound[i].missing, n, BOOLOID, 1, true, TYPALIGN_CHAR));
-	}
+	/* of its own, so that an error takes the name with it */
+	SPI_connect();
+	if (SPI_register_relation(&rows) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not name the rows of a batch");
 
 	/*
 	 * Nothing that the table's triggers set may outlive the statement: what
@@ -296,13 +280,16 @@ apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_
 	GetUserIdAndSecContext(&save_userid, &save_context);
 	SetUserIdAndSecContext(target->run_as, save_context | SECURITY_RESTRICTED_OPERATION);
 	save_nestlevel = NewGUCNestLevel();
-	result = SPI_execute_plan(get_plan(target, skip_existing), parameters, NULL, false, 0);
+	result = SPI_execute_plan(get_plan(target, skip_existing), NULL, NULL, false, 0);
 	AtEOXact_GUC(false, save_nestlevel);
 	SetUserIdAndSecContext(save_userid, save_context);
 
 	if (result < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
-	return SPI_processed;
+	nwritten = SPI_processed;
+	SPI_finish();
+	tuplestore_end(rows.reldata);
+	return nwritten;
 }
 
 uint64

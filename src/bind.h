@@ -51,10 +51,9 @@ typedef struct SpineColumn
 	SpineSource source;
 	int			field;			/* index in the decode plan, for SPINE_FROM_FIELD */
 	SpineBinding binding;
-	Oid			element_type;	/* of the array that is passed to SQL */
+	Oid			element_type;	/* of the value that is passed to SQL */
 	int16		element_len;
 	bool		element_byval;
-	char		element_align;
 	char	   *cast_type;		/* what SQL casts it to, or NULL */
 	char	   *collation;		/* as SQL, or NULL: the default */
 	char	   *default_expr;	/* as SQL, or NULL: the column has no default */

@@ -4,12 +4,13 @@
  *
  * One statement per batch:
  *
- *		INSERT INTO target (a, b, ...)
- *		SELECT r.a, r.b, ... FROM ROWS FROM (unnest($1), unnest($2), ...) ...
+ *		INSERT INTO target (a, b, ...) SELECT u.c0, u.c1, ... FROM spine_rows AS u
  *
  * In upsert mode with ON CONFLICT (key) DO UPDATE ... WHERE the new version is
- * not older.  $1.. are arrays, one per column; a column with a default takes a
- * second, boolean array that says in which rows it is missing.
+ * not older.  spine_rows is a tuplestore that the statement finds by name, as a
+ * trigger finds its transition table.  Besides c<i>, the value for column i, it
+ * has m<i> if that has a default, which says whether the record lacks it; and the
+ * rows' ordinality, if the statement is to reduce them.
  */
 #include "target.h"
 
@@ -255,8 +256,7 @@ make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const
 	if (OidIsValid(from->collation) && from->collation != DEFAULT_COLLATION_OID)
 		column->collation = generate_collation_name(from->collation);
 
-	get_typlenbyvalalign(column->element_type, &column->element_len,
-						 &column->element_byval, &column->element_align);
+	get_typlenbyval(column->element_type, &column->element_len, &column->element_byval);
 
 	switch (column->binding)
 	{
@@ -331,12 +331,35 @@ append_keys(StringInfo sql, const SpineTarget *target, const char *prefix)
 						 quote_identifier(target->columns[target->keys[i]].name));
 }
 
-/* SELECT the rows of the arrays, as the columns' types. */
+/* The columns of spine_rows. */
+static void
+describe_rows(SpineTarget *target)
+{
+	int			natts = target->ncolumns + target->reduce_in_sql;
+	AttrNumber	n = 0;
+	char		name[NAMEDATALEN];
+
+	for (int i = 0; i < target->ncolumns; i++)
+		natts += target->columns[i].default_expr != NULL;
+	target->rows = CreateTemplateTupleDesc(natts);
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		snprintf(name, sizeof(name), "c%d", i);
+		TupleDescInitEntry(target->rows, ++n, name, target->columns[i].element_type, -1, 0);
+		if (target->columns[i].default_expr)
+		{
+			snprintf(name, sizeof(name), "m%d", i);
+			TupleDescInitEntry(target->rows, ++n, name, BOOLOID, -1, 0);
+		}
+	}
+	if (target->reduce_in_sql)
+		TupleDescInitEntry(target->rows, ++n, "ordinality", INT8OID, -1, 0);
+}
+
+/* SELECT the rows, as the columns' types. */
 static void
 append_rows(StringInfo sql, const SpineTarget *target)
 {
-	int			parameter = 0;
-
 	appendStringInfoString(sql, "SELECT ");
 	for (int i = 0; i < target->ncolumns; i++)
 	{
@@ -358,21 +381,7 @@ append_rows(StringInfo sql, const SpineTarget *target)
 	if (target->reduce_in_sql)
 		appendStringInfoString(sql, ", u.ordinality");
 
-	appendStringInfoString(sql, " FROM ROWS FROM (");
-	for (int i = 0; i < target->ncolumns; i++)
-	{
-		appendStringInfo(sql, "%spg_catalog.unnest($%d)", i ? ", " : "", ++parameter);
-		if (target->columns[i].default_expr)
-			appendStringInfo(sql, ", pg_catalog.unnest($%d)", ++parameter);
-	}
-	appendStringInfo(sql, ")%s AS u(", target->reduce_in_sql ? " WITH ORDINALITY" : "");
-	for (int i = 0; i < target->ncolumns; i++)
-	{
-		appendStringInfo(sql, "%sc%d", i ? ", " : "", i);
-		if (target->columns[i].default_expr)
-			appendStringInfo(sql, ", m%d", i);
-	}
-	appendStringInfoString(sql, ")");
+	appendStringInfoString(sql, " FROM " SPINE_ROWS " AS u");
 }
 
 static void
@@ -524,6 +533,7 @@ make_target(SpinePlan *plan, SpineTarget *target, const SpinePipeline *pipeline,
 	make_columns(plan, target, table);
 	check_unwritten_columns(target, table);
 	find_keys(target, table->name);
+	describe_rows(target);
 	if (sink->mode == SPINE_UPSERT)
 		write_upsert_sql(target, table->name);
 	else

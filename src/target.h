@@ -11,6 +11,9 @@
 #include "decode.h"
 #include "executor/spi.h"
 
+/* The name by which the statements find the rows of a batch. */
+#define SPINE_ROWS			"spine_rows"
+
 typedef struct SpineTarget
 {
 	const SpineSink *sink;
@@ -23,6 +26,7 @@ typedef struct SpineTarget
 	int		   *keys;			/* indexes into columns */
 	int			version;		/* index into columns, -1 in append mode */
 	bool		reduce_in_sql;	/* keys or version that C cannot compare */
+	TupleDesc	rows;			/* of SPINE_ROWS: see target.c */
 	char	   *insert;			/* append: plain INSERT; upsert: NULL */
 	char	   *merge;			/* upsert, or append that skips what is there;
 								 * NULL: append without a key */

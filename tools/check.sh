@@ -199,6 +199,7 @@ inside() {
         all | code | unit)
             tests count_cmocka unit make -k -f test/unit/unit.mk unit
             step unit-sanitize make -k -f test/unit/unit.mk unit-sanitize
+            step cost make -f test/unit/unit.mk cost
             ;;
     esac
     case $goal in all | code) step fuzz fuzz ;; esac

@@ -114,7 +114,7 @@ packages() {
         *) echo "postgresql-$pg" ;;
     esac
     case $1 in demo | bench) return 0 ;; esac
-    echo libipc-run-perl libcmocka-dev clang kcat chromium chromium-driver
+    echo libipc-run-perl libcmocka-dev valgrind clang kcat chromium chromium-driver
     clang_runtime
     [ "$1" != check ] || k8s_packages
 }

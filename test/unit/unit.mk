@@ -4,6 +4,7 @@
 #
 #	make -f test/unit/unit.mk unit            the tests
 #	make -f test/unit/unit.mk unit-sanitize   the same under ASan and UBSan
+#	make -f test/unit/unit.mk cost            what they cost, in instructions
 #	make -f test/unit/unit.mk fuzz            decode under libFuzzer, FUZZ_SECONDS long
 
 BUILD ?= build
@@ -27,6 +28,9 @@ unit: $(TESTS:%=$(BUILD)/unit/test_%)
 
 unit-sanitize: $(TESTS:%=$(BUILD)/unit-sanitize/test_%)
 	set -e; for program in $^; do $$program; done
+
+cost: $(BUILD)/unit/cost
+	test/unit/cost.sh $<
 
 # Found inputs stay in $(BUILD), the seeds in the tree as they are.
 fuzz: $(BUILD)/fuzz/fuzz_decode
@@ -58,6 +62,8 @@ $(BUILD)/fuzz/%.o: test/fuzz/%.c
 # Every program links all the pure parts: there are only a few.
 $(BUILD)/unit/test_%: $(BUILD)/unit/test_%.o $(PURE:%=$(BUILD)/unit/%.o)
 	$(UNIT_CC) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS)
+$(BUILD)/unit/cost: $(BUILD)/unit/cost.o $(PURE:%=$(BUILD)/unit/%.o)
+	$(UNIT_CC) -o $@ $^ $(JSON_LIBS)
 $(BUILD)/unit-sanitize/test_%: $(BUILD)/unit-sanitize/test_%.o $(PURE:%=$(BUILD)/unit-sanitize/%.o)
 	$(SANITIZE_CC) $(SANITIZE) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS)
 $(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o $(BUILD)/fuzz/json_scan.o
@@ -65,5 +71,5 @@ $(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o $(
 
 -include $(wildcard $(BUILD)/unit/*.d $(BUILD)/unit-sanitize/*.d $(BUILD)/fuzz/*.d)
 
-.PHONY: unit unit-sanitize fuzz
+.PHONY: unit unit-sanitize cost fuzz
 .PRECIOUS: $(BUILD)/unit/%.o $(BUILD)/unit-sanitize/%.o $(BUILD)/fuzz/%.o

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# What an event costs in decode and in reduce, counted and not timed: instructions
+# as callgrind sees them, beside those of json-c alone on the same events. So the
+# numbers say the same on a fast machine and on a slow one.
+#
+#   test/unit/cost.sh build/unit/cost
+#
+# The limits leave about a tenth above what was measured when they were written, for
+# other compilers and libraries. Who makes the code cheaper lowers them.
+set -eu -o pipefail
+
+program=$1
+events=1000
+
+# Instructions within measured().
+count() {
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect=measured \
+        "$program" "$@" 2>&1 | awk '/Collected/ { print $NF }'
+}
+
+failed=0
+
+# NAME COST LIMIT: both as shares of json-c's cost
+compare() {
+    awk -v name="$1" -v cost="$2" -v limit="$3" -v json="$json" 'BEGIN {
+        printf "%-28s %6.0f instructions, %.3f of json-c alone, at most %.3f\n", name, cost, cost / json, limit
+        exit cost / json > limit }' || failed=1
+}
+
+per() {
+    awk -v a="$1" -v b="$2" 'BEGIN { print a / b }'
+}
+
+json=$(per "$(count json)" $events)
+compare "an event in decode" "$(per "$(count decode)" $events)" 1.6
+for rows in 1000 50000; do
+    compare "a row in reduce, of $rows" "$(per "$(count reduce $rows)" $rows)" 0.022
+done
+exit $failed

@@ -6,7 +6,6 @@
  * that knows about orders.  Depends on json-c, for escaping the tenant.
  */
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -99,6 +98,50 @@ spine_generate_tenant_literal(const char *tenant, size_t len)
 	return copy;
 }
 
+/* Text that grows in a buffer and is counted beyond its end. */
+typedef struct Writer
+{
+	char	   *buf;
+	size_t		size;
+	size_t		len;
+} Writer;
+
+static void
+put(Writer *writer, const char *text, size_t len)
+{
+	if (writer->len < writer->size)
+		memcpy(writer->buf + writer->len, text,
+			   len < writer->size - writer->len ? len : writer->size - writer->len);
+	writer->len += len;
+}
+
+#define PUT_LITERAL(writer, literal)	put(writer, literal, sizeof(literal) - 1)
+
+/* Decimal, with zeros before it up to this width. */
+static void
+put_number(Writer *writer, unsigned value, size_t width)
+{
+	char		digits[10];
+	size_t		n = 0;
+
+	do
+		digits[sizeof(digits) - ++n] = '0' + value % 10;
+	while ((value /= 10) > 0 || n < width);
+	put(writer, &digits[sizeof(digits) - n], n);
+}
+
+/* The lower ndigits hexadecimal digits. */
+static void
+put_hex(Writer *writer, uint64_t value, size_t ndigits)
+{
+	char		digits[16];
+
+	for (size_t i = ndigits; i-- > 0; value >>= 4)
+		digits[i] = "0123456789abcdef"[value & 0xf];
+	put(writer, digits, ndigits);
+}
+
+/* By hand: snprintf took as long as all the rest of sending an event. */
 size_t
 spine_generate_event(SpineRandom *random, const char *tenant_literal,
 					 int64_t unix_time_us, char *buf, size_t size)
@@ -112,21 +155,45 @@ spine_generate_event(SpineRandom *random, const char *tenant_literal,
 		draw_below(random, MAX_AMOUNT_CENTS - MIN_AMOUNT_CENTS + 1);
 	time_t		seconds = unix_time_us / USECS_PER_SEC;
 	struct tm	tm;
+	Writer		writer = {buf, size, 0};
 
 	gmtime_r(&seconds, &tm);
-	return snprintf(buf, size,
-					"{\"event_id\":\"%08x-%04x-%04x-%04x-%04x%08x\","
-					"\"tenant\":%s,\"event_type\":\"%s\","
-					"\"order_id\":\"ord-%u\",\"amount_cents\":%u,"
-					"\"event_time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%06dZ\"}",
-					(unsigned) (uuid_high >> 32),
-					(unsigned) (uuid_high >> 16) & 0xffff,
-					(unsigned) uuid_high & 0xffff,
-					(unsigned) (uuid_low >> 48),
-					(unsigned) (uuid_low >> 32) & 0xffff,
-					(unsigned) uuid_low,
-					tenant_literal, event_type, order, amount_cents,
-					tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-					tm.tm_hour, tm.tm_min, tm.tm_sec,
-					(int) (unix_time_us % USECS_PER_SEC));
+
+	PUT_LITERAL(&writer, "{\"event_id\":\"");
+	put_hex(&writer, uuid_high >> 32, 8);
+	PUT_LITERAL(&writer, "-");
+	put_hex(&writer, uuid_high >> 16, 4);
+	PUT_LITERAL(&writer, "-");
+	put_hex(&writer, uuid_high, 4);
+	PUT_LITERAL(&writer, "-");
+	put_hex(&writer, uuid_low >> 48, 4);
+	PUT_LITERAL(&writer, "-");
+	put_hex(&writer, uuid_low, 12);
+	PUT_LITERAL(&writer, "\",\"tenant\":");
+	put(&writer, tenant_literal, strlen(tenant_literal));
+	PUT_LITERAL(&writer, ",\"event_type\":\"");
+	put(&writer, event_type, strlen(event_type));
+	PUT_LITERAL(&writer, "\",\"order_id\":\"ord-");
+	put_number(&writer, order, 1);
+	PUT_LITERAL(&writer, "\",\"amount_cents\":");
+	put_number(&writer, amount_cents, 1);
+	PUT_LITERAL(&writer, ",\"event_time\":\"");
+	put_number(&writer, tm.tm_year + 1900, 4);
+	PUT_LITERAL(&writer, "-");
+	put_number(&writer, tm.tm_mon + 1, 2);
+	PUT_LITERAL(&writer, "-");
+	put_number(&writer, tm.tm_mday, 2);
+	PUT_LITERAL(&writer, "T");
+	put_number(&writer, tm.tm_hour, 2);
+	PUT_LITERAL(&writer, ":");
+	put_number(&writer, tm.tm_min, 2);
+	PUT_LITERAL(&writer, ":");
+	put_number(&writer, tm.tm_sec, 2);
+	PUT_LITERAL(&writer, ".");
+	put_number(&writer, unix_time_us % USECS_PER_SEC, 6);
+	PUT_LITERAL(&writer, "Z\"}");
+
+	if (size > 0)
+		buf[writer.len < size ? writer.len : size - 1] = '\0';
+	return writer.len;
 }

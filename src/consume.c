@@ -11,8 +11,8 @@
 #include "utils/memutils.h"
 
 /*
- * A batch is full at this size as well, whatever its rows: it is bound to
- * arrays, several times over, and those have to stay far below 1 GB.
+ * A batch is full at this size as well, whatever its rows: it is in memory
+ * several times over, as fields, keys and rows.
  */
 #define MAX_BATCH_BYTES		(16 * 1024 * 1024)
 

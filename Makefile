@@ -8,7 +8,7 @@ PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
 	check check-code check-unit check-regress check-tap check-kafka check-k8s check-image check-matrix \
-	bench kafka kafka-stop fuzz lint image cluster cluster-delete secrets phase-1 tilt
+	bench bench-peers kafka kafka-stop fuzz lint image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
 install: ## install it into the PostgreSQL of PG_CONFIG
@@ -62,6 +62,10 @@ check-matrix: ## build and test on PostgreSQL 15, 17 and 18 [SUITES="bookworm tr
 bench: ## measure against limits and peers [PARTS="drain latency ..."] [SIZE=quick|large] [RUNS=n]
 	@tools/deps.sh bench
 	@PYTHONDONTWRITEBYTECODE=1 SIZE='$(SIZE)' RUNS='$(RUNS)' bench/bench.py $(PARTS)
+
+bench-peers: ## measure beside other consumers [PEERS="python spark ..."] [EVENTS=200000] [RUNS=n]
+	@tools/deps.sh bench
+	@PYTHONDONTWRITEBYTECODE=1 EVENTS='$(EVENTS)' RUNS='$(RUNS)' bench/peers.py $(PEERS)
 
 kafka: ## download and start a real Kafka, on loopback, to try things with
 	@tools/kafka.sh get

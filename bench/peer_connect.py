@@ -1,0 +1,124 @@
+"""Kafka Connect, standalone, with Debezium's JDBC sink:
+peer_connect.py BROKERS TOPIC LAST JARS DIRECTORY
+
+One connector a table, since a sink connector writes one; each with a task for every
+partition. A JDBC sink needs a schema, and the events are plain JSON: the converter is
+told the schema. batch.size and max.poll.records 10,000; one statement a batch
+(unnest), reduced to one row a key first. What it lacks: it cannot compare event_time,
+the last to come wins; the two tables do not change together; a repeated event
+rewrites its row.
+
+LAST has the last event of each partition: when both tables have those, all is there,
+as each partition is written in order.
+"""
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import psycopg
+
+BROKERS, TOPIC, LAST, JARS, DIRECTORY = sys.argv[1:]
+
+SCHEMA = {'type': 'struct', 'fields': [
+    {'field': name, 'type': kind, 'name': meaning, 'version': 1, 'optional': False} if meaning
+    else {'field': name, 'type': kind, 'optional': False} for name, kind, meaning in (
+        ('event_id', 'string', 'io.debezium.data.Uuid'), ('tenant', 'string', None), ('event_type', 'string', None),
+        ('order_id', 'string', None), ('amount_cents', 'int64', None),
+        ('event_time', 'string', 'io.debezium.time.ZonedTimestamp'))]}
+
+WORKER = {
+    'bootstrap.servers': BROKERS,
+    'key.converter': 'org.apache.kafka.connect.storage.StringConverter',
+    'value.converter': 'org.apache.kafka.connect.json.JsonConverter',
+    'value.converter.schemas.enable': 'true',
+    'value.converter.schema.content': json.dumps(SCHEMA),
+    'offset.storage.file.filename': DIRECTORY + '/offsets',
+    'consumer.max.poll.records': 10000,
+}
+
+SINK = {
+    'connector.class': 'io.debezium.connector.jdbc.JdbcSinkConnector',
+    'topics': TOPIC,
+    'connection.url': 'jdbc:postgresql://localhost/%s?sslMode=disable'
+                      '&socketFactory=org.newsclub.net.unix.AFUNIXSocketFactory$FactoryArg'
+                      '&socketFactoryArg=%s/.s.PGSQL.5432' % (os.environ['PGDATABASE'], os.environ['PGHOST']),
+    'connection.username': os.environ['PGUSER'],
+    'connection.password': 'none',
+    'insert.mode': 'upsert',
+    'primary.key.mode': 'record_value',
+    'schema.evolution': 'none',
+    'use.time.zone': 'UTC',
+    'batch.size': 10000,
+    'use.reduction.buffer': 'true',
+    'dialect.postgres.unnest.insert.enabled': 'true',
+}
+
+CONNECTORS = {
+    'events': {
+        'primary.key.fields': 'tenant,event_time,event_id',
+        'transforms': 'place',
+        'transforms.place.type': 'org.apache.kafka.connect.transforms.InsertField$Value',
+        'transforms.place.partition.field': 'kafka_partition',
+        'transforms.place.offset.field': 'kafka_offset',
+    },
+    'current_orders': {
+        'primary.key.fields': 'tenant,order_id',
+        'transforms': 'rename',
+        'transforms.rename.type': 'org.apache.kafka.connect.transforms.ReplaceField$Value',
+        'transforms.rename.exclude': 'event_id',
+        'transforms.rename.renames': 'event_type:status,event_time:updated_at',
+    },
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def write_properties(name, *parts):
+    path = '%s/%s.properties' % (DIRECTORY, name)
+    with open(path, 'w') as file:
+        for part in parts:
+            file.writelines('%s=%s\n' % item for item in part.items())
+    return path
+
+
+def wait_for_all(db, process):
+    """Looks every 50 ms."""
+    last = json.loads(LAST)
+    there = """SELECT (SELECT count(*) FROM unnest(%(tenants)s::text[], %(times)s::timestamptz[], %(ids)s::uuid[]) l (t, e, i)
+            JOIN events ON (tenant, event_time, event_id) = (t, e, i)),
+        (SELECT count(*) FROM unnest(%(tenants)s::text[], %(orders)s::text[], %(times)s::timestamptz[]) l (t, o, e)
+            JOIN current_orders ON (tenant, order_id) = (t, o) AND updated_at >= e)"""
+    while set(db.execute(there, last).fetchone()) != {len(last['ids'])}:
+        if process.poll() is not None:
+            sys.exit('Kafka Connect ended with %d' % process.returncode)
+        time.sleep(0.05)
+
+
+def main():
+    partitions = len(json.loads(LAST)['ids'])
+    files = [write_properties('worker', WORKER, {'listeners': 'http://127.0.0.1:%d' % free_port()})]
+    for table, own in CONNECTORS.items():
+        files.append(write_properties(table, {'name': table, 'tasks.max': partitions,
+                                              'collection.name.format': table}, SINK, own))
+    process = subprocess.Popen(['java', '-Xms256m', '-Xmx2g', '-XX:-UsePerfData', '-Djava.io.tmpdir=' + DIRECTORY,
+                                '-Djava.net.preferIPv4Stack=true', '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',
+                                '-cp', JARS + '/*', 'org.apache.kafka.connect.cli.ConnectStandalone', *files],
+                               stdout=sys.stderr)
+    try:
+        with psycopg.connect(autocommit=True) as db:
+            wait_for_all(db, process)
+            end = time.time()
+    finally:
+        process.terminate()
+        process.wait()
+    print(end)
+
+
+main()

@@ -9,7 +9,7 @@ the last to come wins; the two tables do not change together; a repeated event
 rewrites its row.
 
 LAST has the last event of each partition: when both tables have those, all is there,
-as each partition is written in order.
+as each partition is written in order. Prints when that was so.
 """
 import json
 import os
@@ -91,7 +91,8 @@ def write_properties(name, *parts):
 def wait_for_all(db, process):
     """Looks every 50 ms."""
     last = json.loads(LAST)
-    there = """SELECT (SELECT count(*) FROM unnest(%(tenants)s::text[], %(times)s::timestamptz[], %(ids)s::uuid[]) l (t, e, i)
+    there = """SELECT
+        (SELECT count(*) FROM unnest(%(tenants)s::text[], %(times)s::timestamptz[], %(ids)s::uuid[]) l (t, e, i)
             JOIN events ON (tenant, event_time, event_id) = (t, e, i)),
         (SELECT count(*) FROM unnest(%(tenants)s::text[], %(orders)s::text[], %(times)s::timestamptz[]) l (t, o, e)
             JOIN current_orders ON (tenant, order_id) = (t, o) AND updated_at >= e)"""
@@ -105,7 +106,8 @@ def main():
     partitions = len(json.loads(LAST)['ids'])
     files = [write_properties('worker', WORKER, {'listeners': 'http://127.0.0.1:%d' % free_port()})]
     for table, own in CONNECTORS.items():
-        files.append(write_properties(table, {'name': table, 'tasks.max': partitions,
+        name = '%s-%s' % (os.environ['PGDATABASE'], table)
+        files.append(write_properties(table, {'name': name, 'tasks.max': partitions,
                                               'collection.name.format': table}, SINK, own))
     process = subprocess.Popen(['java', '-Xms256m', '-Xmx2g', '-XX:-UsePerfData', '-Djava.io.tmpdir=' + DIRECTORY,
                                 '-Djava.net.preferIPv4Stack=true', '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',

@@ -6,6 +6,7 @@ so a crash repeats a batch, which ON CONFLICT makes harmless. Prints when the la
 commit was.
 """
 import json
+import os
 import sys
 import time
 
@@ -31,7 +32,7 @@ UPSERT = """INSERT INTO current_orders AS c (tenant, order_id, status, amount_ce
 
 
 def main(brokers, topic, expected):
-    consumer = Consumer({'bootstrap.servers': brokers, 'group.id': 'peer-python',
+    consumer = Consumer({'bootstrap.servers': brokers, 'group.id': os.environ['PGDATABASE'],
                          'auto.offset.reset': 'earliest', 'enable.auto.commit': False,
                          'fetch.min.bytes': 1, 'queued.min.messages': 100000})
     consumer.subscribe([topic])

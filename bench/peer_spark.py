@@ -48,7 +48,8 @@ def main():
     from pyspark.sql import SparkSession
     spark = (SparkSession.builder.master('local[2]').appName('peer')
              .config('spark.jars', ','.join(sorted(glob.glob(JARS + '/*.jar'))))
-             .config('spark.driver.memory', '2g').config('spark.ui.showConsoleProgress', 'false').config('spark.ui.enabled', 'false')
+             .config('spark.driver.memory', '2g').config('spark.ui.enabled', 'false')
+             .config('spark.ui.showConsoleProgress', 'false')
              .config('spark.driver.host', '127.0.0.1').config('spark.driver.bindAddress', '127.0.0.1')
              .config('spark.local.dir', DIRECTORY).config('spark.jars.ivy', DIRECTORY + '/ivy')
              .config('spark.sql.warehouse.dir', DIRECTORY + '/warehouse')

@@ -28,7 +28,6 @@ PARTITIONS = 3
 TIMEOUT = 900
 TOPIC = 'peers'
 SPINE_SIDE = 'spine_side'
-PEER_SIDE = 'peer_side'
 
 # Rows, and sums over them that do not depend on their order.
 SUMS = """SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM current_orders),
@@ -149,18 +148,18 @@ def run_spine(private, events):
     return run
 
 
-def make_peer_database(private):
+def make_peer_database(private, name):
     """The same tables, and nobody who fills them. The triggers that keep spine's totals
     are off: none but spine would have them."""
-    private.drop_database(PEER_SIDE)
-    private.sql('CREATE DATABASE %s' % PEER_SIDE)
-    private.sql('ALTER DATABASE %s SET spine.enabled = off' % PEER_SIDE)
-    private.sql('CREATE EXTENSION spine; ALTER TABLE current_orders DISABLE TRIGGER USER; CHECKPOINT', PEER_SIDE)
+    private.sql('CREATE DATABASE %s' % name)
+    private.sql('ALTER DATABASE %s SET spine.enabled = off' % name)
+    private.sql('CREATE EXTENSION spine; ALTER TABLE current_orders DISABLE TRIGGER USER; CHECKPOINT', name)
 
 
-def run_peer(private, log, name, *arguments):
-    """When its process began, and when its last commit was."""
-    environment = dict(private.environment, PGDATABASE=PEER_SIDE,
+def run_peer(private, database, log, name, *arguments):
+    """When its process began, and when its last commit was. Its groups in Kafka are named after
+    the database: no run begins where another ended."""
+    environment = dict(private.environment, PGDATABASE=database,
                        PATH=os.path.dirname(PYTHON) + ':' + os.environ['PATH'])
     began = time.time()
     with open(log, 'w') as file:
@@ -184,16 +183,17 @@ def measure(private, results, peer, events, number):
     transaction to the last commit, for spine too: what comes before is start_up_seconds."""
     title, prepare = PEERS[peer]
     spine = run_spine(private, events)
-    directory = '%s/%s-%d' % (private.directory, peer, number)
+    database = '%s_%d' % (peer.replace('-', '_'), number)
+    directory = '%s/%s' % (private.directory, database)
     os.mkdir(directory)
     command = prepare(private, events, directory)
-    make_peer_database(private)
+    make_peer_database(private, database)
     say('peers: ' + title)
-    began, end = run_peer(private, '%s/%s.log' % (HOME, peer), *command)
-    first = float(private.value('SELECT extract(epoch FROM min(applied_at)) FROM events', PEER_SIDE))
+    began, end = run_peer(private, database, '%s/%s.log' % (HOME, peer), *command)
+    first = float(private.value('SELECT extract(epoch FROM min(applied_at)) FROM events', database))
     run = {'seconds': end - began, 'start_up_seconds': first - began, 'rate': events / (end - first)}
-    run.update(check(private, PEER_SIDE, events, spine['sums']))
-    private.drop_database(PEER_SIDE)
+    run.update(check(private, database, events, spine['sums']))
+    private.drop_database(database)
     results.add_raw(peer, spine=spine, peer=run)
     say('peers: spine %.0f events/s, start-up %.1f s; %s %.0f, start-up %.1f s'
         % (spine['rate'], spine['start_up_seconds'], title, run['rate'], run['start_up_seconds']))

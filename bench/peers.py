@@ -126,7 +126,7 @@ def connect(private, events, directory):
 PEERS = {'python': ('plain Python consumer', python),
          'spark': ('Spark, as fast as possible', spark('0 seconds')),
          'spark-5s': ('Spark, every 5 s', spark('5 seconds')),
-         'connect': ("Kafka Connect, Debezium's JDBC sink", connect)}
+         'connect': ("Kafka Connect, Debezium's JDBC sink (the last to come wins)", connect)}
 
 
 # --------------------------------------------------------------------------- a run

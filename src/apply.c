@@ -115,6 +115,17 @@ append_key_bytes(StringInfo buf, const SpineColumn *column, Datum value)
 	}
 }
 
+/* Sorts rows by the bytes of their keys. */
+static int
+compare_keys(const void *a, const void *b, void *arg)
+{
+	const SpineReduceKey *key_a = (const SpineReduceKey *) arg + *(const uint32 *) a;
+	const SpineReduceKey *key_b = (const SpineReduceKey *) arg + *(const uint32 *) b;
+	int			order = memcmp(key_a->key, key_b->key, Min(key_a->len, key_b->len));
+
+	return order ? order : (key_a->len > key_b->len) - (key_a->len < key_b->len);
+}
+
 /*
  * The rows to keep of an upsert: the newest per key.  Leaves the key and
  * version columns bound for all rows in *bound.
@@ -149,7 +160,9 @@ reduce_events(const SpineTarget *target, ColumnValues *bound, size_t n, uint32 *
 		keys[row].key = bytes.data + starts[row];
 		keys[row].len = starts[row + 1] - starts[row];
 	}
-	return spine_reduce(keys, n, is_newer, &version, table, kept);
+	n = spine_reduce(keys, n, is_newer, &version, table, kept);
+	qsort_arg(kept, n, sizeof(uint32), compare_keys, keys);
+	return n;
 }
 
 /* Binds what is not bound yet of the rows kept[0..n-1] of events, and stores them. */

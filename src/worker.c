@@ -354,6 +354,7 @@ run_batch(void)
 	};
 	ErrorContextCallback callback = {error_context_stack, batch_error_context, &batch};
 	SpineOutcome outcome;
+	TimestampTz started = GetCurrentTimestamp();
 	instr_time	start;
 	instr_time	duration;
 
@@ -381,7 +382,7 @@ run_batch(void)
 		spine_count_batch(&worker.pipeline_name, batch.nupserts, INSTR_TIME_GET_DOUBLE(duration));
 		spine_publish_progress(&worker.log, batch.positions, batch.npositions,
 							   INSTR_TIME_GET_MILLISEC(duration));
-		worker.batch_started = 0;
+		worker.batch_started = started;
 		worker.broker_commit_due = true;
 		worker.summary_events += batch.nevents;
 		worker.summary_dead_letters += batch.ndead_letters;
@@ -458,8 +459,12 @@ poll_and_apply(void)
 		}
 		timeout_ms = Min(timeout_ms, Max(spine_batch_interval_ms, 1));
 	}
-	else if (consumer->reached_end)
-		spine_publish_watermarks(&worker);
+	else
+	{
+		worker.batch_started = 0;
+		if (consumer->reached_end)
+			spine_publish_watermarks(&worker);
+	}
 	sleep_ms(timeout_ms);
 }
 

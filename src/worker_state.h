@@ -45,7 +45,11 @@ typedef struct SpineWorker
 	char		logged[SPINE_MAX_ERROR_LEN];	/* the last one in the log */
 	int			retry_ms;
 
-	TimestampTz batch_started;	/* 0: nothing read yet */
+	/*
+	 * Since when the oldest record of the batch may have been there, which is
+	 * since the batch before it began; 0: nothing read yet.
+	 */
+	TimestampTz batch_started;
 	TimestampTz partitions_checked;
 	TimestampTz committed_to_broker;
 	bool		broker_commit_due;

@@ -19,6 +19,11 @@
 #include "storage/waiteventset.h"
 #endif
 
+/* Stands before the declaration since 18, and behind it (by another name) before. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn		__attribute__((noreturn))
+#endif
+
 #include "utils/wait_event.h"
 
 #include "catalog/pg_database.h"

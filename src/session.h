@@ -17,7 +17,7 @@ extern SpineClient *spine_session_client(void);
 extern bool spine_session_is_current(void);
 
 /* Raises the error for a call of kafka.h that had no answer. */
-extern void spine_refuse_silent_broker(const SpineClient *client) pg_attribute_noreturn();
+pg_noreturn extern void spine_refuse_silent_broker(const SpineClient *client);
 
 /* Ends it, after trouble that it would not recover from. */
 extern void spine_session_close(void);

@@ -209,13 +209,13 @@ with_users('read\\ committed');
 with_users('serializable');
 
 #
-# Two workers that write the same orders, one of them from the last to the first
+# Two workers that write the same orders, one of them from the last to the first:
+# each sorts its batch by key, so that neither waits for one who waits for it
 #
 set_config($node, 'spine.batch_rows' => 50000, 'spine.workers' => 2, 'spine.batch_interval' => '500ms');
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type = 'spine worker'}),
 	'two workers');
-my $deadlocks = 0;
-for my $round (1 .. 10)
+for my $round (1 .. 5)
 {
 	my $start = query(q{SELECT clock_timestamp()});
 
@@ -226,10 +226,9 @@ for my $round (1 .. 10)
 	send_events(1, reverse 0 .. 4999);
 	query(q{SELECT spine_resume('orders')});
 	audit("two workers, round $round");
-	$deadlocks = query(qq{SELECT count(*) FROM spine_status WHERE last_error_at > '$start' AND last_error ~ 'deadlock detected'});
-	last if $deadlocks;
+	is(query(qq{SELECT count(*) FROM spine_status WHERE last_error_at > '$start' AND last_error ~ 'deadlock detected'}),
+		'0', 'no deadlock');
 }
-cmp_ok($deadlocks, '>', 0, 'there was a deadlock, and it is said');
 
 #
 # All is thrown away while events arrive: what came after that is there.

@@ -148,8 +148,11 @@ sub move_to
 	my ($address) = @_;
 
 	set_config($node, 'spine.brokers' => $address);
-	sleep(0.01) until $session->query('SHOW spine.brokers') eq $address;
-	return;
+	for (1 .. 10_000)
+	{
+		return if $session->query('SHOW spine.brokers') eq $address;
+	}
+	die 'the session does not hear of another broker';
 }
 
 # As Ctrl-C does.

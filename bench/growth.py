@@ -1,9 +1,11 @@
 """Does it stay as fast as the tables grow? events and current_orders are filled by
-SQL, one order for ten events; at each size a new backlog is drained, and latency is
-measured at 1,000 events/s. The first size is what the others are compared with.
+SQL, one order for ten events; at each size a new backlog is drained, and latency and
+/stats, asked by one client again and again, are measured at 1,000 events/s. The first
+size is what the others are compared with.
 """
 from drain import TENANTS, drain, fill_topic, rate
 from latency import measure, new_database
+from peer_http import let_spine_http_read, measure_spine_http
 from private import say
 
 DATABASE = 'growth'
@@ -37,28 +39,34 @@ def run(private, results, sizes, runs):
     private.start_kafka()
     topic = 'growth'
     new_database(private, DATABASE, topic)
+    let_spine_http_read(private, DATABASE)
     filled = 0
-    drains, latencies, first = {}, {}, sizes['growth_steps'][0]
+    drains, latencies, stats, first = {}, {}, {}, sizes['growth_steps'][0]
     for step, size in enumerate(sizes['growth_steps']):
         orders = max(size // EVENTS_PER_ORDER // TENANTS, 1)
         say('growth: filling up to %d events and %d orders' % (size, orders * TENANTS))
         private.sql(FILL.format(tenants=TENANTS, orders=orders, first=filled + 1, last=size), DATABASE)
         filled = size
-        drains[size], latencies[size] = [], []
+        drains[size], latencies[size], stats[size] = [], [], []
         for number in range(runs):
             seed = 100 * step + number + 1
             fill_topic(private, topic, sizes['growth_drain'], 3, seed=seed, create=False, orders=orders)
             drains[size].append(drain(private, DATABASE))
             latencies[size].append(measure(private, DATABASE, topic, LATENCY_RATE, sizes['latency_seconds'], seed))
+            stats[size].append(measure_spine_http(private, DATABASE, topic, '/stats', orders,
+                                                  sizes['http_seconds'], seed))
             private.pause(DATABASE)
             results.add_raw('growth', events=size, orders=orders * TENANTS, drain=drains[size][-1],
-                            latency=latencies[size][-1])
-            say('growth: run %d: %.0f events/s, p99 %.1f ms, %.0f MB' % (
+                            latency=latencies[size][-1], stats=stats[size][-1])
+            say('growth: run %d: %.0f events/s, p99 %.1f ms, %.0f MB, /stats p99 %.1f ms' % (
                 number + 1, rate(drains[size][-1]), latencies[size][-1]['spine']['p99'],
-                drains[size][-1]['memory']['own_mb']))
+                drains[size][-1]['memory']['own_mb'], stats[size][-1]['p99_ms']))
         sizes_text = '{:,} events, {:,} orders'.format(size, orders * TENANTS)
         results.compare('growth', 'drain, ' + sizes_text, 'events/s', [rate(r) for r in drains[size]],
                         'the first size', [rate(r) for r in drains[first]])
         results.compare('growth', 'p99, ' + sizes_text, 'ms', [r['spine']['p99'] for r in latencies[size]],
                         'the first size', [r['spine']['p99'] for r in latencies[first]])
+        results.compare('growth', '/stats p99, ' + sizes_text, 'ms', [r['p99_ms'] for r in stats[size]],
+                        'the first size', [r['p99_ms'] for r in stats[first]])
     private.drop_database(DATABASE)
+    private.sql('DROP ROLE spine_http')

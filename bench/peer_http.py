@@ -51,8 +51,14 @@ def peer_versions(python):
     return subprocess.run([python, '-c', code], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def start_spine_http(private, port):
-    dsn = "host='%s' port=5432 dbname=%s user=spine_http" % (private.environment['PGHOST'], DATABASE)
+def let_spine_http_read(private, database):
+    private.sql("""CREATE ROLE spine_http LOGIN;
+        GRANT SELECT ON events, current_orders, spine_order_totals TO spine_http;
+        GRANT EXECUTE ON FUNCTION spine_readiness(), spine_metrics_text() TO spine_http""", database)
+
+
+def start_spine_http(private, database, port):
+    dsn = "host='%s' port=5432 dbname=%s user=spine_http" % (private.environment['PGHOST'], database)
     return subprocess.Popen([private.bindir + '/spine-http', '--port=%d' % port, '--log-format=quiet', '--dbname=' + dsn])
 
 
@@ -74,8 +80,8 @@ def wait_until_up(port, server):
     raise RuntimeError('a server of HTTP does not answer')
 
 
-def wrk(port, path, seconds):
-    text = subprocess.run(['wrk', '-t1', '-c%d' % CONNECTIONS, '-d%ds' % seconds, '--latency',
+def wrk(port, path, seconds, connections=CONNECTIONS):
+    text = subprocess.run(['wrk', '-t1', '-c%d' % connections, '-d%ds' % seconds, '--latency',
                            'http://127.0.0.1:%d%s' % (port, path)],
                           check=True, stdout=subprocess.PIPE, text=True).stdout
     if 'Non-2xx' in text or 'Socket errors' in text:
@@ -87,6 +93,26 @@ def wrk(port, path, seconds):
     return found
 
 
+def start_arriving(private, topic, orders, seconds, seed):
+    return private.start_load('pace', topic, int(ARRIVING * seconds), 3, TENANTS, orders, seed, ARRIVING,
+                              stdout=subprocess.DEVNULL)
+
+
+def measure_spine_http(private, database, topic, path, orders, seconds, seed):
+    """One client that asks again and again, while events arrive."""
+    port = free_port()
+    server = start_spine_http(private, database, port)
+    arriving = start_arriving(private, topic, orders, seconds + 30, seed)
+    try:
+        wait_until_up(port, server)
+        return wrk(port, path, seconds, connections=1)
+    finally:
+        arriving.kill()
+        arriving.wait()
+        server.terminate()
+        server.wait()
+
+
 def run(private, results, sizes, runs):
     private.start_kafka()
     python = make_peer()
@@ -96,13 +122,10 @@ def run(private, results, sizes, runs):
     private.new_database(DATABASE, topic=TOPIC)
     fill_topic(private, TOPIC, sizes['http_events'], 3, create=False, orders=ORDERS)
     drain(private, DATABASE)
-    private.sql("""SELECT spine_resume('orders');
-        CREATE ROLE spine_http LOGIN;
-        GRANT SELECT ON events, current_orders, spine_order_totals TO spine_http;
-        GRANT EXECUTE ON FUNCTION spine_readiness(), spine_metrics_text() TO spine_http;
-        VACUUM ANALYZE events, current_orders""", DATABASE)
+    let_spine_http_read(private, DATABASE)
+    private.sql("SELECT spine_resume('orders'); VACUUM ANALYZE events, current_orders", DATABASE)
 
-    starters = {'spine': lambda port: start_spine_http(private, port)}
+    starters = {'spine': lambda port: start_spine_http(private, DATABASE, port)}
     if python:
         starters['peer, 1 process'] = lambda port: start_peer(private, python, port, 1)
         starters['peer, 2 processes'] = lambda port: start_peer(private, python, port, 2)
@@ -118,9 +141,8 @@ def run(private, results, sizes, runs):
                 try:
                     wait_until_up(port, server)
                     if situation != 'quiet':
-                        events = int(ARRIVING * (len(PATHS) * (seconds + 1) + 30))
-                        arriving = private.start_load('pace', TOPIC, events, 3, TENANTS, ORDERS,
-                                                      int(time.time() * 1000), ARRIVING, stdout=subprocess.DEVNULL)
+                        arriving = start_arriving(private, TOPIC, ORDERS, len(PATHS) * (seconds + 1) + 30,
+                                                  int(time.time() * 1000))
                         time.sleep(1)
                     for path in PATHS:
                         one = wrk(port, path, seconds)

@@ -13,17 +13,55 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#define NARGS	8
+
+/* One that every batch runs: its plan is kept. */
+typedef struct KeptStatement
+{
+	char	   *query;			/* NULL: not prepared yet */
+	SPIPlanPtr	plan;
+} KeptStatement;
+
+static KeptStatement lock_statement;
+static KeptStatement move_statement;
+
+/* Prepares it anew when its text is another: the extension's schema was changed. */
+static SPIPlanPtr
+get_plan(KeptStatement *kept, const char *query, Oid *types)
+{
+	SPIPlanPtr	plan;
+
+	if (kept->query && strcmp(kept->query, query) == 0)
+		return kept->plan;
+
+	plan = SPI_prepare(query, NARGS, types);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	if (kept->query)
+	{
+		SPI_freeplan(kept->plan);
+		pfree(kept->query);
+	}
+	kept->query = MemoryContextStrdup(TopMemoryContext, query);
+	kept->plan = plan;
+	return plan;
+}
 
 /*
  * $1 pipeline, $2 topic, $3 cluster; and of the positions: $4 partition,
- * $5 next_offset, $6 read_to, $7 mark_offset, $8 mark_crc
+ * $5 next_offset, $6 read_to, $7 mark_offset, $8 mark_crc.  kept: NULL for a
+ * statement that runs now and then.
  */
 static void
-run(const char *query, const SpineLog *log, const SpinePosition *positions, int n, int expected)
+run(KeptStatement *kept, const char *query, const SpineLog *log,
+	const SpinePosition *positions, int n, int expected)
 {
-	Oid			types[8] = {NAMEOID, TEXTOID, TEXTOID, INT4ARRAYOID,
+	Oid			types[NARGS] = {NAMEOID, TEXTOID, TEXTOID, INT4ARRAYOID,
 	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
-	Datum		args[8];
+	Datum		args[NARGS];
 	Datum	   *values[5];
 	int			result;
 
@@ -46,7 +84,10 @@ run(const char *query, const SpineLog *log, const SpinePosition *positions, int 
 		args[3 + i] = PointerGetDatum(construct_array(values[i], n, INT8OID, 8,
 													  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 
-	result = SPI_execute_with_args(query, lengthof(args), types, args, NULL, false, 0);
+	if (kept)
+		result = SPI_execute_plan(get_plan(kept, query, types), args, NULL, false, 0);
+	else
+		result = SPI_execute_with_args(query, NARGS, types, args, NULL, false, 0);
 	if (result != expected)
 		elog(ERROR, "could not access spine_offsets: %s", SPI_result_code_string(result));
 }
@@ -73,11 +114,13 @@ int32_value(uint64 row, int column)
 void
 spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *known_topic)
 {
-	run(psprintf("DELETE FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
+	run(NULL,
+		psprintf("DELETE FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
 				 " AND cluster_id <> $3 AND cluster_id LIKE '" SPINE_EMBEDDED_PREFIX "%%'", log->schema),
 		log, positions, 0, SPI_OK_DELETE);
 
-	run(psprintf("SELECT cluster_id FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
+	run(NULL,
+		psprintf("SELECT cluster_id FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
 				 " AND cluster_id <> $3 LIMIT 1", log->schema),
 		log, positions, 0, SPI_OK_SELECT);
 	if (SPI_processed > 0)
@@ -89,7 +132,8 @@ spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *k
 				 errhint("Point \"spine.brokers\" at the right cluster; or, to read this one from its start: SELECT spine_seek(%s, NULL, 'earliest')",
 						 quote_literal_cstr(NameStr(log->pipeline)))));
 
-	run(psprintf("SELECT partition, next_offset,"
+	run(NULL,
+		psprintf("SELECT partition, next_offset,"
 				 " CASE WHEN worker_next_offset = next_offset THEN mark_offset END, mark_crc"
 				 " FROM %s.spine_offsets"
 				 " WHERE pipeline = $1 AND topic = $2 AND cluster_id = $3", log->schema),
@@ -115,7 +159,8 @@ spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *k
 void
 spine_offsets_insert(const SpineLog *log, const SpinePosition *positions, int n)
 {
-	run(psprintf("INSERT INTO %s.spine_offsets (pipeline, topic, cluster_id, partition, next_offset)"
+	run(NULL,
+		psprintf("INSERT INTO %s.spine_offsets (pipeline, topic, cluster_id, partition, next_offset)"
 				 " SELECT $1, $2, $3, u.partition, u.next_offset"
 				 " FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($5)) AS u(partition, next_offset)"
 				 " WHERE u.next_offset >= 0"
@@ -127,7 +172,8 @@ bool
 spine_offsets_lock(const SpineLog *log, const SpinePosition *positions, int n)
 {
 	/* in one order, so that two workers cannot lock each other out */
-	run(psprintf("SELECT o.partition, o.next_offset FROM %s.spine_offsets o"
+	run(&lock_statement,
+		psprintf("SELECT o.partition, o.next_offset FROM %s.spine_offsets o"
 				 " WHERE o.pipeline = $1 AND o.topic = $2 AND o.cluster_id = $3"
 				 " AND o.partition = ANY ($4)"
 				 " ORDER BY o.partition FOR UPDATE", log->schema),
@@ -149,7 +195,8 @@ spine_offsets_lock(const SpineLog *log, const SpinePosition *positions, int n)
 void
 spine_offsets_move(const SpineLog *log, const SpinePosition *positions, int n)
 {
-	run(psprintf("UPDATE %s.spine_offsets o SET next_offset = u.read_to, worker_next_offset = u.read_to,"
+	run(&move_statement,
+		psprintf("UPDATE %s.spine_offsets o SET next_offset = u.read_to, worker_next_offset = u.read_to,"
 				 " mark_offset = nullif(u.mark_offset, -1), mark_crc = u.mark_crc,"
 				 " updated_at = pg_catalog.now()"
 				 " FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($6),"

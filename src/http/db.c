@@ -258,7 +258,6 @@ connect_session(DbSession *session)
 static PGresult *
 ask(DbSession *session, DbStatement statement, const char *const *values)
 {
-
 	if (!session->prepared[statement])
 	{
 		PGresult   *result = NULL;
@@ -315,15 +314,12 @@ put_body(DbAnswer *answer, const char *body, size_t len)
 
 /* Answers from what was answered before, if that is still current. */
 static DbOutcome
-answer_again(const RecentAnswer *recent, const char *state, const char *if_none_match,
-			 DbAnswer *answer)
+answer_again(const RecentAnswer *recent, const char *state, DbAnswer *answer)
 {
 	if (recent == NULL || strcmp(recent->state, state) != 0)
 		return DB_FAILED;
 	memcpy(answer->etag, recent->etag, sizeof(answer->etag));
-	if (etag_matches(if_none_match, recent->etag))
-		return DB_UNCHANGED;
-	return recent->body ? put_body(answer, recent->body, recent->len) : DB_FAILED;
+	return put_body(answer, recent->body, recent->len);
 }
 
 /* What an error means for the request. */
@@ -386,7 +382,7 @@ try_plain(DbSession *session, DbStatement statement, const char *const *values, 
  */
 static DbOutcome
 try_remembering(DbSession *session, DbStatement statement, const char *const *values,
-				const char *question, const char *if_none_match, DbAnswer *answer)
+				const char *question, DbAnswer *answer)
 {
 	PGresult   *state = NULL;
 	PGresult   *result = NULL;
@@ -398,8 +394,7 @@ try_remembering(DbSession *session, DbStatement statement, const char *const *va
 	{
 		const char *state_text = PQgetvalue(state, 0, 0);
 
-		outcome = answer_again(recent_find(&session->recent, question), state_text,
-							   if_none_match, answer);
+		outcome = answer_again(recent_find(&session->recent, question), state_text, answer);
 		if (outcome != DB_FAILED)
 		{
 			PQclear(state);
@@ -413,8 +408,7 @@ try_remembering(DbSession *session, DbStatement statement, const char *const *va
 
 			snprintf(answer->etag, sizeof(answer->etag), "\"%s\"", PQgetvalue(result, 0, 1));
 			recent_put(&session->recent, question, state_text, answer->etag, body, len);
-			outcome = etag_matches(if_none_match, answer->etag) ? DB_UNCHANGED :
-				put_body(answer, body, len);
+			outcome = put_body(answer, body, len);
 		}
 		else
 			outcome = fail(session, statement, result);
@@ -429,7 +423,7 @@ try_remembering(DbSession *session, DbStatement statement, const char *const *va
 /* One attempt. */
 static DbOutcome
 try_query(DbSession *session, DbStatement statement, const char *const *values,
-		  const char *if_none_match, DbAnswer *answer)
+		  DbAnswer *answer)
 {
 	char	   *question;
 	DbOutcome	outcome = DB_FAILED;
@@ -439,14 +433,14 @@ try_query(DbSession *session, DbStatement statement, const char *const *values,
 
 	question = question_of(statement, values);
 	if (question)
-		outcome = try_remembering(session, statement, values, question, if_none_match, answer);
+		outcome = try_remembering(session, statement, values, question, answer);
 	free(question);
 	return outcome;
 }
 
 void
 db_query(DbSession *session, DbStatement statement, const char *const *values,
-		 const char *if_none_match, int64_t asked_ms, DbAnswer *answer)
+		 int64_t asked_ms, DbAnswer *answer)
 {
 	/* the server keeps the limit first, unless it is not there to keep it */
 	int64_t		deadline_ms = asked_ms + 1000 * session->options->timeout_s + SERVER_FIRST_MS;
@@ -462,7 +456,7 @@ db_query(DbSession *session, DbStatement statement, const char *const *values,
 	if (session->conn)
 	{
 		session->deadline_ms = deadline_ms;
-		answer->outcome = try_query(session, statement, values, if_none_match, answer);
+		answer->outcome = try_query(session, statement, values, answer);
 
 		/*
 		 * A connection that was idle may have been lost long ago, and what is
@@ -481,6 +475,6 @@ db_query(DbSession *session, DbStatement statement, const char *const *values,
 	if (connect_session(session))
 	{
 		session->deadline_ms = deadline_ms;
-		answer->outcome = try_query(session, statement, values, if_none_match, answer);
+		answer->outcome = try_query(session, statement, values, answer);
 	}
 }

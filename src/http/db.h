@@ -28,7 +28,6 @@ typedef enum DbStatement
 typedef enum DbOutcome
 {
 	DB_ANSWERED,				/* body is what there is to send */
-	DB_UNCHANGED,				/* the client has it already */
 	DB_AWAY,					/* no connection, or no answer in time */
 	DB_BAD_VALUE,				/* a value that this database cannot have */
 	DB_FAILED					/* a mistake in the set-up; the log says which */
@@ -58,11 +57,11 @@ extern void db_session_destroy(DbSession *session);
 
 /*
  * Runs a statement with its values as text, NULL for those that are not given.
- * if_none_match: the header of that name, or NULL.  asked_ms: when the client did
- * (clock_ms); once the time for an answer is over, it is not tried any more.
+ * asked_ms: when the client did (clock_ms); once the time for an answer is over, it
+ * is not tried any more.
  */
 extern void db_query(DbSession *session, DbStatement statement, const char *const *values,
-					 const char *if_none_match, int64_t asked_ms, DbAnswer *answer);
+					 int64_t asked_ms, DbAnswer *answer);
 
 /* Makes every session connect anew before its next statement.  Any thread. */
 extern void db_reconnect_all(void);

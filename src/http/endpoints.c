@@ -270,24 +270,36 @@ only_text(const Query *query)
 }
 
 static void
-send_answer(const Query *query, DbAnswer *answer, Reply *reply)
+send_body(const Query *query, const DbAnswer *answer, Reply *reply)
+{
+	memcpy(reply->etag, answer->etag, sizeof(reply->etag));
+	if (etag_matches(query->if_none_match, answer->etag))
+	{
+		reply->status = 304;
+		return;
+	}
+	if (query->endpoint->statement == DB_READINESS && !answer->ready)
+	{
+		reply->status = 503;
+		reply->retry_after_s = RETRY_AFTER_S;
+	}
+	reply->body = malloc(answer->len + 1);
+	if (reply->body)
+	{
+		memcpy(reply->body, answer->body, answer->len + 1);
+		reply->len = answer->len;
+	}
+	else
+		reply_error(reply, 500, NULL, "out of memory");
+}
+
+static void
+send_answer(const Query *query, const DbAnswer *answer, Reply *reply)
 {
 	switch (answer->outcome)
 	{
 		case DB_ANSWERED:
-			memcpy(reply->etag, answer->etag, sizeof(reply->etag));
-			reply->body = answer->body;
-			reply->len = answer->len;
-			answer->body = NULL;
-			if (query->endpoint->statement == DB_READINESS && !answer->ready)
-			{
-				reply->status = 503;
-				reply->retry_after_s = RETRY_AFTER_S;
-			}
-			break;
-		case DB_UNCHANGED:
-			memcpy(reply->etag, answer->etag, sizeof(reply->etag));
-			reply->status = 304;
+			send_body(query, answer, reply);
 			break;
 		case DB_AWAY:
 			reply_error(reply, 503, NULL, "the database is away, or did not answer in time");
@@ -303,12 +315,25 @@ send_answer(const Query *query, DbAnswer *answer, Reply *reply)
 	}
 }
 
+bool
+query_is_same(const Query *a, const Query *b)
+{
+	if (a->endpoint != b->endpoint)
+		return false;
+	for (int i = 0; i < a->endpoint->nparameters; i++)
+	{
+		if (!a->values[i] != !b->values[i] ||
+			(a->values[i] && strcmp(a->values[i], b->values[i]) != 0))
+			return false;
+	}
+	return true;
+}
+
 void
-query_answer(const Query *query, DbSession *session, Reply *reply)
+query_ask(const Query *query, DbSession *session, DbAnswer *answer)
 {
 	const Endpoint *endpoint = query->endpoint;
 	const char *values[DB_MAX_VALUES] = {NULL};
-	DbAnswer	answer;
 
 	for (int i = 0; i < endpoint->nparameters; i++)
 	{
@@ -316,14 +341,17 @@ query_answer(const Query *query, DbSession *session, Reply *reply)
 		if (values[i] == NULL && endpoint->parameters[i].kind == PARAMETER_LIMIT)
 			values[i] = DEFAULT_LIMIT;
 	}
-	db_query(session, endpoint->statement, values, query->if_none_match, query->asked_ms, &answer);
+	db_query(session, endpoint->statement, values, query->asked_ms, answer);
+}
 
-	start_reply(endpoint, reply);
-	if (endpoint->statement == DB_METRICS)
-		send_metrics(&answer, reply);
+void
+query_reply(const Query *query, const DbAnswer *answer, Reply *reply)
+{
+	start_reply(query->endpoint, reply);
+	if (query->endpoint->statement == DB_METRICS)
+		send_metrics(answer, reply);
 	else
-		send_answer(query, &answer, reply);
-	free(answer.body);
+		send_answer(query, answer, reply);
 	if (query->accepts_gzip)
 		reply_compress(reply);
 }

@@ -49,7 +49,13 @@ extern void query_clear(Query *query);
 /* Can the query be answered without the database?  Then *reply is the answer. */
 extern bool query_answer_at_once(const Query *query, Reply *reply);
 
-/* Answers from the database; on a thread of the pool. */
-extern void query_answer(const Query *query, DbSession *session, Reply *reply);
+/* Would one answer be right for both? */
+extern bool query_is_same(const Query *a, const Query *b);
+
+/* Asks the database; on a thread of the pool. */
+extern void query_ask(const Query *query, DbSession *session, DbAnswer *answer);
+
+/* Makes the reply of the answer to this query or the same. */
+extern void query_reply(const Query *query, const DbAnswer *answer, Reply *reply);
 
 #endif							/* SPINE_HTTP_ENDPOINTS_H */

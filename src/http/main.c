@@ -207,7 +207,7 @@ main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 
 	endpoints_init();
-	if (!pool_start(options.threads, &options.db, server_answer))
+	if (!pool_start(options.threads, &options.db, server_may_share, server_answer))
 		fail("cannot start threads", strerror(errno));
 	if (!server_start(&options.server))
 		return 1;

@@ -12,50 +12,74 @@
 
 static pthread_t *threads;
 static int	nthreads;
+static PoolMayJoin may_join;
 static PoolWork do_work;
 
 /* Guards what follows. */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t submitted = PTHREAD_COND_INITIALIZER;
-static void *waiting[MAX_WAITING];
-static unsigned first;
+static PoolJob *waiting;		/* the first has waited longest */
+static PoolJob **waiting_end = &waiting;
 static unsigned nwaiting;
 static bool stopping;
 
-/* Waits for a job; NULL: there will be no more. */
-static void *
-take_job(void)
+/* Moves what waits at *place to the end of a list; returns the list's new end. */
+static PoolJob **
+take(PoolJob **place, PoolJob **end)
 {
-	void	   *job = NULL;
+	PoolJob    *job = *place;
+
+	*place = job->next;
+	if (waiting_end == &job->next)
+		waiting_end = place;
+	nwaiting--;
+	job->next = NULL;
+	*end = job;
+	return &job->next;
+}
+
+/* Waits for jobs; NULL: there will be no more. */
+static PoolJob *
+take_jobs(void)
+{
+	PoolJob    *jobs = NULL;
 
 	pthread_mutex_lock(&mutex);
-	while (nwaiting == 0 && !stopping)
+	while (waiting == NULL && !stopping)
 		pthread_cond_wait(&submitted, &mutex);
-	if (nwaiting > 0)
+	if (waiting)
 	{
-		job = waiting[first];
-		first = (first + 1) % MAX_WAITING;
-		nwaiting--;
+		PoolJob   **end = take(&waiting, &jobs);
+		PoolJob   **place = &waiting;
+
+		while (*place)
+		{
+			if (may_join(*place, jobs))
+				end = take(place, end);
+			else
+				place = &(*place)->next;
+		}
 	}
 	pthread_mutex_unlock(&mutex);
-	return job;
+	return jobs;
 }
 
 static void *
 run_thread(void *session)
 {
-	void	   *job;
+	PoolJob    *jobs;
 
-	while ((job = take_job()) != NULL)
-		do_work(job, session);
+	while ((jobs = take_jobs()) != NULL)
+		do_work(jobs, session);
 	db_session_destroy(session);
 	return NULL;
 }
 
 bool
-pool_start(int n, const DbOptions *options, PoolWork work)
+pool_start(int n, const DbOptions *options, PoolMayJoin may_join_jobs, PoolWork work)
 {
 	threads = calloc(n, sizeof(pthread_t));
+	may_join = may_join_jobs;
 	do_work = work;
 	while (threads && nthreads < n)
 	{
@@ -75,7 +99,7 @@ pool_start(int n, const DbOptions *options, PoolWork work)
 }
 
 bool
-pool_submit(void *job)
+pool_submit(PoolJob *job)
 {
 	bool		has_room;
 
@@ -83,7 +107,9 @@ pool_submit(void *job)
 	has_room = nwaiting < MAX_WAITING && !stopping;
 	if (has_room)
 	{
-		waiting[(first + nwaiting) % MAX_WAITING] = job;
+		job->next = NULL;
+		*waiting_end = job;
+		waiting_end = &job->next;
 		nwaiting++;
 		pthread_cond_signal(&submitted);
 	}

@@ -44,14 +44,16 @@ recent_put(RecentAnswers *recent, const char *question, const char *state,
 	RecentAnswer *place = &recent->places[place_of(question)];
 
 	clear_place(place);
+	if (len > RECENT_MAX_BODY)
+		return;
 	place->question = strdup(question);
 	place->state = strdup(state);
 	snprintf(place->etag, sizeof(place->etag), "%s", etag);
-	place->body = len <= RECENT_MAX_BODY ? malloc(len + 1) : NULL;
-	if (place->body)
-		memcpy(place->body, body, len + 1);
+	place->body = malloc(len + 1);
 	place->len = len;
-	if (place->question == NULL || place->state == NULL)
+	if (place->question && place->state && place->body)
+		memcpy(place->body, body, len + 1);
+	else
 		clear_place(place);
 }
 

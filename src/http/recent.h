@@ -21,7 +21,7 @@ typedef struct RecentAnswer
 	char	   *question;		/* NULL: none */
 	char	   *state;
 	char		etag[ETAG_SIZE];
-	char	   *body;			/* NULL: too long, but its etag is known */
+	char	   *body;
 	size_t		len;
 } RecentAnswer;
 

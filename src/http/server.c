@@ -24,12 +24,12 @@
 #include "log.h"
 #include "metrics.h"
 #include "page.inc"
-#include "pool.h"
 
 #define MAX_CONNECTIONS		4000
 #define CONNECTION_MEMORY	(24 * 1024)	/* request line, headers, write buffer */
 #define IDLE_TIMEOUT_S		30
 #define BACKLOG				1024
+#define SHARE_MS			500		/* requests that came within may share an answer */
 
 /*
  * One request, from its first line to its last byte sent.  Of one thread at a
@@ -37,6 +37,7 @@
  */
 typedef struct Request
 {
+	PoolJob		job;			/* must be the first */
 	struct MHD_Connection *connection;
 	char	   *target;			/* as it was sent, for the log */
 	char		method[16];		/* "": its headers have not all come */
@@ -286,13 +287,34 @@ read_request(Request *request, const char *path)
 									take_parameter, request);
 }
 
-void
-server_answer(void *job, DbSession *session)
+/*
+ * What is asked for the first answers both, as it is asked after both have come.
+ * But the first may soon be out of time, and must not take much of the other's.
+ */
+bool
+server_may_share(const PoolJob *request, const PoolJob *first)
 {
-	Request    *request = job;
+	const Query *query = &((const Request *) request)->query;
+	const Query *first_query = &((const Request *) first)->query;
 
-	query_answer(&request->query, session, &request->reply);
-	MHD_resume_connection(request->connection);
+	return query->asked_ms - first_query->asked_ms < SHARE_MS && query_is_same(query, first_query);
+}
+
+void
+server_answer(PoolJob *requests, DbSession *session)
+{
+	DbAnswer	answer;
+
+	query_ask(&((Request *) requests)->query, session, &answer);
+	while (requests)
+	{
+		Request    *request = (Request *) requests;
+
+		requests = requests->next;	/* the request may be gone once it is resumed */
+		query_reply(&request->query, &answer, &request->reply);
+		MHD_resume_connection(request->connection);
+	}
+	free(answer.body);
 }
 
 /*
@@ -325,7 +347,7 @@ handle_request(void *cls, struct MHD_Connection *connection, const char *path,
 	if (request->reply.status == 0 && !query_answer_at_once(&request->query, &request->reply))
 	{
 		MHD_suspend_connection(connection);
-		if (pool_submit(request))
+		if (pool_submit(&request->job))
 			return MHD_YES;
 		reply_error(&request->reply, 503, NULL, "too many requests are waiting for the database");
 		request->reply.retry_after_s = RETRY_AFTER_S;

@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-#include "db.h"
+#include "pool.h"
 
 typedef struct ServerOptions
 {
@@ -15,8 +15,9 @@ typedef struct ServerOptions
 	const char *port;			/* "0": any that is free */
 } ServerOptions;
 
-/* The work of the pool: answers a request. */
-extern void server_answer(void *request, DbSession *session);
+/* The work of the pool: requests, of which those that ask the same share an answer. */
+extern bool server_may_share(const PoolJob *request, const PoolJob *first);
+extern void server_answer(PoolJob *requests, DbSession *session);
 
 /*
  * Starts serving, on a thread of its own; the pool must be there.  False: it has

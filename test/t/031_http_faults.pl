@@ -593,6 +593,8 @@ is(ask($http, "/orders?limit=$_")->{status}, 200, 'then it is served again') for
 my $crowded = start_http($node, '--timeout=60', '--threads=1');
 $blocker = $node->background_psql('postgres');
 $blocker->query_safe('BEGIN; LOCK TABLE current_orders');
+my $busy = say_to(connect_to($crowded), get('/orders'));
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'spine_http' AND wait_event_type = 'Lock'});
 my @crowd;
 foreach (1 .. 2)			# each process has as many descriptors as a usual limit allows
 {
@@ -606,15 +608,40 @@ foreach (1 .. 2)			# each process has as many descriptors as a usual limit allow
 	}
 	push @crowd, $from_child;
 }
-ok(until_true(sub { 1400 - 1024 - 1 == grep { m{"GET /orders.* 503 } } lines_of($crowded->{log}) }), '1 is asked, 1024 wait, the others are refused at once');
+ok(until_true(sub { 1400 - 1024 == grep { m{"GET /orders.* 503 } } lines_of($crowded->{log}) }), 'while one is asked, 1024 wait, the others are refused at once');
 $blocker->query_safe('COMMIT');
 $blocker->quit;
 alarm $timeout;
 my @said = map { readline $_ } @crowd;
 alarm 0;
-is(scalar(grep { /^503 .*too many requests are waiting/ } @said), 1400 - 1024 - 1, 'with the reason');
-is(scalar(grep { /^200 \[/ } @said), 1024 + 1, 'all that waited are answered');
+is(hear($busy)->{status}, 200, 'the one is answered');
+is(scalar(grep { /^503 .*too many requests are waiting/ } @said), 1400 - 1024, 'with the reason');
+is(scalar(grep { /^200 \[/ } @said), 1024, 'all that waited are answered');
 ends_well($crowded, 'crowded');
+
+# Those that wait and ask the same share one answer, which is made after they came.
+query(q{ALTER ROLE spine_http SET track_functions = 'all'});
+my $sharing = start_http($node, '--timeout=60', '--threads=1',
+	'--dbname=' . $node->connstr('postgres') . ' user=spine_http application_name=sharing');
+$blocker = $node->background_psql('postgres');
+$blocker->query_safe('BEGIN; LOCK TABLE current_orders');
+my $ahead = say_to(connect_to($sharing), get('/orders?limit=1'));
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'sharing' AND wait_event_type = 'Lock'});
+my @alike = map { say_to(connect_to($sharing), get('/orders?limit=2')) } 1 .. 12;
+my $other = say_to(connect_to($sharing), get('/orders?limit=3'));
+is(ask($sharing, '/healthz')->{status}, 200, 'many ask the same');
+$blocker->query_safe(q{UPDATE current_orders SET amount_cents = amount_cents + 1; COMMIT});
+$blocker->quit;
+hear($ahead);
+my @shared = map { hear($_)->{content} } @alike;
+my $now = ask($sharing, '/orders?limit=2')->{content};
+is(scalar @{ $json->decode($now) }, 2, 'two orders');
+is_deeply(\@shared, [ ($now) x 12 ], 'they have them as they are after it was written');
+is(scalar @{ $json->decode(hear($other)->{content}) }, 3, 'who asks for three, has three');
+ends_well($sharing, 'sharing');
+$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'sharing'});
+cmp_ok(query(q{SELECT sum(calls) FROM pg_stat_user_functions WHERE funcname = 'spine_orders'}), '<', 12, 'the database was asked less often than that');
+query('ALTER ROLE spine_http RESET track_functions');
 
 # A mistake in the set-up is none of the database's being away.
 query('REVOKE SELECT ON current_orders FROM spine_http');

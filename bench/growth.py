@@ -1,5 +1,7 @@
 """Does it stay as fast as the tables grow? events and current_orders are filled by
-SQL, one order for ten events; at each size a new backlog is drained, and latency and
+SQL, one order for ten events. At each size two backlogs are drained: the events of one
+are of as many orders as there are at the first size (old orders are at rest), of the
+other of all orders (each event finds a page that is not in any cache). Then latency and
 /stats, asked by one client again and again, are measured at 1,000 events/s. The first
 size is what the others are compared with.
 """
@@ -35,38 +37,46 @@ VACUUM ANALYZE events, current_orders;
 """
 
 
+def orders_of(events):
+    """Of each tenant."""
+    return max(events // EVENTS_PER_ORDER // TENANTS, 1)
+
+
 def run(private, results, sizes, runs):
     private.start_kafka()
     topic = 'growth'
     new_database(private, DATABASE, topic)
     let_spine_http_read(private, DATABASE)
     filled = 0
-    drains, latencies, stats, first = {}, {}, {}, sizes['growth_steps'][0]
+    found, first = {}, sizes['growth_steps'][0]
+    first_orders = orders_of(first)
     for step, size in enumerate(sizes['growth_steps']):
-        orders = max(size // EVENTS_PER_ORDER // TENANTS, 1)
+        orders = orders_of(size)
         say('growth: filling up to %d events and %d orders' % (size, orders * TENANTS))
         private.sql(FILL.format(tenants=TENANTS, orders=orders, first=filled + 1, last=size), DATABASE)
         filled = size
-        drains[size], latencies[size], stats[size] = [], [], []
+        found[size] = []
         for number in range(runs):
-            seed = 100 * step + number + 1
-            fill_topic(private, topic, sizes['growth_drain'], 3, seed=seed, create=False, orders=orders)
-            drains[size].append(drain(private, DATABASE))
-            latencies[size].append(measure(private, DATABASE, topic, LATENCY_RATE, sizes['latency_seconds'], seed))
-            stats[size].append(measure_spine_http(private, DATABASE, topic, '/stats', orders,
-                                                  sizes['http_seconds'], seed))
+            seed = 100 * step + 10 * number
+            run = {'events': size, 'orders': orders * TENANTS}
+            for name, drawn in (('drain_active', first_orders), ('drain_all', orders)):
+                seed += 1
+                fill_topic(private, topic, sizes['growth_drain'], 3, seed=seed, create=False, orders=drawn)
+                run[name] = drain(private, DATABASE)
+            run['latency'] = measure(private, DATABASE, topic, LATENCY_RATE, sizes['latency_seconds'], seed)
+            run['stats'] = measure_spine_http(private, DATABASE, topic, '/stats', orders, sizes['http_seconds'], seed)
             private.pause(DATABASE)
-            results.add_raw('growth', events=size, orders=orders * TENANTS, drain=drains[size][-1],
-                            latency=latencies[size][-1], stats=stats[size][-1])
-            say('growth: run %d: %.0f events/s, p99 %.1f ms, %.0f MB, /stats p99 %.1f ms' % (
-                number + 1, rate(drains[size][-1]), latencies[size][-1]['spine']['p99'],
-                drains[size][-1]['memory']['own_mb'], stats[size][-1]['p99_ms']))
-        sizes_text = '{:,} events, {:,} orders'.format(size, orders * TENANTS)
-        results.compare('growth', 'drain, ' + sizes_text, 'events/s', [rate(r) for r in drains[size]],
-                        'the first size', [rate(r) for r in drains[first]])
-        results.compare('growth', 'p99, ' + sizes_text, 'ms', [r['spine']['p99'] for r in latencies[size]],
-                        'the first size', [r['spine']['p99'] for r in latencies[first]])
-        results.compare('growth', '/stats p99, ' + sizes_text, 'ms', [r['p99_ms'] for r in stats[size]],
-                        'the first size', [r['p99_ms'] for r in stats[first]])
+            found[size].append(run)
+            results.add_raw('growth', **run)
+            say('growth: run %d: %.0f events/s, of all orders %.0f, %.0f MB; p99 %.1f ms, /stats p99 %.1f ms' % (
+                number + 1, rate(run['drain_active']), rate(run['drain_all']), run['drain_all']['memory']['own_mb'],
+                run['latency']['spine']['p99'], run['stats']['p99_ms']))
+        for case, unit, value in (
+                ('drain, the same orders', 'events/s', lambda run: rate(run['drain_active'])),
+                ('drain, of all orders', 'events/s', lambda run: rate(run['drain_all'])),
+                ('p99', 'ms', lambda run: run['latency']['spine']['p99']),
+                ('/stats p99', 'ms', lambda run: run['stats']['p99_ms'])):
+            results.compare('growth', '{}, {:,} events, {:,} orders'.format(case, size, orders * TENANTS), unit,
+                            [value(run) for run in found[size]], 'the first size', [value(run) for run in found[first]])
     private.drop_database(DATABASE)
     private.sql('DROP ROLE spine_http')

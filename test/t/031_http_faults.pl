@@ -629,6 +629,7 @@ my $ahead = say_to(connect_to($sharing), get('/orders?limit=1'));
 $node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'sharing' AND wait_event_type = 'Lock'});
 my @alike = map { say_to(connect_to($sharing), get('/orders?limit=2')) } 1 .. 12;
 my $other = say_to(connect_to($sharing), get('/orders?limit=3'));
+my @never_remembered = map { say_to(connect_to($sharing), get('/metrics')) } 1 .. 12;
 is(ask($sharing, '/healthz')->{status}, 200, 'many ask the same');
 $blocker->query_safe(q{UPDATE current_orders SET amount_cents = amount_cents + 1; COMMIT});
 $blocker->quit;
@@ -638,9 +639,10 @@ my $now = ask($sharing, '/orders?limit=2')->{content};
 is(scalar @{ $json->decode($now) }, 2, 'two orders');
 is_deeply(\@shared, [ ($now) x 12 ], 'they have them as they are after it was written');
 is(scalar @{ $json->decode(hear($other)->{content}) }, 3, 'who asks for three, has three');
+is_deeply([ map { hear($_)->{status} } @never_remembered ], [ (200) x 12 ], 'and /metrics are the same for all who ask');
 ends_well($sharing, 'sharing');
 $node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'sharing'});
-cmp_ok(query(q{SELECT sum(calls) FROM pg_stat_user_functions WHERE funcname = 'spine_orders'}), '<', 12, 'the database was asked less often than that');
+cmp_ok(query(q{SELECT sum(calls) FROM pg_stat_user_functions WHERE funcname = 'spine_metrics_text'}), '<', 12, 'for which the database was asked less often than that');
 query('ALTER ROLE spine_http RESET track_functions');
 
 # A mistake in the set-up is none of the database's being away.

@@ -102,9 +102,11 @@ def main(parts):
         os.makedirs(output, exist_ok=True)
         for part in parts:
             before = len(results.rows)
-            PARTS[part].run(private, results, sizes, sizes['runs'])
-            results.about['machine']['load_after'] = os.getloadavg()[0]
-            results.save(output + '/results.json')
+            try:
+                PARTS[part].run(private, results, sizes, sizes['runs'])
+            finally:
+                results.about['machine']['load_after'] = os.getloadavg()[0]
+                results.save(output + '/results.json')
             print(results.table(before), flush=True)
     except BaseException:
         private.keep_log()

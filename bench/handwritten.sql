@@ -1,7 +1,7 @@
 /*
  * The limit that drain is compared with: what the same rows cost a person who
- * writes the two statements by hand, and has them parsed already, in arrays inside
- * the server.  It writes to the same tables, with their triggers and indexes, in
+ * writes the two statements by hand, and has them parsed already, reduced and sorted
+ * by key, in arrays inside the server.  It writes to the same tables, with their triggers and indexes, in
  * the batches that spine made, each with a commit of its own.
  *
  * bench_prepare takes the rows and their batches from what spine has just applied,
@@ -47,9 +47,9 @@ BEGIN
 	) e
 	JOIN (
 		SELECT session, batch,
-			   ROW(array_agg(tenant ORDER BY place), array_agg(order_id ORDER BY place),
-				   array_agg(event_type ORDER BY place), array_agg(amount_cents ORDER BY place),
-				   array_agg(event_time ORDER BY place))::bench_orders AS orders
+			   ROW(array_agg(tenant ORDER BY tenant, order_id), array_agg(order_id ORDER BY tenant, order_id),
+				   array_agg(event_type ORDER BY tenant, order_id), array_agg(amount_cents ORDER BY tenant, order_id),
+				   array_agg(event_time ORDER BY tenant, order_id))::bench_orders AS orders
 		FROM (
 			SELECT DISTINCT ON (session, batch, tenant, order_id) *
 			FROM (

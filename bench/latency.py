@@ -7,6 +7,7 @@ sets as it sends. latency.sql says how visibility is seen.
 import bisect
 import statistics
 import subprocess
+import time
 
 from drain import TENANTS
 from private import BENCH, say
@@ -14,6 +15,7 @@ from private import BENCH, say
 PARTITIONS = 3
 ORDERS = 2000
 DATABASE = 'latency'
+PATIENCE_S = 30
 WARM_UP_S = 1           # of each stretch, left out: connections, plans, first pages
 
 
@@ -27,17 +29,31 @@ def pace_arguments(topic, rate, seconds, seed):
     return ['pace', topic, int(rate * seconds), PARTITIONS, TENANTS, ORDERS, seed, rate]
 
 
+def read_lines(path, expected):
+    """Waits until the file has that many."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        with open(path) as file:
+            lines = file.read().splitlines()
+        if len(lines) >= expected:
+            return lines
+        if time.monotonic() > until:
+            raise RuntimeError('the plain consumer wrote %d of %d lines' % (len(lines), expected))
+        time.sleep(0.1)
+
+
 def consumer_ms(private, topic, rate, seconds, seed):
     """What a consumer without a database waits for each event."""
-    watch = private.start_load('watch', topic, PARTITIONS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    if watch.stdout.readline() != 'ready\n':
-        raise RuntimeError('the plain consumer did not start')
-    pace = private.start_load(*pace_arguments(topic, rate, seconds, seed), stdout=subprocess.DEVNULL)
-    # the last arrives a moment after it was acknowledged; its absence would not matter
-    lines = [watch.stdout.readline() for _ in range(int(rate * seconds))]
-    pace.wait()
-    watch.communicate('')
-    return percentiles([int(line) / 1000 for line in lines[int(rate * WARM_UP_S):]])
+    path = private.directory + '/watch'
+    with open(path, 'w') as output:
+        watch = private.start_load('watch', topic, PARTITIONS, stdin=subprocess.PIPE, stdout=output)
+    try:
+        read_lines(path, 1)         # "ready"
+        private.load(*pace_arguments(topic, rate, seconds, seed))
+        lines = read_lines(path, 1 + int(rate * seconds))
+    finally:
+        watch.communicate('')
+    return percentiles([int(line) / 1000 for line in lines[1 + int(rate * WARM_UP_S):]])
 
 
 def commit_ms(private, database):
@@ -52,9 +68,12 @@ def spine_ms(private, database, topic, rate, seconds, seed):
     start = private.value('SELECT clock_timestamp()', database)
     observer = subprocess.Popen(private.psql(database, '-c', "CALL bench_observe('%s', %f)" % (topic, seconds + 3)),
                                 env=private.environment)
-    generator = private.load(*pace_arguments(topic, rate, seconds, seed))
-    private.value("SELECT spine_wait('2 min')", database)
-    if observer.wait():
+    try:
+        generator = private.load(*pace_arguments(topic, rate, seconds, seed))
+        private.value("SELECT spine_wait('2 min')", database)
+    finally:
+        failed = observer.wait()    # it ends by itself
+    if failed:
         raise RuntimeError('the observer failed: see above')
 
     seen = [[] for _ in range(PARTITIONS)]      # per partition: positions, and when

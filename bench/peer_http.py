@@ -3,13 +3,15 @@ same SQL on the same cores, in one process and in two.
 
 In two situations: nothing is written meanwhile, so that spine-http may answer again
 what it has answered (it keeps an answer until a transaction that writes has ended);
-and 1,000 events a second arrive, so that it may hardly ever.
+and 1,000 events a second arrive. Where all ask the same, those that wait share an
+answer; so the orders of a tenant are asked for in another way each time, too.
 """
 import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -18,7 +20,13 @@ from private import BENCH, TREE, say
 
 DATABASE = 'http'
 TOPIC = 'http'
-PATHS = ('/orders', '/orders?tenant=tenant-001', '/stats', '/metrics')
+PATHS = ('/orders', '/orders?tenant=tenant-001', '/stats', '/metrics', 'another each time')
+ANOTHER = """
+-- neither remembered nor shared: hardly any request is like one before
+request = function()
+   return wrk.format("GET", string.format("/orders?tenant=tenant-%03d&limit=%d", math.random(0, {tenants} - 1), math.random(50, 150)))
+end
+"""
 CONNECTIONS = 16
 ARRIVING = 1000
 ORDERS = 2000
@@ -38,8 +46,8 @@ def make_peer():
     done = os.path.exists(python) and subprocess.run([python, '-c', 'import fastapi, asyncpg, uvicorn']).returncode == 0
     if not done:
         say('http: installing the peer into build/bench/venv')
-        subprocess.run([sys.executable, '-m', 'venv', '--clear', venv], check=True)
-        done = subprocess.run([python, '-m', 'pip', 'install', '-q', '-r', BENCH + '/requirements.txt']).returncode == 0
+        done = (subprocess.run([sys.executable, '-m', 'venv', '--clear', venv]).returncode == 0 and
+                subprocess.run([python, '-m', 'pip', 'install', '-q', '-r', BENCH + '/requirements.txt']).returncode == 0)
     if not done:
         say('http: PyPI is not to be had: spine-http is measured without its peer')
         return None
@@ -81,9 +89,16 @@ def wait_until_up(port, server):
 
 
 def wrk(port, path, seconds, connections=CONNECTIONS):
-    text = subprocess.run(['wrk', '-t1', '-c%d' % connections, '-d%ds' % seconds, '--latency',
-                           'http://127.0.0.1:%d%s' % (port, path)],
-                          check=True, stdout=subprocess.PIPE, text=True).stdout
+    """path: or "another each time"."""
+    command = ['wrk', '-t1', '-c%d' % connections, '-d%ds' % seconds, '--latency']
+    with tempfile.NamedTemporaryFile('w', suffix='.lua') as script:
+        script.write(ANOTHER.format(tenants=TENANTS))
+        script.flush()
+        if not path.startswith('/'):
+            command += ['-s', script.name]
+            path = '/'
+        text = subprocess.run(command + ['http://127.0.0.1:%d%s' % (port, path)],
+                              check=True, stdout=subprocess.PIPE, text=True).stdout
     if 'Non-2xx' in text or 'Socket errors' in text:
         raise RuntimeError('not all was answered well:\n' + text)
     found = {'requests_per_second': float(re.search(r'Requests/sec:\s+([\d.]+)', text).group(1))}
@@ -143,7 +158,7 @@ def run(private, results, sizes, runs):
                     if situation != 'quiet':
                         arriving = start_arriving(private, TOPIC, ORDERS, len(PATHS) * (seconds + 1) + 30,
                                                   int(time.time() * 1000))
-                        time.sleep(1)
+                    time.sleep(1)       # until the peer's other process is up, too
                     for path in PATHS:
                         one = wrk(port, path, seconds)
                         found.setdefault((situation, path), {}).setdefault(name, []).append(one)
@@ -158,7 +173,7 @@ def run(private, results, sizes, runs):
                 '%s %.0f/s' % (name, r[-1]['requests_per_second']) for name, r in found[situation, '/orders'].items())))
     for (situation, path), servers in found.items():
         rates = {name: [r['requests_per_second'] for r in rs] for name, rs in servers.items()}
-        case = '%s, %s' % (path.replace('tenant-001', 'T'), situation)
+        case = '%s, %s' % (path.replace('tenant-001', 'T').replace('another', '/orders, another'), situation)
         if len(rates) == 1:
             results.compare('http', case, 'requests/s', rates['spine'])
         for name in list(rates)[1:]:

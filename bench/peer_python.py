@@ -1,6 +1,6 @@
 """A plain consumer, as one would write it by hand: peer_python.py BROKERS TOPIC EVENTS
 
-Its settings: batches of 10,000, one COPY and two INSERTs a batch, one transaction,
+Its settings: batches of at most 50,000 (as spine's), one COPY and two INSERTs a batch, one transaction,
 synchronous_commit as the server has it; offsets are committed after the database,
 so a crash repeats a batch, which ON CONFLICT makes harmless. Prints when the last
 commit was.
@@ -13,7 +13,7 @@ import time
 import psycopg
 from confluent_kafka import Consumer
 
-BATCH = 10_000
+BATCH = 50_000
 
 COLUMNS = 'tenant, event_id, event_type, order_id, amount_cents, event_time, kafka_partition, kafka_offset'
 

@@ -85,7 +85,8 @@ class Private:
         self.data = os.path.join(self.directory, 'data')
         self.log = os.path.join(self.directory, 'log')
         self.load_program = os.path.join(self.directory, 'load')
-        self.is_up = False
+        self.is_started = False
+        self.kafka = None
         self.brokers = None
 
     # ---------------------------------------------------------------- setting up
@@ -127,12 +128,12 @@ class Private:
         settings += "unix_socket_directories = '%s'\n" % self.environment['PGHOST']
         subprocess.run(self.as_server + ['tee', '-a', self.data + '/postgresql.conf'],
                        input=settings, text=True, check=True, stdout=subprocess.DEVNULL)
+        self.is_started = True
         self.run_as_server(['pg_ctl', '-D', self.data, '-l', self.log, '-w', '-t', '60', 'start'])
-        self.is_up = True
 
-    def run_as_server(self, command):
+    def run_as_server(self, command, check=True):
         subprocess.run(self.as_server + [os.path.join(self.bindir, command[0])] + command[1:],
-                       check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+                       check=check, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def start_kafka(self):
         """Once: later calls find it running."""
@@ -158,11 +159,11 @@ class Private:
             say('the log of the server is kept: build/bench/server.log')
 
     def close(self):
-        """Ends and removes all of it."""
-        if self.brokers:
+        """Ends and removes all of it, however far it had come."""
+        if self.kafka:
             subprocess.run([TREE + '/tools/kafka.sh', 'stop', self.kafka])
-        if self.is_up:
-            self.run_as_server(['pg_ctl', '-D', self.data, '-m', 'immediate', '-w', 'stop'])
+        if self.is_started:
+            self.run_as_server(['pg_ctl', '-D', self.data, '-m', 'immediate', '-w', 'stop'], check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     # ------------------------------------------------------------------- the server

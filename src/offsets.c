@@ -32,6 +32,7 @@ static SPIPlanPtr
 get_plan(KeptStatement *kept, const char *query, Oid *types)
 {
 	SPIPlanPtr	plan;
+	char	   *text;
 
 	if (kept->query && strcmp(kept->query, query) == 0)
 		return kept->plan;
@@ -39,13 +40,14 @@ get_plan(KeptStatement *kept, const char *query, Oid *types)
 	plan = SPI_prepare(query, NARGS, types);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	text = MemoryContextStrdup(TopMemoryContext, query);
 	SPI_keepplan(plan);
 	if (kept->query)
 	{
 		SPI_freeplan(kept->plan);
 		pfree(kept->query);
 	}
-	kept->query = MemoryContextStrdup(TopMemoryContext, query);
+	kept->query = text;
 	kept->plan = plan;
 	return plan;
 }

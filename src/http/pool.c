@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define MAX_WAITING		1024
+#define MAX_TOGETHER	16		/* jobs taken at a time: one thread does all of them */
 
 static pthread_t *threads;
 static int	nthreads;
@@ -51,11 +52,15 @@ take_jobs(void)
 	{
 		PoolJob   **end = take(&waiting, &jobs);
 		PoolJob   **place = &waiting;
+		int			taken = 1;
 
-		while (*place)
+		while (*place && taken < MAX_TOGETHER)
 		{
 			if (may_join(*place, jobs))
+			{
 				end = take(place, end);
+				taken++;
+			}
 			else
 				place = &(*place)->next;
 		}

@@ -22,8 +22,8 @@ typedef struct PoolJob
 typedef bool (*PoolMayJoin) (const PoolJob *job, const PoolJob *first);
 
 /*
- * Does a job, and those that wait behind it and may join it, on a thread of the
- * pool.  They are a list, of which the first has waited longest.
+ * Does a job, and some of those that wait behind it and may join it, on a thread of
+ * the pool.  They are a list, of which the first has waited longest.
  */
 typedef void (*PoolWork) (PoolJob *jobs, DbSession *session);
 

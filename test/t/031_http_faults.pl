@@ -91,9 +91,17 @@ sub say_to
 
 sub get
 {
-	my ($target) = @_;
+	my ($target, @headers) = @_;
 
-	return "GET $target HTTP/1.1\r\nHost: x\r\n\r\n";
+	return join "\r\n", "GET $target HTTP/1.1", 'Host: x', @headers, '', '';
+}
+
+# Until so many requests are being asked of the database, which holds them up.
+sub wait_for_locked
+{
+	my ($n) = @_;
+
+	ok($node->poll_query_until('postgres', qq{SELECT count(*) = $n FROM pg_stat_activity WHERE usename = 'spine_http' AND wait_event_type = 'Lock'}), "held up by the lock: $n");
 }
 
 # The next answer: { status, head, content }, or undef when the connection is
@@ -594,7 +602,7 @@ my $crowded = start_http($node, '--timeout=60', '--threads=1');
 $blocker = $node->background_psql('postgres');
 $blocker->query_safe('BEGIN; LOCK TABLE current_orders');
 my $busy = say_to(connect_to($crowded), get('/orders'));
-$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'spine_http' AND wait_event_type = 'Lock'});
+wait_for_locked(1);
 my @crowd;
 foreach (1 .. 2)			# each process has as many descriptors as a usual limit allows
 {
@@ -624,10 +632,12 @@ query(q{ALTER ROLE spine_http SET track_functions = 'all'});
 my $sharing = start_http($node, '--timeout=60', '--threads=1',
 	'--dbname=' . $node->connstr('postgres') . ' user=spine_http application_name=sharing');
 $blocker = $node->background_psql('postgres');
+my $remembered = ask($sharing, '/orders?limit=2');
+my ($known) = $remembered->{headers}{etag};
 $blocker->query_safe('BEGIN; LOCK TABLE current_orders');
 my $ahead = say_to(connect_to($sharing), get('/orders?limit=1'));
-$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'sharing' AND wait_event_type = 'Lock'});
-my @alike = map { say_to(connect_to($sharing), get('/orders?limit=2')) } 1 .. 12;
+wait_for_locked(1);
+my @alike = map { say_to(connect_to($sharing), get('/orders?limit=2', "If-None-Match: $known")) } 1 .. 12;
 my $other = say_to(connect_to($sharing), get('/orders?limit=3'));
 my @never_remembered = map { say_to(connect_to($sharing), get('/metrics')) } 1 .. 12;
 is(ask($sharing, '/healthz')->{status}, 200, 'many ask the same');
@@ -637,12 +647,15 @@ hear($ahead);
 my @shared = map { hear($_)->{content} } @alike;
 my $now = ask($sharing, '/orders?limit=2')->{content};
 is(scalar @{ $json->decode($now) }, 2, 'two orders');
+isnt($now, $remembered->{content}, 'which are others now');
 is_deeply(\@shared, [ ($now) x 12 ], 'they have them as they are after it was written');
 is(scalar @{ $json->decode(hear($other)->{content}) }, 3, 'who asks for three, has three');
 is_deeply([ map { hear($_)->{status} } @never_remembered ], [ (200) x 12 ], 'and /metrics are the same for all who ask');
 ends_well($sharing, 'sharing');
-$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'sharing'});
-cmp_ok(query(q{SELECT sum(calls) FROM pg_stat_user_functions WHERE funcname = 'spine_metrics_text'}), '<', 12, 'for which the database was asked less often than that');
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'sharing'}), 'its sessions have ended, and said what they did');
+my $calls = query(q{SELECT sum(calls) FROM pg_stat_user_functions WHERE funcname = 'spine_metrics_text'});
+cmp_ok($calls, '>', 0, 'for which the database was asked');
+cmp_ok($calls, '<', 12, 'less often than that');
 query('ALTER ROLE spine_http RESET track_functions');
 
 # A mistake in the set-up is none of the database's being away.
@@ -697,7 +710,7 @@ my @open = map { say_to(connect_to($http), get("/orders?limit=$_")) } 1 .. 3;
 my $idle = say_to(connect_to($http), get('/healthz'));
 is(hear($idle)->{status}, 200, 'a connection that is idle');
 my $half = say_to(connect_to($http), "GET /orders HTTP/1.1\r\nHo");
-$node->poll_query_until('postgres', q{SELECT count(*) = 3 FROM pg_stat_activity WHERE usename = 'spine_http' AND wait_event_type = 'Lock'});
+wait_for_locked(3);
 $http->{process}->signal('TERM');
 ok( until_true(sub { !connect_to($http) }), 'SIGTERM: no new connections');
 ok($http->{process}->pumpable, 'it waits for open requests');
@@ -728,15 +741,15 @@ ends_well($http, 'while an answer was sent');
 $http = start_http($node);
 $blocker = $node->background_psql('postgres');
 $blocker->query_safe('BEGIN; LOCK TABLE current_orders');
-@open = map { say_to(connect_to($http), get('/orders')) } 1 .. 4;
-$node->poll_query_until('postgres', q{SELECT count(*) = 4 FROM pg_stat_activity WHERE usename = 'spine_http' AND wait_event_type = 'Lock'});
+@open = map { say_to(connect_to($http), get("/orders?limit=$_")) } 1 .. 4;
+wait_for_locked(4);
 undef @open;
 is(ask($http, '/healthz')->{status}, 200, 'clients that have gone');
 $blocker->query_safe('COMMIT');
 $blocker->quit;
-ok( until_true(sub { 4 == grep { m{"GET /orders"} } lines_of($http->{log}) }), 'are in the log');
+ok( until_true(sub { 4 == grep { m{"GET /orders\?limit=} } lines_of($http->{log}) }), 'are in the log');
 $log = ends_well($http, 'without them');
-is_deeply([ grep { !m{"GET /orders" (?:200|499|503) \d+ \d+\.\d+$} } grep { m{"GET /orders"} } split /\n/, $log ], [], 'with the time that they took');
+is_deeply([ grep { !m{"GET /orders\?limit=\d" (?:200|499|503) \d+ \d+\.\d+$} } grep { m{"GET /orders} } split /\n/, $log ], [], 'with the time that they took');
 
 # Requests that come just then.
 my @codes;

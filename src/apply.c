@@ -59,30 +59,51 @@ spine_apply_begin(const SpinePlan *plan)
 	return spine_plan_is_current(plan);
 }
 
-static void
-bind_column(const SpineColumn *column, ColumnValues *into, const SpineEvent *events, size_t n)
-{
-	into->values = palloc(n * sizeof(Datum));
-	into->nulls = palloc(n * sizeof(bool));
-	into->missing = palloc(n * sizeof(bool));
-	for (size_t i = 0; i < n; i++)
-		into->values[i] = spine_bind_value(column, &events[i], &into->nulls[i], &into->missing[i]);
-}
-
 /* A row without a key or version has no place in an upsert. */
 static void
-require_values(const SpineTarget *target, const SpineColumn *column,
-			   const ColumnValues *values, size_t n)
+refuse_null(const SpineTarget *target, const SpineColumn *column)
 {
+	ereport(ERROR,
+			(errcode(ERRCODE_NOT_NULL_VIOLATION),
+			 errmsg("null value in %s column \"%s\"",
+					column == &target->columns[target->version] ? "version" : "key",
+					column->name)));
+}
+
+/*
+ * Binds the key and version of all events.  Event by event, since together they are
+ * more than a cache holds.
+ */
+static void
+bind_keys(const SpineTarget *target, ColumnValues *bound, const SpineEvent *events, size_t n,
+		  const SpineColumn **current)
+{
+	int			ncolumns = target->nkeys + 1;
+	int		   *columns = palloc(ncolumns * sizeof(int));
+
+	memcpy(columns, target->keys, target->nkeys * sizeof(int));
+	columns[target->nkeys] = target->version;
+	for (int k = 0; k < ncolumns; k++)
+	{
+		ColumnValues *into = &bound[columns[k]];
+
+		into->values = palloc(n * sizeof(Datum));
+		into->nulls = palloc(n * sizeof(bool));
+		into->missing = palloc(n * sizeof(bool));
+	}
 	for (size_t i = 0; i < n; i++)
 	{
-		if (values->nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NOT_NULL_VIOLATION),
-					 errmsg("null value in %s column \"%s\"",
-							column == &target->columns[target->version] ? "version" : "key",
-							column->name)));
+		for (int k = 0; k < ncolumns; k++)
+		{
+			ColumnValues *into = &bound[columns[k]];
+
+			*current = &target->columns[columns[k]];
+			into->values[i] = spine_bind_value(*current, &events[i], &into->nulls[i], &into->missing[i]);
+			if (into->nulls[i])
+				refuse_null(target, *current);
+		}
 	}
+	*current = NULL;
 }
 
 static bool
@@ -221,15 +242,7 @@ bind_target(const SpineTarget *target, const SpineEvent *events, size_t n)
 
 	if (target->sink->mode == SPINE_UPSERT)
 	{
-		for (int k = 0; k <= target->nkeys; k++)
-		{
-			int			i = k < target->nkeys ? target->keys[k] : target->version;
-
-			current = &target->columns[i];
-			bind_column(current, &bound[i], events, n);
-			require_values(target, current, &bound[i], n);
-		}
-		current = NULL;
+		bind_keys(target, bound, events, n, &current);
 		if (!target->reduce_in_sql)
 		{
 			kept = palloc(n * sizeof(uint32));

@@ -11,6 +11,7 @@
 #include "apply.h"
 #include "dead_letters.h"
 #include "decode.h"
+#include "flat_json.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -49,27 +50,40 @@ add_dead_letter(BatchRun *run, const SpineRecord *record, const char *sqlstate, 
 	letter->reason = pstrdup(reason);
 }
 
-/* Copies the fields of one event, whose text the decoder is about to reuse. */
-static SpineField *
-copy_fields(const SpineField *fields, int n)
+/* Copies the texts of one event, which the decoder is about to reuse. */
+static void
+copy_texts(SpineField *fields, int n)
 {
-	size_t		text_len = 0;
-	SpineField *copy;
+	size_t		len = 0;
 	char	   *text;
 
 	for (int i = 0; i < n; i++)
-		text_len += fields[i].len;
+		len += fields[i].len;
 
-	copy = palloc(n * sizeof(SpineField) + text_len);
-	text = (char *) &copy[n];
+	text = palloc(len);
 	for (int i = 0; i < n; i++)
 	{
-		copy[i] = fields[i];
-		copy[i].text = text;
 		memcpy(text, fields[i].text, fields[i].len);
+		fields[i].text = text;
 		text += fields[i].len;
 	}
-	return copy;
+}
+
+/* The fields' texts are the record's or the run's. */
+static bool
+decode_record(SpineBatch *batch, const SpineRecord *record, SpineField *fields,
+			  char *reason, size_t reason_size)
+{
+	const SpineFieldSpec *specs = batch->plan->fields;
+	int			nfields = batch->plan->nfields;
+
+	if (spine_flat_json(record->value, record->value_len, specs, nfields, fields))
+		return true;
+	if (!spine_decode(batch->decoder, record->value, record->value_len, specs, nfields,
+					  fields, reason, reason_size))
+		return false;
+	copy_texts(fields, nfields);
+	return true;
 }
 
 static void
@@ -77,7 +91,9 @@ decode_records(BatchRun *run)
 {
 	SpineBatch *batch = run->batch;
 	MemoryContext old_context = MemoryContextSwitchTo(run->context);
-	SpineField *fields = palloc0(Max(batch->plan->nfields, 1) * sizeof(SpineField));
+	size_t		nfields = batch->plan->nfields;
+	SpineField *fields = MemoryContextAllocHuge(CurrentMemoryContext,
+												Max(batch->nrecords * nfields, 1) * sizeof(SpineField));
 
 	run->nevents = run->nletters = 0;
 	run->events = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -90,14 +106,13 @@ decode_records(BatchRun *run)
 		const SpineRecord *record = &batch->records[i];
 		char		reason[256];
 
-		if (spine_decode(batch->decoder, record->value, record->value_len,
-						 batch->plan->fields, batch->plan->nfields,
-						 fields, reason, sizeof(reason)))
+		if (decode_record(batch, record, fields, reason, sizeof(reason)))
 		{
 			SpineEvent *event = &run->events[run->nevents++];
 
 			event->record = record;
-			event->fields = copy_fields(fields, batch->plan->nfields);
+			event->fields = fields;
+			fields += nfields;
 		}
 		else if (reason[0] == '\0')
 			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));

@@ -376,21 +376,41 @@ origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t si
 	return field;
 }
 
+/* Partition and offset in columns of their own types. */
+static bool
+bind_place(const SpineColumn *column, const SpineRecord *record, Datum *value)
+{
+	if (column->source == SPINE_FROM_PARTITION && column->binding == SPINE_BIND_INT4)
+		*value = Int32GetDatum(record->partition);
+	else if (column->source == SPINE_FROM_OFFSET && column->binding == SPINE_BIND_INT8)
+		*value = Int64GetDatum(record->offset);
+	else
+		return false;
+	return true;
+}
+
 Datum
 spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 				 bool *isnull, bool *missing)
 {
 	char		buf[MAXDATELEN + 1];
-	SpineField	field;
+	SpineField	origin;
+	const SpineField *field = &origin;
+	Datum		place;
 
 	if (column->source == SPINE_FROM_FIELD)
-		field = event->fields[column->field];
+		field = &event->fields[column->field];
+	else if (bind_place(column, event->record, &place))
+	{
+		*missing = *isnull = false;
+		return place;
+	}
 	else
-		field = origin_field(column->source, event->record, buf, sizeof(buf));
+		origin = origin_field(column->source, event->record, buf, sizeof(buf));
 
-	*missing = field.kind == SPINE_FIELD_MISSING;
-	*isnull = *missing || field.kind == SPINE_FIELD_NULL;
+	*missing = field->kind == SPINE_FIELD_MISSING;
+	*isnull = *missing || field->kind == SPINE_FIELD_NULL;
 	if (*isnull)
 		return (Datum) 0;
-	return bind_field(column->binding, &field);
+	return bind_field(column->binding, field);
 }

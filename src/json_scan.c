@@ -32,9 +32,8 @@ complain(SpineJsonScan *scan, const char *complaint)
 	return false;
 }
 
-/* Bytes of the UTF-8 sequence that starts here, or 0 if it is not valid. */
-static int
-utf8_length(const unsigned char *at, const unsigned char *end)
+int
+spine_utf8_length(const unsigned char *at, const unsigned char *end)
 {
 	unsigned char lead = at[0];
 	int			len;
@@ -134,7 +133,7 @@ scan_string(SpineJsonScan *scan)
 			scan->at++;
 		else
 		{
-			int			len = utf8_length(scan->at, scan->end);
+			int			len = spine_utf8_length(scan->at, scan->end);
 
 			if (len == 0)
 				return complain(scan, "invalid UTF-8");

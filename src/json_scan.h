@@ -39,4 +39,7 @@ typedef struct SpineJsonScan
  */
 extern bool spine_json_scan(SpineJsonScan *scan, const void *bytes, size_t len);
 
+/* Bytes of the UTF-8 sequence that starts at `at`, before `end`; 0: it is not valid. */
+extern int	spine_utf8_length(const unsigned char *at, const unsigned char *end);
+
 #endif							/* SPINE_JSON_SCAN_H */

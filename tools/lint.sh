@@ -15,6 +15,7 @@ record:
 compat:
 json_scan:      record
 decode:         record json_scan
+flat_json:      decode json_scan
 reduce:         record
 generate:       record
 kafka_options:
@@ -32,7 +33,7 @@ bind:           decode record_time
 target:         bind catalog decode
 apply:          target reduce
 dead_letters:   consume offsets record_time
-batch:          apply dead_letters offsets target bind reduce decode attempt catalog
+batch:          apply dead_letters offsets target bind reduce decode flat_json attempt catalog
 worker_state:   attempt catalog consume decode offsets target
 trouble:        worker_state
 assignment:     worker_state attempt trouble
@@ -52,7 +53,7 @@ topic_offsets:  session
 
 # The rooms that know neither PostgreSQL nor Kafka, so that they can be tested
 # and fuzzed alone.
-pure="record json_scan decode reduce generate"
+pure="record json_scan decode flat_json reduce generate"
 
 bad=0
 complain() {

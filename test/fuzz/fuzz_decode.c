@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "decode.h"
+#include "flat_json.h"
 
 /* The keys of the order events, and short ones that the fuzzer finds at once. */
 static const SpineFieldSpec specs[] = {
@@ -21,6 +22,10 @@ static const SpineFieldSpec specs[] = {
 };
 
 #define NSPECS	((int) (sizeof(specs) / sizeof(specs[0])))
+
+static const SpineFieldSpec flat_specs[] = {{"a", false}, {"b", false}, {"", false}};
+
+#define NFLAT	((int) (sizeof(flat_specs) / sizeof(flat_specs[0])))
 
 #define CHECK(condition) \
 	do { \
@@ -161,6 +166,17 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_field(&specs[i], &fields[i], data, size);
 		CHECK(fields[i].kind == again[i].kind && fields[i].len == again[i].len);
 		CHECK(memcmp(fields[i].text, again[i].text, fields[i].len) == 0);
+	}
+
+	/* the short cut never takes more, nor anything otherwise */
+	if (spine_flat_json(data, size, flat_specs, NFLAT, again))
+	{
+		CHECK(spine_decode(fresh, data, size, flat_specs, NFLAT, fields, reason, sizeof(reason)));
+		for (int i = 0; i < NFLAT; i++)
+		{
+			CHECK(fields[i].kind == again[i].kind && fields[i].len == again[i].len);
+			CHECK(memcmp(fields[i].text, again[i].text, fields[i].len) == 0);
+		}
 	}
 
 	spine_decoder_destroy(fresh);

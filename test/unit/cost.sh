@@ -33,6 +33,7 @@ per() {
 
 json=$(per "$(count json)" $events)
 compare "an event in decode" "$(per "$(count decode)" $events)" 1.6
+compare "a flat event" "$(per "$(count flat)" $events)" 0.35
 for rows in 1000 50000; do
     compare "a row in reduce, of $rows" "$(per "$(count reduce $rows)" $rows)" 0.022
 done

@@ -6,8 +6,9 @@
  * surrogates, overlong UTF-8, -01, control characters, 'quotes'), letting it
  * lose what it cannot hold (integers beyond 64 bits, doubles as binary, keys
  * with \u0000), a scan that reads past the end of the record, a decoder that
- * carries something over from one record to the next, or a json-c that is no
- * longer strict about which token may follow which.
+ * carries something over from one record to the next, a json-c that is no
+ * longer strict about which token may follow which, or a short cut for flat records
+ * that takes one which is not, or takes it otherwise.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 #include <cmocka.h>
 
 #include "decode.h"
+#include "flat_json.h"
 
 #define REASON_SIZE	200
 
@@ -40,6 +42,28 @@ teardown(void **state)
 	return 0;
 }
 
+/* What the short cut takes, spine_decode takes, too, and in the same way. */
+static bool
+check_flat(const char *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
+		   bool decoded, const SpineField *fields)
+{
+	SpineField	flat[20];
+
+	assert_true(nspecs <= 20);
+	if (!spine_flat_json(bytes, len, specs, nspecs, flat))
+		return false;
+	if (!decoded)
+		fail_msg("%.*s: taken for flat", (int) len, bytes);
+	for (int i = 0; i < nspecs; i++)
+	{
+		if (flat[i].kind != fields[i].kind || flat[i].len != fields[i].len ||
+			memcmp(flat[i].text, fields[i].text, flat[i].len) != 0)
+			fail_msg("%.*s: field %d is \"%.*s\", and flat \"%.*s\"", (int) len, bytes, i,
+					 (int) fields[i].len, fields[i].text, (int) flat[i].len, flat[i].text);
+	}
+	return true;
+}
+
 /*
  * Decodes from memory of exactly the right size, so that the sanitizers see a
  * read past the end.
@@ -56,6 +80,7 @@ decode_exact(SpineDecoder *decoder, const char *bytes, size_t len,
 	memcpy(copy, bytes, len);
 	reason[0] = '\0';
 	ok = spine_decode(decoder, copy, len, specs, nspecs, fields, reason, REASON_SIZE);
+	(void) check_flat(copy, len, specs, nspecs, ok, fields);
 
 	/* the fields must not lean on the record's bytes */
 	memset(copy, '#', len);
@@ -210,6 +235,44 @@ test_good_records(void **state)
 
 		expect_field(*state, c->json, c->len, true, c->kind, c->text, c->text_len);
 	}
+}
+
+/* Records that must take the short cut, and some that must not. */
+static void
+test_flat_records(void **state)
+{
+	static const char *const flat[] = {
+		"{}", " {\n} ", "{\"a\":\"x\"}", "{\"a\":\"\"}", "{\"\":1}", "{\"a\":null,\"b\":true,\"c\":false}",
+		"{\"a\":0}", "{\"a\":-1}", "{\"a\":123456789012345678}", "{\"a\":-123456789012345678}",
+		"\t{ \"b\" : \"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\x7f'/\" ,\r\n\"a\" : 5 , \"zz\":\"{[\" } ",
+		"{\"c\":1,\"b\":2,\"a\":3,\"d\":4}", "{\"a\":1,\"a\":\"2\"}",
+		"{\"event_id\":\"0b1c\",\"tenant\":\"acme\",\"amount_cents\":4999,\"event_time\":\"2026-01-02T03:04:05.678Z\"}",
+	};
+	static const char *const other[] = {
+		"", " ", "{", "}", "[]", "1", "{}x", "{}{}", "{,}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{a:1}", "{1:1}",
+		"{\"a\":\"\\n\"}", "{\"a\\u0062\":1}", "{\"a\":{}}", "{\"a\":[]}", "{\"a\":1.0}", "{\"a\":1e3}", "{\"a\":-0}", "{\"a\":01}", "{\"a\":-}", "{\"a\":+1}",
+		"{\"a\":1234567890123456789}", "{\"a\":True}", "{\"a\":tru}", "{\"a\":nullx}", "{\"a\":\"\xff\"}", "{\"a\":\"\xc3\"}", "{\"a\":\"\t\"}", "{\"a\":\"x",
+	};
+	static const SpineFieldSpec specs[] = {{"a", false}, {"b", false}, {"c", false}};
+	SpineFieldSpec as_json = {"z", true};
+	SpineField	fields[3];
+	char		reason[REASON_SIZE];
+
+	for (size_t i = 0; i < sizeof(flat) / sizeof(flat[0]); i++)
+	{
+		bool		ok = spine_decode(*state, flat[i], strlen(flat[i]), specs, 3, fields, reason, REASON_SIZE);
+
+		if (!check_flat(flat[i], strlen(flat[i]), specs, 3, ok, fields))
+			fail_msg("%s: not taken for flat", flat[i]);
+		assert_false(spine_flat_json(flat[i], strlen(flat[i]), &as_json, 1, fields));
+	}
+	for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++)
+	{
+		if (spine_flat_json(other[i], strlen(other[i]), specs, 3, fields))
+			fail_msg("%s: taken for flat", other[i]);
+	}
+	assert_false(spine_flat_json(NULL, 0, specs, 3, fields));
+	assert_false(spine_flat_json("{}\0", 3, specs, 3, fields));
 }
 
 typedef struct BadCase
@@ -706,6 +769,7 @@ typedef struct Walk
 	char		tokens[MAX_TOKENS + 1];
 	char		json[MAX_TOKENS * 24];
 	int			taken;
+	int			flat;
 	int			refused;
 } Walk;
 
@@ -720,6 +784,7 @@ walk_structures(Walk *walk, int ntokens, size_t len)
 	for (size_t i = 0; i < sizeof(alphabet) - 1; i++)
 	{
 		SpineFieldSpec spec = {"s", true};
+		SpineFieldSpec flat_spec = {"other", false};
 		SpineField	field;
 		char		reason[REASON_SIZE] = "";
 		size_t		new_len = stpcpy(walk->json + len, spelling[i]) - walk->json;
@@ -734,6 +799,12 @@ walk_structures(Walk *walk, int ntokens, size_t len)
 		if (taken != valid ||
 			tokens.ran_out != (strcmp(reason, "JSON without an end") == 0))
 			fail_msg("%.*s: %s", (int) new_len, walk->json, taken ? "taken" : reason);
+		if (spine_flat_json(walk->json, new_len, &flat_spec, 1, &field))
+		{
+			if (!valid)
+				fail_msg("%.*s: taken for flat", (int) new_len, walk->json);
+			walk->flat++;
+		}
 		walk->taken += taken;
 		walk->refused += !taken;
 		if ((taken || tokens.ran_out) && ntokens + 1 < MAX_TOKENS)
@@ -747,8 +818,9 @@ test_every_short_structure(void **state)
 	Walk		walk = {.decoder = *state, .tokens = "{", .json = "{"};
 
 	walk_structures(&walk, 1, 1);
-	print_message("%d structures taken, %d refused\n", walk.taken, walk.refused);
+	print_message("%d structures taken, %d of them flat, %d refused\n", walk.taken, walk.flat, walk.refused);
 	assert_true(walk.taken > 100 && walk.refused > 10000);
+	assert_int_equal(walk.flat, 1 + 2 + 4);		/* {}, and one or two members, each a string or null */
 }
 
 /* Every byte, in a string and outside of one, alone and after an escape. */
@@ -815,6 +887,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good_records),
+		cmocka_unit_test(test_flat_records),
 		cmocka_unit_test(test_bad_records),
 		cmocka_unit_test(test_truncated_records),
 		cmocka_unit_test(test_tombstone_and_lengths),

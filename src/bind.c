@@ -111,23 +111,19 @@ plain_int64(const SpineField *field, int64 *result)
 	return true;
 }
 
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
+/* One more than the digit, 0 for what is none; a table, as digits are hard to predict. */
+static const uint8 hex_digits[256] = {
+	['0'] = 1, ['1'] = 2, ['2'] = 3, ['3'] = 4, ['4'] = 5,
+	['5'] = 6, ['6'] = 7, ['7'] = 8, ['8'] = 9, ['9'] = 10,
+	['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+	['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+};
 
 /* 8-4-4-4-12 hexadecimal digits. */
 static bool
 plain_uuid(const SpineField *field, pg_uuid_t *result)
 {
-	const char *p = field->text;
+	const unsigned char *p = (const unsigned char *) field->text;
 
 	if (field->len != 36)
 		return false;
@@ -141,11 +137,11 @@ plain_uuid(const SpineField *field, pg_uuid_t *result)
 			if (*p++ != '-')
 				return false;
 		}
-		high = hex_digit(*p++);
-		low = hex_digit(*p++);
-		if (high < 0 || low < 0)
+		high = hex_digits[*p++];
+		low = hex_digits[*p++];
+		if (high == 0 || low == 0)
 			return false;
-		result->data[i] = (high << 4) | low;
+		result->data[i] = ((high - 1) << 4) | (low - 1);
 	}
 	return true;
 }

@@ -16,6 +16,9 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+/* Events whose fields are allocated at a time. */
+#define FIELDS_CHUNK	1000
+
 /* A batch while it runs. */
 typedef struct BatchRun
 {
@@ -83,6 +86,7 @@ decode_record(SpineBatch *batch, const SpineRecord *record, SpineField *fields,
 					  fields, reason, reason_size))
 		return false;
 	copy_texts(fields, nfields);
+	spine_decoder_reset(batch->decoder);
 	return true;
 }
 
@@ -91,9 +95,9 @@ decode_records(BatchRun *run)
 {
 	SpineBatch *batch = run->batch;
 	MemoryContext old_context = MemoryContextSwitchTo(run->context);
-	size_t		nfields = batch->plan->nfields;
-	SpineField *fields = MemoryContextAllocHuge(CurrentMemoryContext,
-												Max(batch->nrecords * nfields, 1) * sizeof(SpineField));
+	int			nfields = batch->plan->nfields;
+	SpineField *fields = NULL;
+	int			room = 0;		/* for the fields of so many events */
 
 	run->nevents = run->nletters = 0;
 	run->events = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -106,6 +110,11 @@ decode_records(BatchRun *run)
 		const SpineRecord *record = &batch->records[i];
 		char		reason[256];
 
+		if (room == 0)
+		{
+			room = FIELDS_CHUNK;
+			fields = palloc(room * Max(nfields, 1) * sizeof(SpineField));
+		}
 		if (decode_record(batch, record, fields, reason, sizeof(reason)))
 		{
 			SpineEvent *event = &run->events[run->nevents++];
@@ -113,6 +122,7 @@ decode_records(BatchRun *run)
 			event->record = record;
 			event->fields = fields;
 			fields += nfields;
+			room--;
 		}
 		else if (reason[0] == '\0')
 			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));

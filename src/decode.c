@@ -65,6 +65,13 @@ spine_decoder_destroy(SpineDecoder *decoder)
 	free(decoder);
 }
 
+void
+spine_decoder_reset(SpineDecoder *decoder)
+{
+	json_object_put(decoder->root);
+	decoder->root = NULL;
+}
+
 /*
  * Is there memory for the tree?  json-c overlooks many a failed allocation: it
  * crashes, or gives a tree that lacks fields.  So all is asked for at once,
@@ -190,9 +197,7 @@ spine_decode(SpineDecoder *decoder, const void *value, size_t value_len,
 	SpineJsonScan scan = {0};
 	bool		ok;
 
-	json_object_put(decoder->root);
-	decoder->root = NULL;
-
+	spine_decoder_reset(decoder);
 	if (value == NULL || value_len == 0)
 	{
 		snprintf(reason, reason_size, value == NULL ? "tombstone" : "empty value");

@@ -20,6 +20,9 @@ typedef struct SpineDecoder SpineDecoder;
 extern SpineDecoder *spine_decoder_create(void);
 extern void spine_decoder_destroy(SpineDecoder *decoder);
 
+/* Frees what the last record has left, which may be large, and the texts with it. */
+extern void spine_decoder_reset(SpineDecoder *decoder);
+
 /*
  * Decodes one JSON object into fields[0..nspecs-1], in the order of specs.
  * Returns false, and a reason in plain words, when the bytes are not one valid

@@ -7,7 +7,8 @@
  * certain is taken here: whatever is unusual is left to decode.c, which says, too,
  * what is wrong with it.
  *
- * Depends on nothing; test_decode.c and the fuzzer hold it to what decode.c says.
+ * Depends on json_scan.c alone; test_decode.c and the fuzzer hold it to what decode.c
+ * says.
  */
 #include "flat_json.h"
 
@@ -15,8 +16,11 @@
 
 #include "json_scan.h"
 
-/* decode.c refuses what is a giant as a tree; short of this, nothing is. */
+/* json_scan.c refuses what would be a giant as a tree; short of this, nothing is. */
 #define MAX_LEN			((size_t) 1 << 20)
+
+/* Each key is looked for among them one by one. */
+#define MAX_SPECS		64
 
 typedef struct Cursor
 {
@@ -158,7 +162,7 @@ spine_flat_json(const void *value, size_t value_len, const SpineFieldSpec *specs
 	Cursor		cursor;
 	int			next = 0;
 
-	if (value == NULL || value_len > MAX_LEN)
+	if (value == NULL || value_len > MAX_LEN || nspecs > MAX_SPECS)
 		return false;
 	cursor.at = value;
 	cursor.end = cursor.at + value_len;

@@ -39,7 +39,7 @@ typedef struct SpineJsonScan
  */
 extern bool spine_json_scan(SpineJsonScan *scan, const void *bytes, size_t len);
 
-/* Bytes of the UTF-8 sequence that starts at `at`, before `end`; 0: it is not valid. */
+/* Bytes of the UTF-8 sequence, of two or more, that starts at `at`; 0: it is none. */
 extern int	spine_utf8_length(const unsigned char *at, const unsigned char *end);
 
 #endif							/* SPINE_JSON_SCAN_H */

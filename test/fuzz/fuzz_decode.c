@@ -4,8 +4,9 @@
  *
  * Aborts, so that libFuzzer keeps the input, when a field's text is not what
  * its kind says, when the JSON given out does not come back the same, when the
- * same bytes decode differently a second time, or when a refusal has no
- * reason.  The sanitizers see to the reads and writes.
+ * same bytes decode differently a second time, when a refusal has no reason, or
+ * when the short cut for flat records takes one that decode takes otherwise.  The
+ * sanitizers see to the reads and writes.
  */
 #include <stdio.h>
 #include <stdlib.h>

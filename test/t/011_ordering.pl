@@ -266,20 +266,26 @@ apply('odd',
 	'{"the \"key\"": "bad 2", "select": 1, "size": "medium"}',
 	'{"the \"key\"": "bad 3", "select": 1, "day": "2026-02-30"}',
 	'{"the \"key\"": "bad 4", "select": 1, "numbers": "{1,x}"}',
+	'{"select": 1, "as_text": "bad 5"}',
+	'{"the \"key\"": "bad 6"}',
+	'{"the \"key\"": "bad 7", "select": "x"}',
 	'{"the \"key\"": "good 2", "select": 2}');
 is(query(q{SELECT "the ""key""" FROM "Odd ""schema"""."a table; with 'quotes'"
 		WHERE "the ""key""" ~ 'good|bad' ORDER BY 1}),
 	"good 1\ngood 2", 'a value that does not fit harms only its record');
 is(query('SELECT kafka_offset, sqlstate FROM spine_dead_letters ORDER BY 1'),
-	"2|23514\n3|22P02\n4|22008\n5|22P02", 'which is a dead letter');
+	"2|23514\n3|22P02\n4|22008\n5|22P02\n6|23502\n7|23502\n8|22P02", 'which is a dead letter');
+is(query('SELECT reason FROM spine_dead_letters WHERE kafka_offset >= 6 ORDER BY kafka_offset'),
+	qq{null value in key column "the "key""\nnull value in version column "select"\n}
+	. 'invalid input syntax for type bigint: "x" COLUMN: select', 'that says what is wrong with a key or version');
 
 # A mapping: other names, and where the record came from.
-query('CREATE TABLE mapped (id bigint, who text, part int, off bigint, at timestamptz, by text, untouched text)');
+query('CREATE TABLE mapped (id bigint, who text, part int, off bigint, at timestamptz, by text, off_text text, untouched text)');
 make_pipeline($node, name => 'mapped', topic => 'mapped', target => 'mapped', mode => 'append',
-	columns => '{"id": "some id", "who": "who", "part": "$partition", "off": "$offset", "at": "$timestamp", "by": "$key"}');
+	columns => '{"id": "some id", "who": "who", "part": "$partition", "off": "$offset", "off_text": "$offset", "at": "$timestamp", "by": "$key"}');
 apply('mapped', '{"some id": 7, "who": 12.50, "untouched": "x"}');
-is(query(q{SELECT id, who, part, off, at > now() - interval '1 hour', by, untouched FROM mapped}),
-	'7|12.50|0|0|t|the key|', 'a column mapping');
+is(query(q{SELECT id, who, part, off, off_text, at > now() - interval '1 hour', by, untouched FROM mapped}),
+	'7|12.50|0|0|0|t|the key|', 'a column mapping');
 
 $node->stop;
 stop_broker($broker);

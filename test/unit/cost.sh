@@ -27,14 +27,22 @@ compare() {
         exit cost / json > limit }' || failed=1
 }
 
-per() {
-    awk -v a="$1" -v b="$2" 'BEGIN { print a / b }'
+# NUMBER PROGRAM'S-ARGUMENTS: the cost of one of so many. In an assignment, so that a
+# program that fails ends this one.
+cost_of() {
+    local n=$1 total
+    shift
+    total=$(count "$@")
+    awk -v total="$total" -v n="$n" 'BEGIN { print total / n }'
 }
 
-json=$(per "$(count json)" $events)
-compare "an event in decode" "$(per "$(count decode)" $events)" 1.6
-compare "a flat event" "$(per "$(count flat)" $events)" 0.35
+json=$(cost_of $events json)
+cost=$(cost_of $events decode)
+compare "an event in decode" "$cost" 1.6
+cost=$(cost_of $events flat)
+compare "a flat event" "$cost" 0.35
 for rows in 1000 50000; do
-    compare "a row in reduce, of $rows" "$(per "$(count reduce $rows)" $rows)" 0.022
+    cost=$(cost_of $rows reduce $rows)
+    compare "a row in reduce, of $rows" "$cost" 0.022
 done
 exit $failed

@@ -271,6 +271,17 @@ test_flat_records(void **state)
 		if (spine_flat_json(other[i], strlen(other[i]), specs, 3, fields))
 			fail_msg("%s: taken for flat", other[i]);
 	}
+	for (size_t len = 1 << 20; len <= (1 << 20) + 1; len++)
+	{
+		char	   *record = malloc(len);
+
+		assert_non_null(record);
+		memset(record, ' ', len);
+		record[0] = '{';
+		record[len - 1] = '}';
+		assert_int_equal(spine_flat_json(record, len, specs, 3, fields), len == 1 << 20);
+		free(record);
+	}
 	assert_false(spine_flat_json(NULL, 0, specs, 3, fields));
 	assert_false(spine_flat_json("{}\0", 3, specs, 3, fields));
 }
@@ -479,13 +490,20 @@ test_truncated_records(void **state)
 	static const char record[] =
 		"{\"a\":[1,-2.5e+3,12345678901234567890,true,null],"
 		"\"b\\u00e9\":{\"c\":\"\\ud83d\\ude00\xf0\x9f\x98\x80\"}}";
+	static const char flat[] =
+		" { \"b\" : -12 , \"n\":null,\"t\":true,\"f\":false,\"\":0, \"a\":\"\xf0\x9f\x98\x80\xc3\xa9\xe2\x82\xac\" }";
 	SpineFieldSpec spec = {"a", true};
+	SpineFieldSpec flat_spec = {"a", false};
 	SpineField	field;
 	char		reason[REASON_SIZE];
 
 	assert_true(decode_exact(*state, BYTES(record), &spec, 1, &field, reason));
 	for (size_t len = 0; len < sizeof(record) - 1; len++)
 		assert_false(decode_exact(*state, record, len, &spec, 1, &field, reason));
+
+	assert_true(decode_exact(*state, BYTES(flat), &flat_spec, 1, &field, reason));
+	for (size_t len = 0; len < sizeof(flat) - 1; len++)
+		assert_false(decode_exact(*state, flat, len, &flat_spec, 1, &field, reason));
 }
 
 static void

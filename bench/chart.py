@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-BAR, GAP, LABEL, WIDTH, MARGIN = 14, 16, 320, 360, 110
+BAR, GAP, WIDTH, CHARACTER = 14, 16, 360, 6.6      # pixels; of a character of 12, about
 SPINE, OTHER, TEXT = '#3b82c4', '#9a9a9a', '#808080'
 
 
@@ -21,25 +21,28 @@ def number(value):
     return '{:,.0f}'.format(value) if value >= 100 else '{:,.2f}'.format(value)
 
 
-def bar(y, value, longest, color, name):
+def bar(x, y, value, longest, color, name):
     length = max(1, round(WIDTH * value / longest))
-    return ('<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>' % (LABEL, y, length, BAR, color) +
-            text(LABEL + length + 6, y + BAR - 3, name))
+    return ('<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>' % (x, y, length, BAR, color) +
+            text(x + length + 6, y + BAR - 3, name))
 
 
 def draw(part, rows):
     longest = {}
     for row in rows:
         longest[row['unit']] = max(longest.get(row['unit'], 0), row['spine_median'], row.get('others_median', 0))
+    labels = ['%s (%s)' % (row['case'], row['unit']) for row in rows]
+    others = ['%s  %s' % (number(row['others_median']), row['against']) if 'ratio' in row else '' for row in rows]
+    x = 20 + round(CHARACTER * max(len(label) for label in labels))
     y, shapes = 10, []
-    for row in rows:
-        shapes.append(text(LABEL - 10, y + BAR, '%s (%s)' % (row['case'], row['unit']), 'end'))
-        shapes.append(bar(y, row['spine_median'], longest[row['unit']], SPINE, number(row['spine_median'])))
-        if 'ratio' in row:
-            shapes.append(bar(y + BAR + 1, row['others_median'], longest[row['unit']], OTHER,
-                              '%s  %s' % (number(row['others_median']), row['against'])))
+    for row, label, other in zip(rows, labels, others):
+        shapes.append(text(x - 10, y + BAR, label, 'end'))
+        shapes.append(bar(x, y, row['spine_median'], longest[row['unit']], SPINE, number(row['spine_median'])))
+        if other:
+            shapes.append(bar(x, y + BAR + 1, row['others_median'], longest[row['unit']], OTHER, other))
         y += 2 * BAR + GAP
-    size = 'width="{0}" height="{1}" viewBox="0 0 {0} {1}"'.format(LABEL + WIDTH + MARGIN + 130, y)
+    width = x + WIDTH + 20 + round(CHARACTER * max(len(other) for other in others))
+    size = 'width="{0}" height="{1}" viewBox="0 0 {0} {1}"'.format(width, y)
     return ('<svg xmlns="http://www.w3.org/2000/svg" %s font-family="sans-serif" font-size="12" fill="%s">\n'
             '<title>%s: spine (blue) and what it is compared with (grey)</title>\n%s\n</svg>\n'
             % (size, TEXT, html.escape(part), '\n'.join(shapes)))

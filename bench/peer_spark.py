@@ -3,7 +3,7 @@
 TRIGGER is the interval between batches ("0 seconds": as fast as possible). local[2], a
 heap of 2 GB; each of the topic's partitions is one task, which writes its rows with
 execute_values in pages of 5,000, both tables in one transaction. maxOffsetsPerTrigger
-60,000 keeps a batch within the heap. A batch that is repeated changes nothing. Prints
+200,000 keeps a batch within the heap. A batch that is repeated changes nothing. Prints
 when the last commit was.
 """
 import glob
@@ -58,7 +58,7 @@ def main():
     spark.sparkContext.setLogLevel('WARN')
     stream = (spark.readStream.format('kafka').option('kafka.bootstrap.servers', BROKERS)
               .option('subscribe', TOPIC).option('startingOffsets', 'earliest')
-              .option('maxOffsetsPerTrigger', 60000).load()
+              .option('maxOffsetsPerTrigger', 200000).load()
               .selectExpr('CAST(value AS string) AS value', 'partition', 'offset'))
     def batch(frame, _):
         frame.foreachPartition(write)

@@ -182,7 +182,9 @@ ok(wait_for_state($node, 'running', 'icu'), 'and it comes back');
 $pid = workers_of('postgres');
 $node->safe_psql('postgres', 'ALTER DATABASE icu SET spine.enabled = off; SELECT pg_reload_conf()');
 ok(wait_for_state($node, 'stopped', 'icu'), 'spine.enabled = off stops the workers of a database');
-is(workers_of('icu'), '', 'they are gone');
+ok( $node->poll_query_until('template1',
+		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND datname = 'icu'}),
+	'they are gone');
 is(workers_of('postgres'), $pid, 'those of others stay');
 $node->safe_psql('postgres', 'ALTER DATABASE icu RESET spine.enabled; SELECT pg_reload_conf()');
 ok(wait_for_state($node, 'running', 'icu'), 'and back on again');

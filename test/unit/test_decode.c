@@ -255,6 +255,8 @@ test_flat_records(void **state)
 	};
 	static const SpineFieldSpec specs[] = {{"a", false}, {"b", false}, {"c", false}};
 	SpineFieldSpec as_json = {"z", true};
+	SpineFieldSpec many[65];
+	SpineField	many_fields[65];
 	SpineField	fields[3];
 	char		reason[REASON_SIZE];
 
@@ -282,8 +284,12 @@ test_flat_records(void **state)
 		assert_int_equal(spine_flat_json(record, len, specs, 3, fields), len == 1 << 20);
 		free(record);
 	}
+	for (int i = 0; i < 65; i++)
+		many[i] = specs[0];
 	assert_false(spine_flat_json(NULL, 0, specs, 3, fields));
 	assert_false(spine_flat_json("{}\0", 3, specs, 3, fields));
+	assert_true(spine_flat_json("{}", 2, many, 64, many_fields));
+	assert_false(spine_flat_json("{}", 2, many, 65, many_fields));
 }
 
 typedef struct BadCase

@@ -1,8 +1,8 @@
 /*
  * The limit that drain is compared with: what the same rows cost a person who
  * writes the two statements by hand, and has them parsed already, reduced and sorted
- * by key, in arrays inside the server.  It writes to the same tables, with their triggers and indexes, in
- * the batches that spine made, each with a commit of its own.
+ * by key, in arrays inside the server.  It writes to the same tables, with their
+ * triggers and indexes, in the batches that spine made, each with a commit of its own.
  *
  * bench_prepare takes the rows and their batches from what spine has just applied,
  * and empties the tables; bench_apply applies the batches of one worker again.

@@ -11,7 +11,6 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 
@@ -21,12 +20,6 @@ from private import BENCH, TREE, say
 DATABASE = 'http'
 TOPIC = 'http'
 PATHS = ('/orders', '/orders?tenant=tenant-001', '/stats', '/metrics', 'another each time')
-ANOTHER = """
--- neither remembered nor shared: hardly any request is like one before
-request = function()
-   return wrk.format("GET", string.format("/orders?tenant=tenant-%03d&limit=%d", math.random(0, {tenants} - 1), math.random(50, 150)))
-end
-"""
 CONNECTIONS = 16
 ARRIVING = 1000
 ORDERS = 2000
@@ -91,14 +84,11 @@ def wait_until_up(port, server):
 def wrk(port, path, seconds, connections=CONNECTIONS):
     """path: or "another each time"."""
     command = ['wrk', '-t1', '-c%d' % connections, '-d%ds' % seconds, '--latency']
-    with tempfile.NamedTemporaryFile('w', suffix='.lua') as script:
-        script.write(ANOTHER.format(tenants=TENANTS))
-        script.flush()
-        if not path.startswith('/'):
-            command += ['-s', script.name]
-            path = '/'
-        text = subprocess.run(command + ['http://127.0.0.1:%d%s' % (port, path)],
-                              check=True, stdout=subprocess.PIPE, text=True).stdout
+    if path.startswith('/'):
+        command += ['http://127.0.0.1:%d%s' % (port, path)]
+    else:
+        command += ['-s', BENCH + '/another.lua', 'http://127.0.0.1:%d/' % port, '--', str(TENANTS)]
+    text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     if 'Non-2xx' in text or 'Socket errors' in text:
         raise RuntimeError('not all was answered well:\n' + text)
     found = {'requests_per_second': float(re.search(r'Requests/sec:\s+([\d.]+)', text).group(1))}

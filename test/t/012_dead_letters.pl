@@ -93,7 +93,7 @@ sub with_raw
 {
 	my ($key, $json) = @_;
 
-	return order_event($key => 'PLACEHOLDER') =~ s/"PLACEHOLDER"/$json/r;
+	return order_event($key => 'RAW') =~ s/"RAW"/$json/r;
 }
 
 my $random = join '', map { chr(ord('a') + rand 26) } 1 .. 900_000;

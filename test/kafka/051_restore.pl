@@ -47,9 +47,16 @@ my $sending = start_sending($kafka, 'restored', $files[0]);
 let_it_apply($node, 'events flow', 1);
 $node->backup('taken');
 finish $sending or die 'the events were not delivered';
+
+# held in the middle of a batch, of which the WAL then has the rows
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE spine_offsets IN SHARE MODE');
 $sending = start_sending($kafka, 'restored', $files[1]);
-let_it_apply($node, 'and go on', 1_000);
+comes_to($node, 'the worker is in the middle of a batch', <<'SQL');
+SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'
+SQL
 $node->safe_psql('postgres', q{SELECT pg_create_restore_point('middle')});
+$holder->quit;
 finish $sending or die 'the events were not delivered';
 ok(wait_applied($node), 'all is applied');
 my $segment = $node->safe_psql('postgres', 'SELECT pg_walfile_name(pg_switch_wal())');
@@ -67,7 +74,7 @@ CONF
 $restored->start;
 comes_to($restored, 'restored to the middle', q{SELECT pg_get_wal_replay_pause_state() = 'paused'});
 my $position = count_applied($restored);
-cmp_ok($position, '>', 1_000, 'something is there');
+cmp_ok($position, '>', 0, 'something is there');
 cmp_ok($position, '<', 2 * $events_per_file, 'and something is not');
 is($restored->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $position, 'as many records as the positions say');
 is($restored->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'spine%'}), '0',

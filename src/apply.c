@@ -25,14 +25,6 @@
 /* Rows that are asked for ahead of the one that is stored. */
 #define PREFETCH_ROWS	4
 
-/* One column's values for the events of a batch; NULL: not bound yet. */
-typedef struct ColumnValues
-{
-	Datum	   *values;
-	bool	   *nulls;
-	bool	   *missing;
-} ColumnValues;
-
 /* What the version comparison of a batch needs. */
 typedef struct VersionValues
 {
@@ -74,11 +66,11 @@ refuse_null(const SpineTarget *target, const SpineColumn *column)
 }
 
 /*
- * Binds the key and version of all events.  Event by event, since together they are
- * more than a cache holds.
+ * Binds the key and version of all events, none of which may be null: bound[column]
+ * gets the values.  Event by event, since together they are more than a cache holds.
  */
 static void
-bind_keys(const SpineTarget *target, ColumnValues *bound, const SpineEvent *events, size_t n,
+bind_keys(const SpineTarget *target, Datum **bound, const SpineEvent *events, size_t n,
 		  const SpineColumn **current)
 {
 	int			ncolumns = target->nkeys + 1;
@@ -87,22 +79,17 @@ bind_keys(const SpineTarget *target, ColumnValues *bound, const SpineEvent *even
 	memcpy(columns, target->keys, target->nkeys * sizeof(int));
 	columns[target->nkeys] = target->version;
 	for (int k = 0; k < ncolumns; k++)
-	{
-		ColumnValues *into = &bound[columns[k]];
-
-		into->values = palloc(n * sizeof(Datum));
-		into->nulls = palloc(n * sizeof(bool));
-		into->missing = palloc(n * sizeof(bool));
-	}
+		bound[columns[k]] = palloc(n * sizeof(Datum));
 	for (size_t i = 0; i < n; i++)
 	{
 		for (int k = 0; k < ncolumns; k++)
 		{
-			ColumnValues *into = &bound[columns[k]];
+			bool		isnull;
+			bool		missing;
 
 			*current = &target->columns[columns[k]];
-			into->values[i] = spine_bind_value(*current, &events[i], &into->nulls[i], &into->missing[i]);
-			if (into->nulls[i])
+			bound[columns[k]][i] = spine_bind_value(*current, &events[i], &isnull, &missing);
+			if (isnull)
 				refuse_null(target, *current);
 		}
 	}
@@ -150,15 +137,12 @@ compare_keys(const void *a, const void *b, void *arg)
 	return order ? order : (key_a->len > key_b->len) - (key_a->len < key_b->len);
 }
 
-/*
- * The rows to keep of an upsert: the newest per key.  Leaves the key and
- * version columns bound for all rows in *bound.
- */
+/* The rows to keep of an upsert: the newest per key. */
 static size_t
-reduce_events(const SpineTarget *target, ColumnValues *bound, size_t n, uint32 *kept)
+reduce_events(const SpineTarget *target, Datum **bound, size_t n, uint32 *kept)
 {
 	VersionValues version = {target->columns[target->version].binding,
-	bound[target->version].values};
+	bound[target->version]};
 	SpineReduceKey *keys = palloc(n * sizeof(SpineReduceKey));
 	size_t	   *starts = palloc((n + 1) * sizeof(size_t));
 	uint32	   *table = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -173,7 +157,7 @@ reduce_events(const SpineTarget *target, ColumnValues *bound, size_t n, uint32 *
 		{
 			int			column = target->keys[k];
 
-			append_key_bytes(&bytes, &target->columns[column], bound[column].values[row]);
+			append_key_bytes(&bytes, &target->columns[column], bound[column][row]);
 		}
 	}
 	starts[n] = bytes.len;
@@ -190,36 +174,38 @@ reduce_events(const SpineTarget *target, ColumnValues *bound, size_t n, uint32 *
 }
 
 /*
- * Asks the processor's caches for what storing a row will read: first the fields that
- * are not bound yet, and when those are there, the texts and the bound values.
+ * Asks the processor's caches for what storing a row will read: first the values that
+ * are bound, and the fields of the others; when those are there, what they point to.
  * Inlined, since GCC takes a function that does nothing else for one without effect,
  * and leaves out its calls.
  */
 static pg_attribute_always_inline void
-prefetch_row(const SpineTarget *target, const ColumnValues *bound, const SpineEvent *events,
-			 size_t row, bool texts)
+prefetch_row(const SpineTarget *target, Datum *const *bound, const SpineEvent *events,
+			 size_t row, bool follow)
 {
 	for (int c = 0; c < target->ncolumns; c++)
 	{
 		const SpineColumn *column = &target->columns[c];
 
-		if (bound[c].values)
+		if (bound[c])
 		{
-			if (texts && !column->element_byval)
-				__builtin_prefetch(DatumGetPointer(bound[c].values[row]));
+			if (!follow)
+				__builtin_prefetch(&bound[c][row]);
+			else if (!column->element_byval)
+				__builtin_prefetch(DatumGetPointer(bound[c][row]));
 		}
 		else if (column->source == SPINE_FROM_FIELD)
 		{
 			const SpineField *field = &events[row].fields[column->field];
 
-			__builtin_prefetch(texts ? (const void *) field->text : field);
+			__builtin_prefetch(follow ? (const void *) field->text : field);
 		}
 	}
 }
 
 /* Binds what is not bound yet of the rows kept[0..n-1] of events, and stores them. */
 static void
-store_rows(Tuplestorestate *rows, const SpineTarget *target, const ColumnValues *bound,
+store_rows(Tuplestorestate *rows, const SpineTarget *target, Datum *const *bound,
 		   const SpineEvent *events, const uint32 *kept, size_t n, const SpineColumn **current)
 {
 	Datum	   *values = palloc(target->rows->natts * sizeof(Datum));
@@ -242,15 +228,11 @@ store_rows(Tuplestorestate *rows, const SpineTarget *target, const ColumnValues 
 
 		for (int c = 0; c < target->ncolumns; c++)
 		{
-			bool		missing;
+			bool		missing = false;
 
 			*current = &target->columns[c];
-			if (bound[c].values)
-			{
-				values[attribute] = bound[c].values[i];
-				nulls[attribute] = bound[c].nulls[i];
-				missing = bound[c].missing[i];
-			}
+			if (bound[c])
+				values[attribute] = bound[c][i];
 			else
 				values[attribute] = spine_bind_value(*current, &events[i], &nulls[attribute], &missing);
 			attribute++;
@@ -272,7 +254,7 @@ bind_target(const SpineTarget *target, const SpineEvent *events, size_t n)
 {
 	const SpineColumn *current = NULL;
 	ErrorContextCallback callback = {error_context_stack, column_error_context, &current};
-	ColumnValues *bound = palloc0(target->ncolumns * sizeof(ColumnValues));
+	Datum	  **bound = palloc0(target->ncolumns * sizeof(Datum *));
 	Tuplestorestate *rows = tuplestore_begin_heap(false, false, MAX_ROWS_KB);
 	uint32	   *kept = NULL;
 

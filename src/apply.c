@@ -22,7 +22,7 @@
  */
 #define MAX_ROWS_KB		(1024 * 1024)
 
-/* Rows that are asked for ahead of the one that is stored. */
+/* How far before a row is stored the caches are asked for it: see prefetch_row. */
 #define PREFETCH_ROWS	4
 
 /* What the version comparison of a batch needs. */

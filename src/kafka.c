@@ -30,14 +30,19 @@
  * What a worker may prefetch.  The limit is not one of each partition: the library
  * holds it against the queue that all of them lead to, and asks no broker for more
  * while that is exceeded.  Divided by the partitions, it starved most of them.
+ *
+ * Once it is exceeded, the library does not look again for FETCH_BACKOFF_MS; before
+ * librdkafka 2.2, which does not have that option, for a second.  So a worker that
+ * applies more than this in a second would wait there.
  */
-#define PREFETCH_KB				"16384"
+#define PREFETCH_KB				"32768"
+#define FETCH_BACKOFF_MS		"20"
 
 /*
  * One answer of a broker, by which the limit may be exceeded.  Its size is that of
  * the records as they were sent, compressed.  Each partition has its share in it.
  */
-#define FETCH_BYTES				(8 * 1024 * 1024)
+#define FETCH_BYTES				(4 * 1024 * 1024)
 #define MIN_FETCH_SHARE_BYTES	(64 * 1024)
 
 /*
@@ -201,6 +206,7 @@ make_configuration(SpineClientKind kind, const char *address, bool embedded,
 	if (kind == SPINE_CONSUMER)
 	{
 		set_option(conf, "queued.max.messages.kbytes", PREFETCH_KB);
+		(void) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", FETCH_BACKOFF_MS, reason, sizeof(reason));
 		snprintf(bytes, sizeof(bytes), "%d", FETCH_BYTES);
 		set_option(conf, "fetch.max.bytes", bytes);
 		snprintf(bytes, sizeof(bytes), "%d",

@@ -167,11 +167,18 @@ my ($primary, $standby) = make_pair('asynchronous');
 read_on_standby($primary, $standby, 'asynchronous');
 read_for_long($primary, $standby, $_, 'asynchronous') foreach 'off', 'on';
 
-my $before = count_applied($standby);
+# cut off while a batch is held in its middle, of which the standby then has the rows
+my $holder = $primary->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE spine_offsets IN SHARE MODE');
 my $sending = start_sending($kafka, 'asynchronous', make_events($primary, $events_per_file));
-comes_to($standby, 'events flow', "SELECT sum(next_offset) > $before FROM spine_offsets");
+comes_to($primary, 'the worker is in the middle of a batch', <<'SQL');
+SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'
+SQL
+query($primary, 'SELECT pg_current_xact_id()');	# its commit writes all WAL, up to the end of a record
+$primary->wait_for_catchup($standby);
 set_config_of_standby($standby, "primary_conninfo = ''");
 comes_to($standby, 'the standby is sent nothing any more', 'SELECT count(*) = 0 FROM pg_stat_wal_receiver');
+$holder->quit;
 my $enough = count_applied($standby) + 5_000;
 comes_to($primary, 'and the primary goes on', "SELECT sum(next_offset) > $enough FROM spine_offsets");
 my $had = count_applied($primary);

@@ -40,9 +40,10 @@
 
 /*
  * One answer of a broker, by which the limit may be exceeded.  Its size is that of
- * the records as they were sent, compressed.  Each partition has its share in it.
+ * the records as they were sent, compressed.  Each partition has its share in it; of
+ * those into whose share a producer's batch does not fit, an answer brings but one.
  */
-#define FETCH_BYTES				(4 * 1024 * 1024)
+#define FETCH_BYTES				(8 * 1024 * 1024)
 #define MIN_FETCH_SHARE_BYTES	(64 * 1024)
 
 /*

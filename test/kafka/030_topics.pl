@@ -83,7 +83,7 @@ is(query('SELECT count(*), sum(lag) FROM spine_status'), '6|0', 'a row for each 
 my $user = $node->background_psql('postgres');
 $user->query_safe('BEGIN; LOCK TABLE events');
 send_to('in hand', 100, 0 .. 5);
-comes_to($node, 'a batch in hand', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+wait_for_held_batch($node);
 signal_kafka($kafka, 'KILL');
 $user->query_safe('COMMIT');
 $user->quit;

@@ -171,9 +171,7 @@ read_for_long($primary, $standby, $_, 'asynchronous') foreach 'off', 'on';
 my $holder = $primary->background_psql('postgres');
 $holder->query_safe('BEGIN; LOCK TABLE spine_offsets IN SHARE MODE');
 my $sending = start_sending($kafka, 'asynchronous', make_events($primary, $events_per_file));
-comes_to($primary, 'the worker is in the middle of a batch', <<'SQL');
-SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'
-SQL
+wait_for_held_batch($primary);
 query($primary, 'SELECT pg_current_xact_id()');	# its commit writes all WAL, up to the end of a record
 $primary->wait_for_catchup($standby);
 set_config_of_standby($standby, "primary_conninfo = ''");

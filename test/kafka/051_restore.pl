@@ -52,9 +52,7 @@ finish $sending or die 'the events were not delivered';
 my $holder = $node->background_psql('postgres');
 $holder->query_safe('BEGIN; LOCK TABLE spine_offsets IN SHARE MODE');
 $sending = start_sending($kafka, 'restored', $files[1]);
-comes_to($node, 'the worker is in the middle of a batch', <<'SQL');
-SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'
-SQL
+wait_for_held_batch($node);
 $node->safe_psql('postgres', q{SELECT pg_create_restore_point('middle')});
 $holder->quit;
 finish $sending or die 'the events were not delivered';

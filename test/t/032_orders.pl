@@ -408,9 +408,7 @@ foreach my $where ('at any moment', sort keys %held_at)
 	# of the rest nothing is, as long as the lock is held
 	$holder->query_safe('BEGIN; LOCK TABLE ' . ($held_at{$where} // 'spine_offsets') . ' IN SHARE MODE');
 	query(q{SELECT spine_produce('acme', 4500), spine_produce('globex', 5000)});
-	$node->poll_query_until('postgres', <<'SQL') or die 'no worker is in the middle of a batch';
-SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'
-SQL
+	wait_for_held_batch($node);
 	is(query('SELECT count(*) FROM events'), $applied + 500, 'not all');
 	$holder->quit if !$held_at{$where};
 	kill9_and_start($node);

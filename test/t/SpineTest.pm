@@ -17,7 +17,7 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   spine_node start_broker stop_broker tell_broker
   send_lines send_values send_tombstone read_log log_end
-  wait_applied wait_for_state comes_to worker_pids
+  wait_applied wait_for_state wait_for_held_batch comes_to worker_pids
   set_config kill9_and_start kill9_and_wait freeze_node thaw_node poll_through_restart order_event make_pipeline
   grant_http_role start_http stop_http
 );
@@ -242,6 +242,17 @@ sub kill9_and_start
 		usleep(100_000);
 	}
 	die 'the server does not start again';
+}
+
+# Waits until a worker has a batch open that a lock keeps it from finishing.
+sub wait_for_held_batch
+{
+	my ($node) = @_;
+
+	comes_to($node, 'a worker is in the middle of a batch',
+		q{SELECT count(*) > 0 FROM pg_stat_activity
+		WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+	return;
 }
 
 # The process ids of a server: the postmaster's, and those of its children.

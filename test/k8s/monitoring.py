@@ -24,7 +24,7 @@ def rule(function):
 
 def exported():
     """The samples that the sources export: {name: type}."""
-    metrics = dict(re.findall(r"SELECT '(spine_\w+)'(?: AS metric)?,\s*'(counter|gauge|histogram)'", read("sql/spine--0.1.0.sql")))
+    metrics = dict(re.findall(r"SELECT '(spine_\w+)'(?: AS metric)?,\s*'(counter|gauge|histogram)'", read("sql/spine--0.2.0.sql")))
     for path in ("src/http/metrics.c", "src/http/endpoints.c"):
         metrics |= dict(re.findall(r"# TYPE (spine_\w+) (counter|gauge|histogram)", read(path)))
     samples = {}

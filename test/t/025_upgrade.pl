@@ -1,0 +1,80 @@
+# ALTER EXTENSION UPDATE makes of a database of an earlier version what CREATE
+# EXTENSION makes of an empty one, and keeps what is in it.
+#
+# Broken when a change of the extension's script lacks its upgrade step, or the step
+# differs from it.
+use strict;
+use warnings;
+use File::Copy qw(copy);
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# The earlier scripts are not installed: put them beside the current one.
+my $node = spine_node('main');
+chomp(my $sharedir = `pg_config --sharedir`);
+foreach my $script (glob "$FindBin::RealBin/../upgrade/*.sql")
+{
+	copy($script, "$sharedir/extension/") or die "$script: $!";
+}
+
+# Every object of the extension's, with all that defines it.
+sub definitions
+{
+	my ($database) = @_;
+
+	return $node->safe_psql($database, <<'SQL');
+SET search_path = '';
+CREATE TEMP VIEW member AS
+SELECT classid, objid, pg_catalog.pg_describe_object(classid, objid, 0) AS name
+FROM pg_catalog.pg_depend
+WHERE refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND deptype = 'e'
+	AND refobjid = (SELECT oid FROM pg_catalog.pg_extension WHERE extname = 'spine');
+
+SELECT name, pg_catalog.obj_description(objid, classid::pg_catalog.regclass::text) FROM member ORDER BY 1;
+SELECT pg_catalog.pg_get_functiondef(oid), proacl::text FROM pg_catalog.pg_proc, member
+WHERE objid = oid AND classid = 'pg_catalog.pg_proc'::pg_catalog.regclass ORDER BY 1;
+SELECT name, relkind, relpersistence, reloptions, relacl::text, relrowsecurity, relforcerowsecurity,
+	CASE WHEN relkind = 'v' THEN pg_catalog.pg_get_viewdef(oid) END
+FROM pg_catalog.pg_class, member WHERE objid = oid AND classid = 'pg_catalog.pg_class'::pg_catalog.regclass ORDER BY 1;
+SELECT name, attnum, attname, pg_catalog.format_type(atttypid, atttypmod), attnotnull, attcollation, attgenerated,
+	attidentity, attacl::text, pg_catalog.pg_get_expr(adbin, adrelid), pg_catalog.col_description(objid, attnum)
+FROM member JOIN pg_catalog.pg_attribute ON attrelid = objid AND attnum > 0 AND NOT attisdropped
+LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = attnum
+WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass ORDER BY 1, 2;
+SELECT name, pg_catalog.pg_get_constraintdef(oid), conname FROM pg_catalog.pg_constraint, member
+WHERE objid = conrelid AND classid = 'pg_catalog.pg_class'::pg_catalog.regclass ORDER BY 1, 2, 3;
+SELECT pg_catalog.pg_get_indexdef(indexrelid) FROM pg_catalog.pg_index, member
+WHERE objid = indrelid AND classid = 'pg_catalog.pg_class'::pg_catalog.regclass ORDER BY 1;
+SELECT pg_catalog.pg_get_triggerdef(oid), tgenabled FROM pg_catalog.pg_trigger, member
+WHERE objid = tgrelid AND NOT tgisinternal AND classid = 'pg_catalog.pg_class'::pg_catalog.regclass ORDER BY 1;
+SELECT name, polname, pg_catalog.pg_get_expr(polqual, polrelid), polroles::text FROM pg_catalog.pg_policy, member
+WHERE objid = polrelid ORDER BY 1, 2;
+SELECT extversion, (SELECT array_agg(c::pg_catalog.regclass || ' ' || w ORDER BY c::pg_catalog.regclass::text)
+	FROM ROWS FROM (pg_catalog.unnest(extconfig), pg_catalog.unnest(extcondition)) AS u (c, w))
+FROM pg_catalog.pg_extension WHERE extname = 'spine';
+SELECT pipeline, target, mode, key, version, columns FROM public.spine_sinks ORDER BY 1, 2::text;
+SQL
+}
+
+$node->safe_psql('postgres', 'CREATE DATABASE old');
+$node->safe_psql('old', "CREATE EXTENSION spine VERSION '0.1.0'");
+isnt(definitions('old'), definitions('postgres'), 'the versions differ');
+$node->safe_psql('old', 'ALTER EXTENSION spine UPDATE');
+is(definitions('old'), definitions('postgres'), 'what is updated is as what is new');
+
+# With the old version's rows in it
+$node->safe_psql('postgres', 'CREATE DATABASE used');
+$node->safe_psql('used', "CREATE EXTENSION spine VERSION '0.1.0'");
+$node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
+ok(wait_applied($node, 'used'), 'events are applied with the old version');
+$node->safe_psql('used', 'ALTER EXTENSION spine UPDATE');
+is($node->safe_psql('used', 'SELECT count(*) >= 1000 FROM events'), 't', 'rows are kept');
+$node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
+ok(wait_applied($node, 'used'), 'it goes on with the new version');
+is($node->safe_psql('used', q{SELECT count(*) FILTER (WHERE state = 'running') > 0 FROM spine_status}), 't',
+	'the pipeline runs');
+
+done_testing();

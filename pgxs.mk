@@ -30,6 +30,7 @@ OBJS = \
 	src/offsets.o \
 	src/dead_letters.o \
 	src/attempt.o \
+	src/search.o \
 	src/batch.o \
 	src/worker.o \
 	src/worker_state.o \

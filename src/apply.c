@@ -28,9 +28,38 @@
 /* What the version comparison of a batch needs. */
 typedef struct VersionValues
 {
-	SpineBinding binding;
+	Oid			type;
 	const Datum *values;
 } VersionValues;
+
+/* What is to be restored after something ran as a target's role. */
+typedef struct SavedRole
+{
+	Oid			userid;
+	int			context;
+	int			nestlevel;
+} SavedRole;
+
+/*
+ * What hangs on a target, be it a trigger or a domain's check, runs as the role that
+ * the target runs as, and nothing that it sets outlives this: what follows runs
+ * with our own rights, and finds its operators by search_path.  The end of the
+ * (sub)transaction undoes all of this after an error.
+ */
+static void
+become(const SpineTarget *target, SavedRole *saved)
+{
+	GetUserIdAndSecContext(&saved->userid, &saved->context);
+	SetUserIdAndSecContext(target->run_as, saved->context | SECURITY_RESTRICTED_OPERATION);
+	saved->nestlevel = NewGUCNestLevel();
+}
+
+static void
+be_oneself_again(const SavedRole *saved)
+{
+	AtEOXact_GUC(false, saved->nestlevel);
+	SetUserIdAndSecContext(saved->userid, saved->context);
+}
 
 /* Names the column in errors of the input functions. */
 static void
@@ -103,7 +132,7 @@ is_newer(size_t candidate, size_t incumbent, void *arg)
 	Datum		a = version->values[candidate];
 	Datum		b = version->values[incumbent];
 
-	if (version->binding == SPINE_BIND_INT4)
+	if (version->type == INT4OID)
 		return DatumGetInt32(a) >= DatumGetInt32(b);
 	return DatumGetInt64(a) >= DatumGetInt64(b);
 }
@@ -141,7 +170,7 @@ compare_keys(const void *a, const void *b, void *arg)
 static size_t
 reduce_events(const SpineTarget *target, Datum **bound, size_t n, uint32 *kept)
 {
-	VersionValues version = {target->columns[target->version].binding,
+	VersionValues version = {target->columns[target->version].element_type,
 	bound[target->version]};
 	SpineReduceKey *keys = palloc(n * sizeof(SpineReduceKey));
 	size_t	   *starts = palloc((n + 1) * sizeof(size_t));
@@ -248,6 +277,61 @@ store_rows(Tuplestorestate *rows, const SpineTarget *target, Datum *const *bound
 	MemoryContextSwitchTo(old_context);
 }
 
+/*
+ * Converts the values of one event and forgets them.  A row without a key or version
+ * has no place in an upsert.
+ */
+static void
+convert_event(const SpineTarget *target, const SpineEvent *event, const SpineColumn **current)
+{
+	for (int c = 0; c < target->ncolumns; c++)
+	{
+		bool		isnull;
+		bool		missing;
+		bool		is_needed = c == target->version;
+
+		for (int k = 0; k < target->nkeys && target->sink->mode == SPINE_UPSERT; k++)
+			is_needed |= target->keys[k] == c;
+
+		*current = &target->columns[c];
+		(void) spine_bind_value(*current, event, &isnull, &missing);
+		if (isnull && is_needed)
+			refuse_null(target, *current);
+	}
+	*current = NULL;
+}
+
+/*
+ * Converts what a newer event of the batch supersedes, and is never stored: what
+ * becomes of a record does not depend on which others it shares a batch with.
+ */
+static void
+convert_superseded(const SpineTarget *target, const SpineEvent *events, size_t n,
+				   const uint32 *kept, size_t nkept, const SpineColumn **current)
+{
+	bool	   *is_kept;
+	MemoryContext row_context;
+	MemoryContext old_context;
+
+	if (nkept == n)
+		return;
+	is_kept = palloc0(n * sizeof(bool));
+	for (size_t row = 0; row < nkept; row++)
+		is_kept[kept[row]] = true;
+
+	row_context = AllocSetContextCreate(CurrentMemoryContext, "spine row", ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(row_context);
+	for (size_t i = 0; i < n; i++)
+	{
+		if (is_kept[i])
+			continue;
+		convert_event(target, &events[i], current);
+		MemoryContextReset(row_context);
+	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(row_context);
+}
+
 /* The rows to write. */
 static Tuplestorestate *
 bind_target(const SpineTarget *target, const SpineEvent *events, size_t n)
@@ -257,6 +341,7 @@ bind_target(const SpineTarget *target, const SpineEvent *events, size_t n)
 	Datum	  **bound = palloc0(target->ncolumns * sizeof(Datum *));
 	Tuplestorestate *rows = tuplestore_begin_heap(false, false, MAX_ROWS_KB);
 	uint32	   *kept = NULL;
+	size_t		nrows = n;
 
 	error_context_stack = &callback;
 
@@ -266,10 +351,11 @@ bind_target(const SpineTarget *target, const SpineEvent *events, size_t n)
 		if (!target->reduce_in_sql)
 		{
 			kept = palloc(n * sizeof(uint32));
-			n = reduce_events(target, bound, n, kept);
+			nrows = reduce_events(target, bound, n, kept);
+			convert_superseded(target, events, n, kept, nrows, &current);
 		}
 	}
-	store_rows(rows, target, bound, events, kept, n, &current);
+	store_rows(rows, target, bound, events, kept, nrows, &current);
 
 	error_context_stack = callback.previous;
 	return rows;
@@ -304,12 +390,11 @@ apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_
 			.enrtype = ENR_NAMED_TUPLESTORE
 		}
 	};
-	Oid			save_userid;
-	int			save_context;
-	int			save_nestlevel;
+	SavedRole	saved;
 	int			result;
 	uint64		nwritten;
 
+	become(target, &saved);
 	rows.reldata = bind_target(target, events, n);
 	rows.md.enrtuples = tuplestore_tuple_count(rows.reldata);
 
@@ -318,17 +403,8 @@ apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_
 	if (SPI_register_relation(&rows) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not name the rows of a batch");
 
-	/*
-	 * Nothing that the table's triggers set may outlive the statement: what
-	 * follows runs with our own rights, and finds its operators by search_path.
-	 * The end of the (sub)transaction undoes all of this after an error.
-	 */
-	GetUserIdAndSecContext(&save_userid, &save_context);
-	SetUserIdAndSecContext(target->run_as, save_context | SECURITY_RESTRICTED_OPERATION);
-	save_nestlevel = NewGUCNestLevel();
 	result = SPI_execute_plan(get_plan(target, skip_existing), NULL, NULL, false, 0);
-	AtEOXact_GUC(false, save_nestlevel);
-	SetUserIdAndSecContext(save_userid, save_context);
+	be_oneself_again(&saved);
 
 	if (result < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
@@ -336,6 +412,29 @@ apply_target(SpineTarget *target, const SpineEvent *events, size_t n, bool skip_
 	SPI_finish();
 	tuplestore_end(rows.reldata);
 	return nwritten;
+}
+
+void
+spine_convert(const SpineTarget *target, const SpineEvent *events, size_t n, size_t *at)
+{
+	const SpineColumn *current = NULL;
+	ErrorContextCallback callback = {error_context_stack, column_error_context, &current};
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine row",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	SavedRole	saved;
+
+	become(target, &saved);
+	error_context_stack = &callback;
+	for (; *at < n; (*at)++)
+	{
+		convert_event(target, &events[*at], &current);
+		MemoryContextReset(context);
+	}
+	error_context_stack = callback.previous;
+	be_oneself_again(&saved);
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(context);
 }
 
 uint64

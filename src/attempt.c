@@ -16,45 +16,58 @@
 #include "utils/snapmgr.h"
 
 /*
- * By SQLSTATE class (see PostgreSQL's errcodes.txt).  What is neither the
- * server's trouble nor the schema's is the data's: triggers may raise any
- * code, and a record must not be able to stop its pipeline with one.
+ * Was it raised by code in a procedural language, such as RAISE in a trigger?  Such
+ * code may raise any SQLSTATE, and what it says is no word of the server's.
  */
-SpineOutcome
-spine_classify(int sqlerrcode, bool *internal)
+static bool
+is_raised(const ErrorData *edata)
 {
-	*internal = false;
+	return edata->domain && strcmp(edata->domain, PG_TEXTDOMAIN("postgres")) != 0;
+}
 
-	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+/* The server has found its own data on disk to be damaged. */
+static bool
+is_corruption(const ErrorData *edata)
+{
+	return ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR &&
+		edata->sqlerrcode != ERRCODE_INTERNAL_ERROR && !is_raised(edata);
+}
+
+/*
+ * By SQLSTATE class (see PostgreSQL's errcodes.txt).  What is neither the
+ * server's trouble nor the schema's is the data's.
+ */
+static SpineOutcome
+classify(const ErrorData *edata)
+{
+	SpineOutcome trouble = is_raised(edata) ? SPINE_STRUCTURAL : SPINE_TRANSIENT;
+
+	switch (ERRCODE_TO_CATEGORY(edata->sqlerrcode))
 	{
 		case ERRCODE_CONNECTION_EXCEPTION:
 		case ERRCODE_INSUFFICIENT_RESOURCES:
 		case ERRCODE_OPERATOR_INTERVENTION:
 		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_FDW_ERROR: /* a foreign partition's server is away */
 		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* serialization, deadlock */
-			return SPINE_TRANSIENT;
+			return trouble;
 
 		case ERRCODE_FEATURE_NOT_SUPPORTED:
 		case ERRCODE_INVALID_TRANSACTION_STATE: /* a read-only transaction */
 		case ERRCODE_INVALID_CATALOG_NAME:
 		case ERRCODE_INVALID_SCHEMA_NAME:
 		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:
+		case ERRCODE_INTERNAL_ERROR:	/* some types raise it for bad data */
 			return SPINE_STRUCTURAL;
 
 		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* no such column, no right */
 
 			/* jsonpath, tsquery, ltree and hstore call a bad value a syntax error */
-			return sqlerrcode == ERRCODE_SYNTAX_ERROR ? SPINE_REFUSED : SPINE_STRUCTURAL;
+			return edata->sqlerrcode == ERRCODE_SYNTAX_ERROR ? SPINE_REFUSED : SPINE_STRUCTURAL;
 
 		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-			return sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ?
-				SPINE_STRUCTURAL : SPINE_TRANSIENT; /* a lock, an object in use */
-
-		case ERRCODE_INTERNAL_ERROR:
-
-			/* types and triggers raise XX000 for bad data; XX001 is corruption */
-			*internal = sqlerrcode != ERRCODE_INTERNAL_ERROR;
-			return SPINE_REFUSED;
+			return edata->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ?
+				SPINE_STRUCTURAL : trouble; /* a lock, an object in use */
 
 		default:
 			return SPINE_REFUSED;
@@ -69,6 +82,7 @@ describe_error(const ErrorData *edata, SpineError *error)
 	strlcpy(error->sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(error->sqlstate));
 	initStringInfo(&text);
 	appendStringInfoString(&text, edata->message ? edata->message : "missing error text");
+	error->message_len = Min(text.len, (int) sizeof(error->text) - 1);
 	if (edata->detail)
 		appendStringInfo(&text, " DETAIL: %s", edata->detail);
 	if (edata->column_name && strstr(text.data, edata->column_name) == NULL)
@@ -103,26 +117,25 @@ spine_attempt(SpineStep step, void *arg, SpineError *error)
 			CommitTransactionCommand();
 		else
 		{
-			AbortCurrentTransaction();
+			AbortOutOfAnyTransaction();
 			outcome = SPINE_ABANDONED;
 		}
 	}
 	PG_CATCH();
 	{
 		ErrorData  *edata;
-		bool		internal;
 
 		MemoryContextSwitchTo(caller_context);
 		edata = CopyErrorData();
-		outcome = spine_classify(edata->sqlerrcode, &internal);
+		outcome = classify(edata);
 		describe_error(edata, error);
-		FreeErrorData(edata);
-		if (internal)
+		if (is_corruption(edata))
 			PG_RE_THROW();
+		FreeErrorData(edata);
 
 		HOLD_INTERRUPTS();
 		FlushErrorState();
-		AbortCurrentTransaction();
+		AbortOutOfAnyTransaction();
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
@@ -154,18 +167,19 @@ spine_attempt_nested(SpineStep step, void *arg, SpineError *error)
 	PG_CATCH();
 	{
 		ErrorData  *edata;
-		bool		internal;
 
 		MemoryContextSwitchTo(caller_context);
 		edata = CopyErrorData();
-		outcome = spine_classify(edata->sqlerrcode, &internal);
-		if (outcome != SPINE_REFUSED || internal)
-			PG_RE_THROW();
-
-		describe_error(edata, error);
-		FreeErrorData(edata);
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller_context);
+		CurrentResourceOwner = caller_owner;
+
+		outcome = classify(edata);
+		if (outcome == SPINE_TRANSIENT || is_corruption(edata))
+			ReThrowError(edata);
+		describe_error(edata, error);
+		FreeErrorData(edata);
 	}
 	PG_END_TRY();
 

@@ -15,20 +15,20 @@ typedef enum SpineOutcome
 	SPINE_ABANDONED,			/* the step returned false: rolled back */
 	SPINE_REFUSED,				/* the data is at fault: a dead letter */
 	SPINE_TRANSIENT,			/* will pass: try again */
-	SPINE_STRUCTURAL			/* needs a person: wait, try again slowly */
+	SPINE_STRUCTURAL,			/* needs a person: wait, try again slowly; or
+								 * the fault of one record, if others pass */
+	SPINE_TOO_LARGE				/* of batches only: apply fewer records at once */
 } SpineOutcome;
 
 typedef struct SpineError
 {
 	char		sqlstate[6];
+	int			message_len;	/* of text: what comes before detail and hint */
 	char		text[SPINE_MAX_ERROR_LEN];	/* message, with detail and hint */
 } SpineError;
 
 /* Returns false to roll back without an error. */
 typedef bool (*SpineStep) (void *arg);
-
-/* The class of an SQLSTATE; true in *internal: data on disk is corrupt. */
-extern SpineOutcome spine_classify(int sqlerrcode, bool *internal);
 
 /*
  * Runs step in a transaction of its own, with SPI and a snapshot, and commits.
@@ -40,8 +40,9 @@ extern SpineOutcome spine_attempt(SpineStep step, void *arg, SpineError *error);
 
 /*
  * Runs step in a subtransaction of the current transaction: what it did is
- * kept, or undone and classified as above.  Only SPINE_REFUSED comes back as
- * an outcome; any other error is rethrown and fails the whole transaction.
+ * kept, or undone and classified as above.  SPINE_REFUSED and SPINE_STRUCTURAL
+ * come back as outcomes; any other error is rethrown and fails the whole
+ * transaction.  Either way, the subtransaction is over.
  */
 extern SpineOutcome spine_attempt_nested(SpineStep step, void *arg, SpineError *error);
 

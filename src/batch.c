@@ -2,9 +2,8 @@
  * batch.c
  *		The promise: rows, dead letters and offsets in one transaction.
  *
- * A batch is tried plainly first.  When the database refuses its data, it is
- * run again in a way that finds the records to blame: in subtransactions, by
- * halves.
+ * A batch is tried plainly first.  When the database refuses it, it is run again
+ * in a way that finds the records to blame: see search.c.
  */
 #include "batch.h"
 
@@ -13,7 +12,8 @@
 #include "decode.h"
 #include "flat_json.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
+#include "search.h"
+#include "settings.h"
 #include "utils/memutils.h"
 
 /* Events whose fields are allocated at a time. */
@@ -26,22 +26,12 @@ typedef struct BatchRun
 	SpineEvent *events;
 	size_t		nevents;
 	SpineDeadLetter *letters;	/* room for every record */
-	size_t		nundecodable;	/* letters that decoding made */
 	size_t		nletters;
-	size_t		ninternal;		/* of these, for an internal error */
 	bool		decoded;
 	bool		searching;		/* for refused records */
+	SpineSearch search;
 	MemoryContext context;		/* of the run, over all its attempts */
 } BatchRun;
-
-/* Part of a batch, applied in a subtransaction. */
-typedef struct BatchRange
-{
-	BatchRun   *run;
-	size_t		first;
-	size_t		n;
-	uint64		nupserts;		/* out */
-} BatchRange;
 
 static void
 add_dead_letter(BatchRun *run, const SpineRecord *record, const char *sqlstate, const char *reason)
@@ -129,59 +119,38 @@ decode_records(BatchRun *run)
 		else
 			add_dead_letter(run, record, record->value ? "22P02" : "22004", reason);
 	}
-	run->nundecodable = run->nletters;
 	run->decoded = true;
 	MemoryContextSwitchTo(old_context);
 }
 
+/* Applies what can be applied.  False: roll back, run->search says why. */
 static bool
-apply_range(void *arg)
+search(BatchRun *run)
 {
-	BatchRange *range = arg;
+	SpineBatch *batch = run->batch;
 
-	range->nupserts = spine_apply(range->run->batch->plan,
-								  range->run->events + range->first, range->n, true);
+	run->search = (SpineSearch) {
+		.plan = batch->plan,
+		.events = run->events,
+		.nevents = run->nevents,
+		.letters = run->letters + run->nletters,
+		.breaker = spine_breaker_records,
+		.refusals = *batch->refusals
+	};
+	if (spine_search(&run->search) != SPINE_DONE)
+		return false;
+	run->nletters += run->search.nletters;
+	batch->nupserts = run->search.nupserts;
 	return true;
 }
 
-/* Applies the range but for the records in it that the database refuses. */
-static void
-search_range(BatchRun *run, size_t first, size_t n)
+static int
+compare_letters(const void *a, const void *b)
 {
-	BatchRange	range = {.run = run, .first = first, .n = n};
-	SpineError	error;
+	const SpineRecord *record_a = ((const SpineDeadLetter *) a)->record;
+	const SpineRecord *record_b = ((const SpineDeadLetter *) b)->record;
 
-	CHECK_FOR_INTERRUPTS();
-	if (n == 0)
-		return;
-
-	if (spine_attempt_nested(apply_range, &range, &error) == SPINE_DONE)
-		run->batch->nupserts += range.nupserts;
-	else if (n == 1)
-	{
-		add_dead_letter(run, run->events[first].record, error.sqlstate, error.text);
-		run->ninternal += strcmp(error.sqlstate, "XX000") == 0;
-	}
-	else
-	{
-		search_range(run, first, n / 2);
-		search_range(run, first + n / 2, n - n / 2);
-	}
-}
-
-/*
- * An internal error may be the fault of a record (some types raise it for bad
- * data), or of the server, or ours.  When no record passes, it is not theirs.
- */
-static void
-search(BatchRun *run)
-{
-	run->ninternal = 0;
-	search_range(run, 0, run->nevents);
-	if (run->ninternal > 0 && run->nletters - run->nundecodable == run->nevents)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s", run->letters[run->nletters - 1].reason)));
+	return (record_a > record_b) - (record_a < record_b);
 }
 
 /* The promise. */
@@ -194,7 +163,6 @@ run_transaction(void *arg)
 
 	if (!run->decoded)
 		decode_records(run);
-	run->nletters = run->nundecodable;
 	batch->nupserts = 0;
 
 	/* the bookkeeping tables are found by name: it must be theirs still */
@@ -205,7 +173,12 @@ run_transaction(void *arg)
 	if (!spine_apply_begin(batch->plan))
 		return false;
 	if (run->searching)
-		search(run);
+	{
+		if (!search(run))
+			return false;
+		/* in the order of the log, whatever was found first */
+		qsort(run->letters, run->nletters, sizeof(SpineDeadLetter), compare_letters);
+	}
 	else if (run->nevents > 0)
 		batch->nupserts = spine_apply(batch->plan, run->events, run->nevents, false);
 	spine_write_dead_letters(&batch->log, run->letters, run->nletters);
@@ -244,17 +217,30 @@ spine_batch_run(SpineBatch *batch, SpineError *error)
 
 	run.context = AllocSetContextCreate(CurrentMemoryContext, "spine batch",
 										ALLOCSET_DEFAULT_SIZES);
+	run.searching = batch->expects_refusals;
 	outcome = spine_attempt(run_transaction, &run, error);
-	if (outcome == SPINE_REFUSED)
+	if ((outcome == SPINE_REFUSED || outcome == SPINE_STRUCTURAL) && !run.searching)
 	{
 		run.searching = true;
 		outcome = spine_attempt(run_transaction, &run, error);
+	}
+	if (outcome == SPINE_ABANDONED && run.search.outcome != SPINE_DONE)
+	{
+		outcome = run.search.outcome;
+		*error = run.search.error;
+		if (outcome == SPINE_TOO_LARGE)
+			batch->nsettled = run.search.unsettled - batch->records;
 	}
 
 	if (outcome == SPINE_DONE)
 	{
 		batch->ndead_letters = run.nletters;
 		batch->nevents = batch->nrecords - run.nletters;
+		batch->nsubtransactions = run.search.nsubtransactions;
+		if (run.searching)
+			*batch->refusals = run.search.refusals;
+		else if (run.nevents > 0)
+			batch->refusals->n = 0;
 		count_per_position(&run);
 	}
 

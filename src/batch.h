@@ -8,6 +8,7 @@
 #include "attempt.h"
 #include "offsets.h"
 #include "record.h"
+#include "search.h"
 #include "target.h"
 
 /* What a batch is made of, and what is said of it afterwards. */
@@ -20,11 +21,17 @@ typedef struct SpineBatch
 	size_t		nrecords;
 	SpinePosition *positions;	/* those that the batch moves */
 	int			npositions;
+	SpineRefusals *refusals;	/* of the batches before; updated when SPINE_DONE */
+	bool		expects_refusals;	/* do not try it plainly first */
 
 	/* out, when SPINE_DONE: */
 	size_t		nevents;		/* applied */
 	size_t		ndead_letters;
 	uint64		nupserts;		/* rows written by sinks in mode upsert */
+	int			nsubtransactions;	/* that it took to find refused records */
+
+	/* out, when SPINE_TOO_LARGE: */
+	size_t		nsettled;
 } SpineBatch;
 
 /*
@@ -33,6 +40,8 @@ typedef struct SpineBatch
  * SPINE_DONE: committed; positions[].records and dead_letters say how many.
  * SPINE_ABANDONED: the offsets were moved by someone else, or a target was
  * altered: look again.  SPINE_TRANSIENT, SPINE_STRUCTURAL: *error says what.
+ * SPINE_TOO_LARGE: so many of the records are refused that only the first
+ * `nsettled` can be applied in one transaction.
  * SPINE_REFUSED: only at commit, by a check that no single record is to blame
  * for; to be treated as SPINE_STRUCTURAL.
  */

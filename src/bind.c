@@ -14,14 +14,17 @@
 #include "record_time.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
-#include "utils/jsonb.h"
-#include "utils/numeric.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 SpineBinding
-spine_choose_binding(Oid base_type)
+spine_choose_binding(Oid base_type, int32 typmod)
 {
+	/* a length or precision is the input function's to apply */
+	if (typmod >= 0)
+		return SPINE_BIND_INPUT;
+
 	switch (base_type)
 	{
 		case TEXTOID:
@@ -44,8 +47,21 @@ spine_choose_binding(Oid base_type)
 		case JSONBOID:
 			return SPINE_BIND_JSONB;
 		default:
-			return SPINE_BIND_TEXT_CAST;
+			return SPINE_BIND_INPUT;
 	}
+}
+
+SpineInput *
+spine_make_input(Oid type, Oid base_type, MemoryContext context)
+{
+	SpineInput *input = MemoryContextAllocZero(context, sizeof(SpineInput));
+	Oid			function;
+
+	getTypeInputInfo(base_type, &function, &input->param);
+	fmgr_info_cxt(function, &input->function, context);
+	input->domain = type == base_type ? InvalidOid : type;
+	input->context = context;
+	return input;
 }
 
 bool
@@ -255,23 +271,20 @@ plain_timestamptz(const SpineField *field, TimestampTz *result)
 
 /* The type's own input function on the field's text. */
 static Datum
-bind_by_input(PGFunction input, const SpineField *field, bool with_typmod)
+bind_by_input(const SpineColumn *column, const SpineField *field)
 {
 	size_t		len;
-	Datum		text = CStringGetDatum(server_string(field, &len));
 
-	if (with_typmod)
-		return DirectFunctionCall3(input, text, ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-	return DirectFunctionCall1(input, text);
+	return InputFunctionCall(&column->input->function, server_string(field, &len),
+							 column->input->param, column->element_typmod);
 }
 
 static Datum
-bind_field(SpineBinding binding, const SpineField *field)
+bind_field(const SpineColumn *column, const SpineField *field)
 {
-	switch (binding)
+	switch (column->binding)
 	{
 		case SPINE_BIND_TEXT:
-		case SPINE_BIND_TEXT_CAST:
 			return bind_text(field);
 
 		case SPINE_BIND_INT8:
@@ -280,7 +293,7 @@ bind_field(SpineBinding binding, const SpineField *field)
 
 				if (plain_int64(field, &value))
 					return Int64GetDatum(value);
-				return bind_by_input(int8in, field, false);
+				break;
 			}
 
 		case SPINE_BIND_INT4:
@@ -289,7 +302,7 @@ bind_field(SpineBinding binding, const SpineField *field)
 
 				if (plain_int64(field, &value) && value >= PG_INT32_MIN && value <= PG_INT32_MAX)
 					return Int32GetDatum((int32) value);
-				return bind_by_input(int4in, field, false);
+				break;
 			}
 
 		case SPINE_BIND_UUID:
@@ -298,7 +311,7 @@ bind_field(SpineBinding binding, const SpineField *field)
 
 				if (plain_uuid(field, value))
 					return UUIDPGetDatum(value);
-				return bind_by_input(uuid_in, field, false);
+				break;
 			}
 
 		case SPINE_BIND_TIMESTAMPTZ:
@@ -307,24 +320,21 @@ bind_field(SpineBinding binding, const SpineField *field)
 
 				if (plain_timestamptz(field, &value))
 					return TimestampTzGetDatum(value);
-				return bind_by_input(timestamptz_in, field, true);
+				break;
 			}
 
 		case SPINE_BIND_BOOL:
 			if (field->kind == SPINE_FIELD_BOOLEAN)
 				return BoolGetDatum(field->text[0] == 't');
-			return bind_by_input(boolin, field, false);
+			break;
 
 		case SPINE_BIND_FLOAT8:
-			return bind_by_input(float8in, field, false);
-
 		case SPINE_BIND_NUMERIC:
-			return bind_by_input(numeric_in, field, true);
-
 		case SPINE_BIND_JSONB:
-			return bind_by_input(jsonb_in, field, false);
+		case SPINE_BIND_INPUT:
+			break;
 	}
-	pg_unreachable();
+	return bind_by_input(column, field);
 }
 
 /* Text of a value that does not come from the record's JSON. */
@@ -376,6 +386,8 @@ origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t si
 static bool
 bind_place(const SpineColumn *column, const SpineRecord *record, Datum *value)
 {
+	if (OidIsValid(column->input->domain))
+		return false;
 	if (column->source == SPINE_FROM_PARTITION && column->binding == SPINE_BIND_INT4)
 		*value = Int32GetDatum(record->partition);
 	else if (column->source == SPINE_FROM_OFFSET && column->binding == SPINE_BIND_INT8)
@@ -392,21 +404,26 @@ spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 	char		buf[MAXDATELEN + 1];
 	SpineField	origin;
 	const SpineField *field = &origin;
-	Datum		place;
+	Datum		value = (Datum) 0;
 
 	if (column->source == SPINE_FROM_FIELD)
 		field = &event->fields[column->field];
-	else if (bind_place(column, event->record, &place))
+	else if (bind_place(column, event->record, &value))
 	{
 		*missing = *isnull = false;
-		return place;
+		return value;
 	}
 	else
 		origin = origin_field(column->source, event->record, buf, sizeof(buf));
 
 	*missing = field->kind == SPINE_FIELD_MISSING;
 	*isnull = *missing || field->kind == SPINE_FIELD_NULL;
-	if (*isnull)
-		return (Datum) 0;
-	return bind_field(column->binding, field);
+	if (!*isnull)
+		value = bind_field(column, field);
+
+	/* where the default applies, SQL checks that */
+	if (OidIsValid(column->input->domain) && !(*missing && column->default_expr))
+		domain_check(value, *isnull, column->input->domain, &column->input->domain_checks,
+					 column->input->context);
+	return value;
 }

@@ -40,12 +40,15 @@ find_position(SpineConsumer *consumer, int32 partition)
 }
 
 static void
-release_records(SpineConsumer *consumer)
+release_records(SpineConsumer *consumer, size_t n)
 {
-	for (size_t i = 0; i < consumer->nrecords; i++)
+	for (size_t i = 0; i < n; i++)
+	{
+		consumer->bytes -= consumer->records[i].value_len + consumer->records[i].key_len;
 		rd_kafka_message_destroy(consumer->records[i].message);
-	consumer->nrecords = 0;
-	consumer->bytes = 0;
+	}
+	consumer->nrecords -= n;
+	memmove(consumer->records, consumer->records + n, consumer->nrecords * sizeof(SpineRecord));
 }
 
 /* Returns when librdkafka's own thread has done what it was asked before. */
@@ -95,7 +98,7 @@ release_consumer(void *owner)
 {
 	SpineConsumer *consumer = owner;
 
-	release_records(consumer);
+	release_records(consumer, consumer->nrecords);
 	unassign(consumer);
 	rd_kafka_queue_destroy(consumer->admin_queue);
 }
@@ -148,7 +151,7 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_resp_err_t err;
 
-	release_records(consumer);
+	release_records(consumer, consumer->nrecords);
 	unassign(consumer);
 	consumer->stuck_partition = -1;
 	consumer->positions = resize(consumer, consumer->positions, n * sizeof(SpinePosition));
@@ -344,16 +347,38 @@ spine_consumer_has_batch(const SpineConsumer *consumer)
 	return false;
 }
 
+/*
+ * Where a position stands after the first nrecords records, if more of its records
+ * follow: before the next of them.
+ */
+static void
+stop_after(const SpineConsumer *consumer, size_t nrecords, SpinePosition *position)
+{
+	const SpineRecord *records = consumer->records;
+	size_t		i;
+
+	for (i = nrecords; i > 0 && records[i - 1].partition != position->partition; i--)
+		;
+	position->last_record = i;
+	if (i == 0)
+		position->read_to = position->next_offset;	/* none of its records is among them */
+	else
+		position->read_to = records[i - 1].offset + 1;
+}
+
 SpinePosition *
-spine_consumer_moved_positions(SpineConsumer *consumer, int *n)
+spine_consumer_moved_positions(SpineConsumer *consumer, size_t nrecords, int *n)
 {
 	SpinePosition *moved = palloc(Max(consumer->npositions, 1) * sizeof(SpinePosition));
 
 	*n = 0;
 	for (int i = 0; i < consumer->npositions; i++)
 	{
-		SpinePosition *position = &consumer->positions[i];
+		SpinePosition *position = &moved[*n];
 
+		*position = consumer->positions[i];
+		if (position->last_record > nrecords)
+			stop_after(consumer, nrecords, position);
 		if (position->last_record > 0)
 		{
 			const SpineRecord *record = &consumer->records[position->last_record - 1];
@@ -362,19 +387,29 @@ spine_consumer_moved_positions(SpineConsumer *consumer, int *n)
 			position->mark_crc = checksum(record->message);
 		}
 		if (position->read_to > position->next_offset)
-			moved[(*n)++] = *position;
+			(*n)++;
 	}
 	return moved;
 }
 
 void
-spine_consumer_finish_batch(SpineConsumer *consumer)
+spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords,
+							const SpinePosition *moved, int nmoved)
 {
-	release_records(consumer);
+	release_records(consumer, nrecords);
+	for (int i = 0; i < nmoved; i++)
+	{
+		SpinePosition *position = find_position(consumer, moved[i].partition);
+
+		position->next_offset = moved[i].read_to;
+		position->mark_offset = moved[i].mark_offset;
+		position->mark_crc = moved[i].mark_crc;
+	}
 	for (int i = 0; i < consumer->npositions; i++)
 	{
-		consumer->positions[i].next_offset = consumer->positions[i].read_to;
-		consumer->positions[i].last_record = 0;
+		SpinePosition *position = &consumer->positions[i];
+
+		position->last_record = position->last_record > nrecords ? position->last_record - nrecords : 0;
 	}
 }
 

@@ -66,11 +66,19 @@ extern bool spine_consumer_poll(SpineConsumer *consumer, int batch_rows);
 /* Is there anything to commit: records, or a position that moved past gaps? */
 extern bool spine_consumer_has_batch(const SpineConsumer *consumer);
 
-/* The positions that it moves, with their new marks; palloc'ed. */
-extern SpinePosition *spine_consumer_moved_positions(SpineConsumer *consumer, int *n);
+/*
+ * The positions that its first nrecords records move, with their new marks, up to
+ * read_to; palloc'ed.
+ */
+extern SpinePosition *spine_consumer_moved_positions(SpineConsumer *consumer, size_t nrecords,
+													 int *n);
 
-/* Releases the batch's records; the positions are committed up to read_to. */
-extern void spine_consumer_finish_batch(SpineConsumer *consumer);
+/*
+ * Releases the first nrecords records; the positions that they move are committed.
+ * What is left is the next batch.
+ */
+extern void spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords,
+										const SpinePosition *moved, int nmoved);
 
 /* Reads the cached high watermarks into the positions. */
 extern void spine_consumer_refresh_watermarks(SpineConsumer *consumer);

@@ -22,6 +22,7 @@ bool		spine_enabled = true;
 int			spine_workers = 1;
 int			spine_batch_rows = 50000;
 int			spine_batch_interval_ms = 10;
+int			spine_breaker_records = 1000;
 int			spine_log_interval_s = 5;
 double		spine_producer_rate = 0;
 char	   *spine_producer_tenants = NULL;
@@ -158,6 +159,13 @@ spine_settings_init(void)
 							NULL,
 							&spine_batch_interval_ms, 10, 0, 10000,
 							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("spine.breaker_records",
+							"So many records in a row that the database refuses for one reason fail the pipeline.",
+							"The table is then held to be at fault; 0 makes dead letters of them all.",
+							&spine_breaker_records, 1000, 0, INT_MAX,
+							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("spine.log_interval",

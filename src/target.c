@@ -207,24 +207,23 @@ parse_source(const char *source)
 	return SPINE_FROM_FIELD;
 }
 
-/*
- * Does a column of this type round what it is given?  (Types that rather refuse
- * what is too long, but cut it when asked to cast, are not meant.)
- */
+/* Are two values of the type equal exactly when their bytes are? */
 static bool
-rounds(Oid base_type, int32 typmod)
+equal_if_same_bytes(Oid base_type, Oid collation)
 {
 	switch (base_type)
 	{
-		case NUMERICOID:
-		case TIMEOID:
-		case TIMETZOID:
-		case TIMESTAMPOID:
+		case TEXTOID:
+		case VARCHAROID:
+			return get_collation_isdeterministic(collation);
+		case INT8OID:
+		case INT4OID:
+		case UUIDOID:
 		case TIMESTAMPTZOID:
-		case INTERVALOID:
-			return typmod >= 0;
+		case BOOLOID:
+			return true;
 		default:
-			return false;
+			return false;		/* -0, 1.0 and 1.00 */
 	}
 }
 
@@ -236,47 +235,19 @@ make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const
 
 	column->name = pstrdup(from->name);
 	column->source = parse_source(source);
-	column->binding = spine_choose_binding(base_type);
+	column->binding = spine_choose_binding(base_type, typmod);
+	column->input = spine_make_input(from->type, base_type, plan->context);
 	if (column->source == SPINE_FROM_FIELD)
 		column->field = plan_field(plan, source, spine_binding_wants_json(column->binding));
 	column->default_expr = from->default_expr ? pstrdup(from->default_expr) : NULL;
 
+	/* as the table will hold it, so that keys and versions compare alike */
 	column->element_type = base_type;
-	if (column->binding == SPINE_BIND_TEXT || column->binding == SPINE_BIND_TEXT_CAST)
-		column->element_type = TEXTOID;
-
-	/*
-	 * The base type: its domain's checks run when the row is assigned.  With a
-	 * modifier only where that rounds, so that keys and versions are compared
-	 * as the table will hold them; -1 must be said, or character means one.
-	 */
-	if (column->binding == SPINE_BIND_TEXT_CAST || rounds(base_type, typmod))
-		column->cast_type = format_type_extended(base_type, rounds(base_type, typmod) ? typmod : -1,
-												 FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_TYPEMOD_GIVEN);
+	column->element_typmod = typmod;
+	get_typlenbyval(base_type, &column->element_len, &column->element_byval);
 	if (OidIsValid(from->collation) && from->collation != DEFAULT_COLLATION_OID)
 		column->collation = generate_collation_name(from->collation);
-
-	get_typlenbyval(column->element_type, &column->element_len, &column->element_byval);
-
-	switch (column->binding)
-	{
-		case SPINE_BIND_TEXT:
-			column->equal_if_same_bytes = get_collation_isdeterministic(from->collation);
-			break;
-		case SPINE_BIND_INT8:
-		case SPINE_BIND_INT4:
-		case SPINE_BIND_UUID:
-		case SPINE_BIND_TIMESTAMPTZ:
-		case SPINE_BIND_BOOL:
-			column->equal_if_same_bytes = column->cast_type == NULL;
-			break;
-		case SPINE_BIND_FLOAT8:
-		case SPINE_BIND_NUMERIC:
-		case SPINE_BIND_JSONB:
-		case SPINE_BIND_TEXT_CAST:
-			column->equal_if_same_bytes = false;	/* -0, 1.0 and 1.00 */
-			break;
-	}
+	column->equal_if_same_bytes = equal_if_same_bytes(base_type, from->collation);
 }
 
 static void
@@ -345,7 +316,8 @@ describe_rows(SpineTarget *target)
 	for (int i = 0; i < target->ncolumns; i++)
 	{
 		snprintf(name, sizeof(name), "c%d", i);
-		TupleDescInitEntry(target->rows, ++n, name, target->columns[i].element_type, -1, 0);
+		TupleDescInitEntry(target->rows, ++n, name, target->columns[i].element_type,
+						   target->columns[i].element_typmod, 0);
 		if (target->columns[i].default_expr)
 		{
 			snprintf(name, sizeof(name), "m%d", i);
@@ -356,7 +328,7 @@ describe_rows(SpineTarget *target)
 		TupleDescInitEntry(target->rows, ++n, "ordinality", INT8OID, -1, 0);
 }
 
-/* SELECT the rows, as the columns' types. */
+/* SELECT the rows, with defaults for what they lack. */
 static void
 append_rows(StringInfo sql, const SpineTarget *target)
 {
@@ -370,8 +342,6 @@ append_rows(StringInfo sql, const SpineTarget *target)
 		if (column->default_expr)
 			appendStringInfo(sql, "CASE WHEN u.m%d THEN (%s) ELSE ", i, column->default_expr);
 		appendStringInfo(sql, "u.c%d", i);
-		if (column->cast_type)
-			appendStringInfo(sql, "::%s", column->cast_type);
 		if (column->default_expr)
 			appendStringInfoString(sql, " END");
 		if (column->collation)
@@ -493,14 +463,12 @@ find_keys(SpineTarget *target, const char *table_name)
 		if (!target->columns[target->keys[i]].equal_if_same_bytes)
 			target->reduce_in_sql = true;
 	}
-	switch (target->columns[target->version].binding)
+	switch (target->columns[target->version].element_type)
 	{
-		case SPINE_BIND_INT8:
-		case SPINE_BIND_INT4:
-		case SPINE_BIND_TIMESTAMPTZ:
-			if (target->columns[target->version].cast_type == NULL)
-				break;
-			/* FALLTHROUGH */
+		case INT8OID:
+		case INT4OID:
+		case TIMESTAMPTZOID:
+			break;
 		default:
 			target->reduce_in_sql = true;
 	}

@@ -94,6 +94,7 @@ spine_handle_outcome(SpineWorker *worker, SpineOutcome outcome)
 	switch (outcome)
 	{
 		case SPINE_DONE:
+		case SPINE_TOO_LARGE:
 			break;
 		case SPINE_ABANDONED:
 

@@ -350,7 +350,9 @@ run_batch(void)
 		.plan = worker.plan,
 		.decoder = worker.decoder,
 		.records = consumer->records,
-		.nrecords = consumer->nrecords
+		.nrecords = worker.piece ? Min(worker.piece, consumer->nrecords) : consumer->nrecords,
+		.refusals = &worker.refusals,
+		.expects_refusals = worker.piece > 0
 	};
 	ErrorContextCallback callback = {error_context_stack, batch_error_context, &batch};
 	SpineOutcome outcome;
@@ -361,7 +363,7 @@ run_batch(void)
 	/* for those who look while it waits for somebody */
 	spine_publish_watermarks(&worker);
 	spine_note_batch_start(worker.slot);
-	batch.positions = spine_consumer_moved_positions(consumer, &batch.npositions);
+	batch.positions = spine_consumer_moved_positions(consumer, batch.nrecords, &batch.npositions);
 	pgstat_report_activity(STATE_RUNNING, "applying a batch");
 
 	spine_count_consumed(&worker.pipeline_name, consumer->uncounted);
@@ -376,19 +378,28 @@ run_batch(void)
 
 	if (outcome == SPINE_DONE)
 	{
+		spine_consumer_finish_batch(consumer, batch.nrecords, batch.positions, batch.npositions);
 		for (int i = 0; i < batch.npositions; i++)
 			batch.positions[i].next_offset = batch.positions[i].read_to;
-		spine_consumer_finish_batch(consumer);
 		spine_count_batch(&worker.pipeline_name, batch.nupserts, INSTR_TIME_GET_DOUBLE(duration));
 		spine_publish_progress(&worker.log, batch.positions, batch.npositions,
 							   INSTR_TIME_GET_MILLISEC(duration));
-		worker.batch_started = started;
+		if (consumer->nrecords == 0)
+			worker.batch_started = started; /* otherwise the rest has waited as long */
 		worker.broker_commit_due = true;
 		worker.summary_events += batch.nevents;
 		worker.summary_dead_letters += batch.ndead_letters;
 		worker.summary_batches++;
 		spine_report_running(&worker);
+
+		/* larger again, as there is room for more refusals */
+		if (batch.nsubtransactions <= SPINE_MAX_SUBTRANSACTIONS / 2)
+			worker.piece *= 2;
+		if (worker.piece >= (size_t) spine_batch_rows)
+			worker.piece = 0;
 	}
+	else if (outcome == SPINE_TOO_LARGE)
+		worker.piece = batch.nsettled;
 	else
 		spine_handle_outcome(&worker, outcome);
 	pfree(batch.positions);

@@ -13,6 +13,7 @@
 #include "decode.h"
 #include "nodes/bitmapset.h"
 #include "offsets.h"
+#include "search.h"
 #include "shared.h"
 #include "target.h"
 
@@ -41,6 +42,9 @@ typedef struct SpineWorker
 	bool		broker_trouble; /* it did not answer, or has no such topic */
 
 	SpineDecoder *decoder;
+	SpineRefusals refusals;		/* in a row, over the batches */
+	size_t		piece;			/* the most records of a batch while many are
+								 * refused; 0: all */
 	SpineError	error;			/* the last one */
 	char		logged[SPINE_MAX_ERROR_LEN];	/* the last one in the log */
 	int			retry_ms;

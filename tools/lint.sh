@@ -33,8 +33,9 @@ bind:           decode record_time
 target:         bind catalog decode
 apply:          target reduce
 dead_letters:   consume offsets record_time
-batch:          apply dead_letters offsets target bind reduce decode flat_json attempt catalog
-worker_state:   attempt catalog consume decode offsets target
+search:         apply attempt dead_letters target bind decode catalog offsets
+batch:          search apply dead_letters offsets target bind reduce decode flat_json attempt catalog
+worker_state:   search attempt catalog consume decode offsets target
 trouble:        worker_state
 assignment:     worker_state attempt trouble
 worker:         assignment batch counters trouble worker_state

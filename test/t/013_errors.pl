@@ -211,6 +211,34 @@ $user->query_safe('COMMIT');
 goes_on('the lock released');
 $user->quit;
 
+# A partition on a foreign server that is away: a table of this server's, reached through
+# a connection of its own, plays it.
+$node->safe_psql('postgres', sprintf(<<'SQL', $node->host, $node->port));
+CREATE EXTENSION postgres_fdw;
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere;
+CREATE TABLE regions (id int, region text) PARTITION BY LIST (region);
+CREATE TABLE here PARTITION OF regions FOR VALUES IN ('here');
+CREATE TABLE remote_away (id int, region text);
+CREATE FOREIGN TABLE away PARTITION OF regions FOR VALUES IN ('away')
+	SERVER elsewhere OPTIONS (schema_name 'public', table_name 'remote_away');
+CREATE FUNCTION not_now() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE EXCEPTION 'the foreign server is away' USING ERRCODE = 'fdw_unable_to_establish_connection';
+END $$;
+CREATE TRIGGER not_now BEFORE INSERT ON remote_away FOR EACH ROW EXECUTE FUNCTION not_now();
+SQL
+gets_into_trouble('a foreign server that is away', 'regions', 'waiting', 'the foreign server is away',
+	sub {
+		send_lines($broker->{address}, 'regions', 0,
+			join '', map { qq(k\t{"id": $_, "region": "@{[$_ % 2 ? 'away' : 'here']}"}\n) } 1 .. 4);
+		make_pipeline($node, name => 'regions', topic => 'regions', target => 'regions', mode => 'append');
+	});
+query('DROP TRIGGER not_now ON remote_away');
+goes_on('the foreign server is back');
+is(query('SELECT count(*) FILTER (WHERE region = $$here$$), count(*) FROM regions'), '2|4', 'all rows are there');
+query(q{DELETE FROM spine_pipelines WHERE name = 'regions'; DROP TABLE regions});
+
 #
 # The broker
 #

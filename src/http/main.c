@@ -53,7 +53,7 @@ static const char usage[] =
 "      --timeout=SECONDS  the longest that the database may take for an answer\n"
 "                         (default: 5)\n"
 "      --memory=MB        what answers may take together, while they are made, kept and\n"
-"                         sent; beyond it there are none for a while (default: 24)\n"
+"                         sent; beyond it there are none for a while (default: 20)\n"
 "      --log-format=FORMAT  of the log's lines: text, json, or quiet, which leaves out\n"
 "                         those of requests (default: text)\n"
 "      --log-file=FILE    append the log to a file (default: standard error)\n"
@@ -208,7 +208,7 @@ main(int argc, char **argv)
 		.server = {.address = "127.0.0.1", .port = "8000"},
 		.db = {.conninfo = "", .timeout_s = 5},
 		.threads = 4,
-		.memory_mb = 24,
+		.memory_mb = 20,
 	};
 	sigset_t	signals;
 	int			signal_number = 0;

@@ -86,6 +86,7 @@ my $user_pid = $user->query_safe('SELECT pg_backend_pid()');
 my @timeouts = ('statement_timeout', 'idle_in_transaction_session_timeout',
 	query(q{SELECT name FROM pg_settings WHERE name = 'transaction_timeout'}) || ());
 query("ALTER DATABASE postgres SET $_ = '300ms'") foreach @timeouts;
+$ENV{PGOPTIONS} = join ' ', map { "-c $_=0" } @timeouts;	# they are not for our own statements
 my ($worker) = worker_pids($node);
 query('SELECT pg_reload_conf()');
 ok($node->poll_query_until('postgres', qq{SELECT count(*) = 1 FROM pg_stat_activity
@@ -115,6 +116,7 @@ SQL
 }
 is(join(' ', worker_pids($node)), $worker, 'all by one worker');
 query("ALTER DATABASE postgres RESET $_") foreach @timeouts;
+delete $ENV{PGOPTIONS};
 
 #
 # A snapshot that is kept

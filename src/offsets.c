@@ -6,6 +6,13 @@
  * is theirs (spine.workers was changed, a crashed worker's transaction is
  * still going away): the second waits, then sees that the offset has moved,
  * and drops its batch.
+ *
+ * While somebody holds an old snapshot, no version of a row can be removed, and whoever
+ * looks for the row by its key walks through all of them: after an hour with a hundred
+ * batches a second, 360,000.  So the row is found by where it is: the worker keeps
+ * where it has put each row's newest version.  Only when one is elsewhere (it was
+ * changed by hand, the table was rewritten, the transaction was rolled back) it is
+ * looked for by its key.
  */
 #include "offsets.h"
 
@@ -13,9 +20,10 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
-#define NARGS	8
+#define NARGS	9
 
 /* One that every batch runs: its plan is kept. */
 typedef struct KeptStatement
@@ -25,7 +33,34 @@ typedef struct KeptStatement
 } KeptStatement;
 
 static KeptStatement lock_statement;
+static KeptStatement lock_by_key_statement;
 static KeptStatement move_statement;
+
+/* By partition: where the newest version of its row is, as far as known. */
+static ItemPointerData *places;
+static int	nplaces;
+
+static void
+remember_place(int32 partition, ItemPointer place)
+{
+	if (partition >= nplaces)
+	{
+		int			n = Max(partition + 1, 2 * nplaces);
+
+		places = places ? repalloc_huge(places, n * sizeof(ItemPointerData)) :
+			MemoryContextAllocHuge(TopMemoryContext, n * sizeof(ItemPointerData));
+		for (int i = nplaces; i < n; i++)
+			ItemPointerSetInvalid(&places[i]);
+		nplaces = n;
+	}
+	places[partition] = *place;
+}
+
+static bool
+has_place(int32 partition)
+{
+	return partition < nplaces && ItemPointerIsValid(&places[partition]);
+}
 
 /* Prepares it anew when its text is another: the extension's schema was changed. */
 static SPIPlanPtr
@@ -54,17 +89,19 @@ get_plan(KeptStatement *kept, const char *query, Oid *types)
 
 /*
  * $1 pipeline, $2 topic, $3 cluster; and of the positions: $4 partition,
- * $5 next_offset, $6 read_to, $7 mark_offset, $8 mark_crc.  kept: NULL for a
- * statement that runs now and then.
+ * $5 next_offset, $6 read_to, $7 mark_offset, $8 mark_crc, $9 the places that are
+ * known.  kept: NULL for a statement that runs now and then.
  */
 static void
 run(KeptStatement *kept, const char *query, const SpineLog *log,
 	const SpinePosition *positions, int n, int expected)
 {
 	Oid			types[NARGS] = {NAMEOID, TEXTOID, TEXTOID, INT4ARRAYOID,
-	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIDARRAYOID};
 	Datum		args[NARGS];
 	Datum	   *values[5];
+	Datum	   *known = palloc(Max(n, 1) * sizeof(Datum));
+	int			nknown = 0;
 	int			result;
 
 	for (int i = 0; i < (int) lengthof(values); i++)
@@ -76,6 +113,8 @@ run(KeptStatement *kept, const char *query, const SpineLog *log,
 		values[2][i] = Int64GetDatum(positions[i].read_to);
 		values[3][i] = Int64GetDatum(positions[i].mark_offset);
 		values[4][i] = Int64GetDatum(positions[i].mark_crc);
+		if (has_place(positions[i].partition))
+			known[nknown++] = PointerGetDatum(&places[positions[i].partition]);
 	}
 
 	args[0] = NameGetDatum(&log->pipeline);
@@ -85,9 +124,22 @@ run(KeptStatement *kept, const char *query, const SpineLog *log,
 	for (int i = 1; i < (int) lengthof(values); i++)
 		args[3 + i] = PointerGetDatum(construct_array(values[i], n, INT8OID, 8,
 													  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	args[8] = PointerGetDatum(construct_array(known, nknown, TIDOID, sizeof(ItemPointerData),
+											  false, TYPALIGN_SHORT));
 
 	if (kept)
+	{
+		/*
+		 * The table is small when the plan is made, and it is kept when the table
+		 * is full of old versions.
+		 */
+		int			nest_level = NewGUCNestLevel();
+
+		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 		result = SPI_execute_plan(get_plan(kept, query, types), args, NULL, false, 0);
+		AtEOXact_GUC(true, nest_level);
+	}
 	else
 		result = SPI_execute_with_args(query, NARGS, types, args, NULL, false, 0);
 	if (result != expected)
@@ -170,17 +222,18 @@ spine_offsets_insert(const SpineLog *log, const SpinePosition *positions, int n)
 		log, positions, n, SPI_OK_INSERT);
 }
 
-bool
-spine_offsets_lock(const SpineLog *log, const SpinePosition *positions, int n)
+/* Do the rows that were read say what the worker believes?  Remembers where they are. */
+static bool
+check_and_remember(const SpinePosition *positions, int n)
 {
-	/* in one order, so that two workers cannot lock each other out */
-	run(&lock_statement,
-		psprintf("SELECT o.partition, o.next_offset FROM %s.spine_offsets o"
-				 " WHERE o.pipeline = $1 AND o.topic = $2 AND o.cluster_id = $3"
-				 " AND o.partition = ANY ($4)"
-				 " ORDER BY o.partition FOR UPDATE", log->schema),
-		log, positions, n, SPI_OK_SELECT);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		bool		isnull;
 
+		remember_place(int32_value(row, 1),
+					   (ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[row],
+																   SPI_tuptable->tupdesc, 3, &isnull)));
+	}
 	for (int i = 0; i < n; i++)
 	{
 		bool		found = false;
@@ -194,6 +247,38 @@ spine_offsets_lock(const SpineLog *log, const SpinePosition *positions, int n)
 	return true;
 }
 
+/*
+ * The rows at their places, if all are there.  No index has what is asked of the columns
+ * (a name as a text, a sum), so that it is not the one that is used.
+ */
+#define AT_PLACES(alias) \
+	alias ".ctid = ANY ($9) AND " alias ".pipeline::text = $1::text" \
+	" AND " alias ".topic || '' = $2 AND " alias ".cluster_id = $3"
+
+bool
+spine_offsets_lock(const SpineLog *log, const SpinePosition *positions, int n)
+{
+	/* in one order, so that two workers cannot lock each other out; none, or all */
+	run(&lock_statement,
+		psprintf("SELECT o.partition, o.next_offset, o.ctid FROM %s.spine_offsets o"
+				 " WHERE " AT_PLACES("o") " AND o.partition + 0 = ANY ($4)"
+				 " AND (SELECT pg_catalog.count(*) FROM %s.spine_offsets a"
+				 " WHERE " AT_PLACES("a") " AND a.partition + 0 = ANY ($4))"
+				 " = pg_catalog.cardinality($4)"
+				 " ORDER BY o.partition FOR UPDATE OF o", log->schema, log->schema),
+		log, positions, n, SPI_OK_SELECT);
+	if (SPI_processed == (uint64) n)
+		return check_and_remember(positions, n);
+
+	run(&lock_by_key_statement,
+		psprintf("SELECT o.partition, o.next_offset, o.ctid FROM %s.spine_offsets o"
+				 " WHERE o.pipeline = $1 AND o.topic = $2 AND o.cluster_id = $3"
+				 " AND o.partition = ANY ($4)"
+				 " ORDER BY o.partition FOR UPDATE", log->schema),
+		log, positions, n, SPI_OK_SELECT);
+	return check_and_remember(positions, n);
+}
+
 void
 spine_offsets_move(const SpineLog *log, const SpinePosition *positions, int n)
 {
@@ -204,9 +289,10 @@ spine_offsets_move(const SpineLog *log, const SpinePosition *positions, int n)
 				 " FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($6),"
 				 " pg_catalog.unnest($7), pg_catalog.unnest($8))"
 				 " AS u(partition, read_to, mark_offset, mark_crc)"
-				 " WHERE o.pipeline = $1 AND o.topic = $2 AND o.cluster_id = $3"
-				 " AND o.partition = u.partition", log->schema),
-		log, positions, n, SPI_OK_UPDATE);
+				 " WHERE " AT_PLACES("o") " AND o.partition + 0 = u.partition"
+				 " RETURNING o.partition, o.next_offset, o.ctid", log->schema),
+		log, positions, n, SPI_OK_UPDATE_RETURNING);
 	if (SPI_processed != (uint64) n)
 		elog(ERROR, "moved %llu of %d offsets", (unsigned long long) SPI_processed, n);
+	(void) check_and_remember(positions, 0);
 }

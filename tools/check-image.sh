@@ -19,7 +19,7 @@ image=localhost/spine-check/spine-postgres
 passed=0
 failed=0
 all_well=
-patience=60             # seconds that something may take to come
+patience=300            # seconds that something may take to come
 
 say() {
     printf '==> %s\n' "$*"

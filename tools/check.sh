@@ -166,6 +166,7 @@ run_prove() {
     TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log \
         PATH="$bindir:$PATH" PGPORT=65432 \
         PG_REGRESS="$pgxs_dir/src/test/regress/pg_regress" \
+        PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-360}" PGCTLTIMEOUT="${PGCTLTIMEOUT:-360}" \
         PROMTOOL="${promtool:-}" SPINE_SCREENSHOTS="$work/screenshots" \
         prove --timer -I "$pgxs_dir/src/test/perl" -I test/t "$@"
 }
@@ -290,6 +291,7 @@ run_inside() {
     [ -z "${PG_CONFIG:-}" ] || env+=(PG_CONFIG="$PG_CONFIG")
     [ -z "${T:-}" ] || env+=(T="$T")
     [ -z "${BROKERS:-}" ] || env+=(BROKERS="$BROKERS")
+    [ -z "${PG_TEST_TIMEOUT_DEFAULT:-}" ] || env+=(PG_TEST_TIMEOUT_DEFAULT="$PG_TEST_TIMEOUT_DEFAULT")
     [ -z "${SPINE_TEST_SEED:-}" ] || env+=(SPINE_TEST_SEED="$SPINE_TEST_SEED")
     [ -z "${SPINE_TEST_KILLS:-}" ] || env+=(SPINE_TEST_KILLS="$SPINE_TEST_KILLS")
     cd "$work"

@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.."
 top=$(pwd -P)
 tenants='acme, globex, initech'
 rate=20                 # events a second
-patience=60             # seconds to wait for the first rows
+patience=300            # seconds to wait for the first rows
 first_http_port=8000
 
 say() {
@@ -127,7 +127,7 @@ is_running() {
 # The children of a server that was killed end by themselves, in a moment.
 end_orphans() {
     local pids i
-    for i in 1 2 3 4 5 6 7 8 9 10; do
+    for i in {1..60}; do
         pids=$(server_processes)
         [ -n "$pids" ] || break
         # shellcheck disable=SC2086
@@ -261,7 +261,7 @@ http_processes() {
 # It answers what it was asked before it ends, unless that takes too long.
 stop_http() {
     local pids i
-    for i in {1..70}; do
+    for i in {1..300}; do
         pids=$(http_processes)
         [ -n "$pids" ] || return 0
         # shellcheck disable=SC2086
@@ -294,7 +294,7 @@ start_http() {
         --dbname="host='${run//\'/\\\'}' port=$(. "$demo/env" && echo "$PGPORT") dbname=spine user=spine_http" \
         </dev/null >/dev/null 2>&1 &
     until http_is_up "$port"; do
-        if [ "$waited" -ge 100 ]; then
+        if [ "$waited" -ge 600 ]; then
             stop_http
             tail -n 20 "$demo/http.log" >&2
             die "spine-http does not answer; above is the end of .demo/http.log"

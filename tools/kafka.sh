@@ -15,7 +15,7 @@ set -eu -o pipefail
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
 jars=$top/build/kafka
-patience=120            # seconds until it answers
+patience=300            # seconds until it answers
 
 say() {
     printf '==> %s\n' "$*"
@@ -159,46 +159,75 @@ format() (
         --add-scram "SCRAM-SHA-256=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]"
 )
 
+# Is the Kafka of an earlier call running? It is java by then: a call ends when it answers.
 is_running() {
     local pid
     pid=$(cat "$dir/pid" 2>/dev/null) || return 1
     tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$dir/server.properties"
 }
 
+# Has a process ended, with all it had open? What nobody waits for stays as a zombie,
+# which still has other threads until the last of them has ended.
+has_ended() {           # PID
+    [ ! -e "/proc/$1" ] || [ "$(cat "/proc/$1/task/"*/stat 2>/dev/null | sed 's/.*) //; s/ .*//')" = Z ]
+}
+
+# Waits until it has, for so long. One that was killed is gone a little later only.
+wait_ended() {          # PID SECONDS
+    local deadline=$((SECONDS + $2))
+    until has_ended "$1"; do
+        [ "$SECONDS" -le "$deadline" ] || return 1
+        sleep 0.1
+    done
+}
+
+# False: it has ended, or does not answer.
+launch() {
+    local pid
+    # The child is there until it has ended, whatever it is called: for a while it is
+    # still a shell. And what is heard must not be the log of an earlier one.
+    : >"$dir/log"
+    (run_java kafka.Kafka "$dir/server.properties") </dev/null >>"$dir/log" 2>&1 &
+    pid=$!
+    echo "$pid" >"$dir/pid"
+    disown
+    until grep -q 'Kafka Server started' "$dir/log"; do
+        ! has_ended "$pid" && [ "$SECONDS" -le "$patience" ] || return 1
+        sleep 0.1
+    done
+}
+
 start() {
+    local is_new=
     mkdir -p "$dir"
     if is_running; then
         say "Kafka is already running"
         return
     fi
     if [ ! -e "$dir/server.properties" ]; then
+        is_new=yes
         make_certificates
         make_configuration
     fi
-    [ -d "$dir/data" ] || format >"$dir/log" 2>&1 || { cat "$dir/log" >&2; die "could not make the storage"; }
-
-    (run_java kafka.Kafka "$dir/server.properties") </dev/null >"$dir/log" 2>&1 &
-    echo $! >"$dir/pid"
-    disown
-    until grep -q 'Kafka Server started' "$dir/log"; do
-        if ! is_running || [ "$SECONDS" -gt "$patience" ]; then
+    while :; do
+        [ -d "$dir/data" ] || format >"$dir/log" 2>&1 || { cat "$dir/log" >&2; die "could not make the storage"; }
+        ! launch || return 0
+        # Somebody else may have taken a port meanwhile: others, then.
+        if [ -z "$is_new" ] || ! grep -q 'Address already in use' "$dir/log"; then
             tail -n 20 "$dir/log" >&2
             die "it does not start; above is the end of $dir/log"
         fi
-        sleep 0.1
+        make_configuration
+        rm -rf "$dir/data"
     done
 }
 
 stop() {
-    local pid i
+    local pid
     if is_running; then
         pid=$(cat "$dir/pid")
         kill "$pid"
-        for i in {1..100}; do
-            is_running || break
-            [ "$i" -lt 100 ] || kill -KILL "$pid"
-            sleep 0.1
-        done
+        wait_ended "$pid" 30 || { kill -KILL "$pid"; wait_ended "$pid" "$patience"; }
     fi
     rm -rf "$dir"
 }

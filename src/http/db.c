@@ -22,6 +22,10 @@
 #define RETRY_MS			1000	/* between attempts to connect */
 #define SERVER_FIRST_MS		1000
 
+/* What an answer takes while it is read, libpq's buffer and result included. */
+#define WHILE_READ			4
+#define LONG_BODY			(1024 * 1024)	/* libpq keeps a buffer that it needed for such */
+
 struct DbSession
 {
 	const DbOptions *options;
@@ -32,35 +36,45 @@ struct DbSession
 	unsigned	recoveries;		/* unless another did since we tried */
 	int64_t		renew_at_ms;	/* nor for a failed statement's sake */
 	int64_t		deadline_ms;	/* of what is asked now */
+	size_t		expected[DB_STATEMENTS];	/* length of a body; 0: not known */
+	bool		has_long_buffer;
 	RecentAnswers recent;
 };
 
-#define WITH_ETAG(query) \
-	"SELECT body, to_hex(hashtextextended(body, 0)) FROM (SELECT " query ") q (body)"
+/* The last parameter is how long the body may be. */
+#define BOUNDED(query, second, limit) \
+	"SELECT CASE WHEN octet_length(body) <= " limit "::integer THEN body END, " second ", octet_length(body)" \
+	" FROM (SELECT " query ") q (body, ready)"
+#define WITH_ETAG(body, source, limit) \
+	BOUNDED(body ", NULL FROM " source, "to_hex(hashtextextended(body, 0))", limit)
 
-/* One row each: the body; its entity tag, or of DB_READINESS whether it is. */
+/*
+ * One row each: the body, NULL if it is too long; its entity tag, or of DB_READINESS
+ * whether it is; and the body's length.
+ */
 static const struct
 {
 	const char *name;
 	const char *sql;
 	int			nvalues;
 	bool		has_etag;
+	size_t		usual_len;		/* of a body: more is asked for if need be */
 }			statements[DB_STATEMENTS] = {
 	[DB_ORDERS] = {
-		"orders", WITH_ETAG("coalesce(json_agg(o), '[]')::text FROM spine_orders($1::text, $2::text, $3::integer) o"),
-		3, true
+		"orders", WITH_ETAG("coalesce(json_agg(o), '[]')::text", "spine_orders($1::text, $2::text, $3::integer) o", "$4"),
+		3, true, 256 * 1024
 	},
 	[DB_STATS] = {
-		"stats", WITH_ETAG("coalesce(json_agg(s), '[]')::text FROM spine_stats($1::text) s"),
-		1, true
+		"stats", WITH_ETAG("coalesce(json_agg(s), '[]')::text", "spine_stats($1::text) s", "$2"),
+		1, true, 256 * 1024
 	},
 	[DB_METRICS] = {
-		"metrics", "SELECT spine_metrics_text(), NULL",
-		0, false
+		"metrics", BOUNDED("spine_metrics_text(), NULL", "ready", "$1"),
+		0, false, 64 * 1024
 	},
 	[DB_READINESS] = {
-		"readiness", "SELECT report::text, ready::text FROM spine_readiness()",
-		0, false
+		"readiness", BOUNDED("report::text, ready::text FROM spine_readiness()", "ready", "$1"),
+		0, false, 16 * 1024
 	},
 };
 
@@ -94,6 +108,7 @@ disconnect(DbSession *session)
 {
 	PQfinish(session->conn);
 	session->conn = NULL;
+	session->has_long_buffer = false;
 	memset(session->prepared, 0, sizeof(session->prepared));
 	recent_clear(&session->recent);
 }
@@ -256,8 +271,15 @@ connect_session(DbSession *session)
 
 /* Asks, and prepares before that if need be; NULL: no answer. */
 static PGresult *
-ask(DbSession *session, DbStatement statement, const char *const *values)
+ask(DbSession *session, DbStatement statement, const char *const *values, size_t limit)
 {
+	int			nvalues = statements[statement].nvalues;
+	const char *all_values[DB_MAX_VALUES + 1];
+	char		limit_text[24];
+
+	memcpy(all_values, values, nvalues * sizeof(char *));
+	snprintf(limit_text, sizeof(limit_text), "%zu", limit);
+	all_values[nvalues] = limit_text;
 	if (!session->prepared[statement])
 	{
 		PGresult   *result = NULL;
@@ -271,7 +293,7 @@ ask(DbSession *session, DbStatement statement, const char *const *values)
 		session->prepared[statement] = true;
 	}
 	if (!PQsendQueryPrepared(session->conn, statements[statement].name,
-							 statements[statement].nvalues, values, NULL, NULL, 0))
+							 nvalues + 1, all_values, NULL, NULL, 0))
 		return NULL;
 	return get_result(session);
 }
@@ -300,26 +322,15 @@ question_of(DbStatement statement, const char *const *values)
 	return NULL;
 }
 
-/* A copy for the answer; DB_FAILED: out of memory. */
-static DbOutcome
-put_body(DbAnswer *answer, const char *body, size_t len)
-{
-	answer->body = malloc(len + 1);
-	if (answer->body == NULL)
-		return DB_FAILED;
-	memcpy(answer->body, body, len + 1);
-	answer->len = len;
-	return DB_ANSWERED;
-}
-
 /* Answers from what was answered before, if that is still current. */
-static DbOutcome
-answer_again(const RecentAnswer *recent, const char *state, DbAnswer *answer)
+static bool
+answer_again(const RecentAnswer *recent, DbAnswer *answer)
 {
-	if (recent == NULL || strcmp(recent->state, state) != 0)
-		return DB_FAILED;
+	if (recent == NULL)
+		return false;
 	memcpy(answer->etag, recent->etag, sizeof(answer->etag));
-	return put_body(answer, recent->body, recent->len);
+	answer->body = body_share(recent->body);
+	return true;
 }
 
 /* What an error means for the request. */
@@ -357,21 +368,60 @@ fail(DbSession *session, DbStatement statement, const PGresult *result)
 	return outcome;
 }
 
+/*
+ * Asks for the body, and what comes with it.  There must be room for it before it is
+ * read, so the database is told how long it may be; when it is longer, it is asked
+ * again, as the next time is expected to be like the last.
+ */
+static DbOutcome
+ask_for_body(DbSession *session, DbStatement statement, const char *const *values,
+			 DbAnswer *answer, char *second, size_t second_size)
+{
+	size_t		usual = statements[statement].usual_len;
+	size_t		limit = session->expected[statement];
+
+	for (;;)
+	{
+		size_t		room;
+		size_t		len = 0;
+		PGresult   *result;
+		DbOutcome	outcome = DB_FAILED;
+
+		limit = limit > usual ? limit : usual;
+		room = WHILE_READ * limit;
+		session->expected[statement] = 0;
+		if (!memory_reserve(room))
+			return memory_could_be(room) ? DB_NO_ROOM : DB_TOO_LONG;
+
+		result = ask(session, statement, values, limit);
+		if (PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) != 1)
+			outcome = fail(session, statement, result);
+		else if ((len = strtoul(PQgetvalue(result, 0, 2), NULL, 10)) <= limit)
+		{
+			snprintf(second, second_size, "%s", PQgetvalue(result, 0, 1));
+			answer->body = body_create(PQgetvalue(result, 0, 0), PQgetlength(result, 0, 0));
+			outcome = answer->body ? DB_ANSWERED : DB_NO_ROOM;
+		}
+		PQclear(result);
+		memory_release(room);
+		if (len <= limit)
+		{
+			session->expected[statement] = len + len / 4;
+			session->has_long_buffer |= limit > LONG_BODY;
+			return outcome;
+		}
+		limit = len + len / 4;
+	}
+}
+
 /* One attempt at a statement whose answers have no entity tag. */
 static DbOutcome
 try_plain(DbSession *session, DbStatement statement, const char *const *values, DbAnswer *answer)
 {
-	PGresult   *result = ask(session, statement, values);
-	DbOutcome	outcome;
+	char		ready[8] = "";
+	DbOutcome	outcome = ask_for_body(session, statement, values, answer, ready, sizeof(ready));
 
-	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1)
-	{
-		answer->ready = strcmp(PQgetvalue(result, 0, 1), "true") == 0;
-		outcome = put_body(answer, PQgetvalue(result, 0, 0), PQgetlength(result, 0, 0));
-	}
-	else
-		outcome = fail(session, statement, result);
-	PQclear(result);
+	answer->ready = strcmp(ready, "true") == 0;
 	return outcome;
 }
 
@@ -385,38 +435,24 @@ try_remembering(DbSession *session, DbStatement statement, const char *const *va
 				const char *question, DbAnswer *answer)
 {
 	PGresult   *state = NULL;
-	PGresult   *result = NULL;
-	DbOutcome	outcome = DB_FAILED;
+	DbOutcome	outcome = DB_ANSWERED;
 
 	if (PQsendQueryPrepared(session->conn, STATE_STATEMENT, 0, NULL, NULL, NULL, 0))
 		state = get_result(session);
-	if (PQresultStatus(state) == PGRES_TUPLES_OK)
-	{
-		const char *state_text = PQgetvalue(state, 0, 0);
-
-		outcome = answer_again(recent_find(&session->recent, question), state_text, answer);
-		if (outcome != DB_FAILED)
-		{
-			PQclear(state);
-			return outcome;
-		}
-		result = ask(session, statement, values);
-		if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1)
-		{
-			const char *body = PQgetvalue(result, 0, 0);
-			size_t		len = PQgetlength(result, 0, 0);
-
-			snprintf(answer->etag, sizeof(answer->etag), "\"%s\"", PQgetvalue(result, 0, 1));
-			recent_put(&session->recent, question, state_text, answer->etag, body, len);
-			outcome = put_body(answer, body, len);
-		}
-		else
-			outcome = fail(session, statement, result);
-	}
-	else
+	if (PQresultStatus(state) != PGRES_TUPLES_OK)
 		outcome = fail(session, statement, state);
+	else if (!answer_again(recent_find(&session->recent, question, PQgetvalue(state, 0, 0)), answer))
+	{
+		char		hash[ETAG_SIZE - 2];
+
+		outcome = ask_for_body(session, statement, values, answer, hash, sizeof(hash));
+		if (outcome == DB_ANSWERED)
+		{
+			snprintf(answer->etag, sizeof(answer->etag), "\"%s\"", hash);
+			recent_put(&session->recent, question, answer->etag, answer->body);
+		}
+	}
 	PQclear(state);
-	PQclear(result);
 	return outcome;
 }
 
@@ -438,9 +474,9 @@ try_query(DbSession *session, DbStatement statement, const char *const *values,
 	return outcome;
 }
 
-void
-db_query(DbSession *session, DbStatement statement, const char *const *values,
-		 int64_t asked_ms, DbAnswer *answer)
+static void
+query(DbSession *session, DbStatement statement, const char *const *values,
+	  int64_t asked_ms, DbAnswer *answer)
 {
 	/* the server keeps the limit first, unless it is not there to keep it */
 	int64_t		deadline_ms = asked_ms + 1000 * session->options->timeout_s + SERVER_FIRST_MS;
@@ -477,4 +513,15 @@ db_query(DbSession *session, DbStatement statement, const char *const *values,
 		session->deadline_ms = deadline_ms;
 		answer->outcome = try_query(session, statement, values, answer);
 	}
+}
+
+void
+db_query(DbSession *session, DbStatement statement, const char *const *values,
+		 int64_t asked_ms, DbAnswer *answer)
+{
+	query(session, statement, values, asked_ms, answer);
+	if (answer->outcome == DB_TOO_LONG)
+		log_message("%s: the answer is too long for --memory", statements[statement].name);
+	if (session->has_long_buffer)
+		disconnect(session);
 }

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "body.h"
 #include "etag.h"
 
 typedef enum DbStatement
@@ -30,14 +31,15 @@ typedef enum DbOutcome
 	DB_ANSWERED,				/* body is what there is to send */
 	DB_AWAY,					/* no connection, or no answer in time */
 	DB_BAD_VALUE,				/* a value that this database cannot have */
+	DB_NO_ROOM,					/* too much memory is taken already */
+	DB_TOO_LONG,				/* there will never be room for it */
 	DB_FAILED					/* a mistake in the set-up; the log says which */
 } DbOutcome;
 
 typedef struct DbAnswer
 {
 	DbOutcome	outcome;
-	char	   *body;			/* malloc'd; the caller's */
-	size_t		len;
+	Body	   *body;			/* the caller's; NULL: there is none */
 	char		etag[ETAG_SIZE];	/* with its quotes; "": none */
 	bool		ready;			/* of DB_READINESS */
 } DbAnswer;

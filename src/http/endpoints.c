@@ -193,13 +193,13 @@ send_page(const Query *query, Reply *reply)
 	else if (query->accepts_gzip && page_gzip)
 	{
 		reply->static_body = page_gzip;
-		reply->len = page_gzip_len;
+		reply->static_len = page_gzip_len;
 		reply->is_gzip = true;
 	}
 	else
 	{
 		reply->static_body = page;
-		reply->len = sizeof(page) - 1;
+		reply->static_len = sizeof(page) - 1;
 	}
 }
 
@@ -219,7 +219,7 @@ query_answer_at_once(const Query *query, Reply *reply)
 	else
 	{
 		reply->static_body = health;
-		reply->len = sizeof(health) - 1;
+		reply->static_len = sizeof(health) - 1;
 	}
 	return true;
 }
@@ -232,7 +232,9 @@ static void
 send_metrics(const DbAnswer *answer, Reply *reply)
 {
 	const char *names[NENDPOINTS];
-	FILE	   *out = open_memstream(&reply->body, &reply->len);
+	char	   *text = NULL;
+	size_t		len;
+	FILE	   *out = open_memstream(&text, &len);
 
 	if (out == NULL)
 	{
@@ -243,13 +245,16 @@ send_metrics(const DbAnswer *answer, Reply *reply)
 		names[i] = endpoints[i].path;
 
 	if (answer->body)
-		fwrite(answer->body, 1, answer->len, out);
+		fwrite(body_data(answer->body), 1, body_len(answer->body), out);
 	fprintf(out, "# HELP spine_database_up Whether the database answered.\n"
 			"# TYPE spine_database_up gauge\n"
 			"spine_database_up %d\n", answer->outcome == DB_ANSWERED);
 	metrics_write(out, names, NENDPOINTS);
 	if (fclose(out) != 0)
 		reply_error(reply, 500, NULL, "out of memory");
+	else if ((reply->body = body_create(text, len)) == NULL)
+		reply_no_room(reply);
+	free(text);
 }
 
 /* The parameter with a text, when there is but one. */
@@ -283,14 +288,7 @@ send_body(const Query *query, const DbAnswer *answer, Reply *reply)
 		reply->status = 503;
 		reply->retry_after_s = RETRY_AFTER_S;
 	}
-	reply->body = malloc(answer->len + 1);
-	if (reply->body)
-	{
-		memcpy(reply->body, answer->body, answer->len + 1);
-		reply->len = answer->len;
-	}
-	else
-		reply_error(reply, 500, NULL, "out of memory");
+	reply->body = body_share(answer->body);
 }
 
 static void
@@ -308,6 +306,12 @@ send_answer(const Query *query, const DbAnswer *answer, Reply *reply)
 		case DB_BAD_VALUE:
 			reply_error(reply, 400, only_text(query), "%s has a character that this database cannot have",
 						only_text(query) ? only_text(query) : "tenant or status");
+			break;
+		case DB_NO_ROOM:
+			reply_no_room(reply);
+			break;
+		case DB_TOO_LONG:
+			reply_error(reply, 500, NULL, "the answer is too long for the memory of spine-http; ask for less of it");
 			break;
 		case DB_FAILED:
 			reply_error(reply, 500, NULL, "the database refused the query; the log of spine-http says why");
@@ -348,7 +352,7 @@ void
 query_reply(const Query *query, const DbAnswer *answer, Reply *reply)
 {
 	start_reply(query->endpoint, reply);
-	if (query->endpoint->statement == DB_METRICS)
+	if (query->endpoint->statement == DB_METRICS && answer->outcome != DB_NO_ROOM)
 		send_metrics(answer, reply);
 	else
 		send_answer(query, answer, reply);

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "body.h"
 #include "db.h"
 #include "endpoints.h"
 #include "log.h"
@@ -19,6 +21,7 @@
 #include "server.h"
 
 #define MAX_THREADS			64
+#define MAX_MEMORY_MB		65536
 #define DRAIN_TIMEOUT_S		30
 
 typedef struct Options
@@ -26,6 +29,7 @@ typedef struct Options
 	ServerOptions server;
 	DbOptions	db;
 	int			threads;
+	int			memory_mb;
 	LogFormat	log_format;
 	const char *log_file;
 } Options;
@@ -48,6 +52,8 @@ static const char usage[] =
 "                         1 to 64 (default: 4)\n"
 "      --timeout=SECONDS  the longest that the database may take for an answer\n"
 "                         (default: 5)\n"
+"      --memory=MB        what answers may take together, while they are made, kept and\n"
+"                         sent; beyond it there are none for a while (default: 20)\n"
 "      --log-format=FORMAT  of the log's lines: text, json, or quiet, which leaves out\n"
 "                         those of requests (default: text)\n"
 "      --log-file=FILE    append the log to a file (default: standard error)\n"
@@ -108,7 +114,7 @@ parse_options(int argc, char **argv, Options *options)
 {
 	enum
 	{
-		OPTION_TIMEOUT = 256, OPTION_LOG_FORMAT, OPTION_LOG_FILE
+		OPTION_TIMEOUT = 256, OPTION_MEMORY, OPTION_LOG_FORMAT, OPTION_LOG_FILE
 	};
 	static const struct option long_options[] = {
 		{"dbname", required_argument, NULL, 'd'},
@@ -116,6 +122,7 @@ parse_options(int argc, char **argv, Options *options)
 		{"port", required_argument, NULL, 'p'},
 		{"threads", required_argument, NULL, 't'},
 		{"timeout", required_argument, NULL, OPTION_TIMEOUT},
+		{"memory", required_argument, NULL, OPTION_MEMORY},
 		{"log-format", required_argument, NULL, OPTION_LOG_FORMAT},
 		{"log-file", required_argument, NULL, OPTION_LOG_FILE},
 		{"version", no_argument, NULL, 'V'},
@@ -144,6 +151,9 @@ parse_options(int argc, char **argv, Options *options)
 				break;
 			case OPTION_TIMEOUT:
 				options->db.timeout_s = parse_number(optarg, 1, 3600, "--timeout");
+				break;
+			case OPTION_MEMORY:
+				options->memory_mb = parse_number(optarg, 4, MAX_MEMORY_MB, "--memory");
 				break;
 			case OPTION_LOG_FORMAT:
 				options->log_format = parse_log_format(optarg);
@@ -181,6 +191,15 @@ raise_descriptor_limit(void)
 	}
 }
 
+/* What is freed goes back, instead of lying between what is not. */
+static void
+keep_memory_small(void)
+{
+	mallopt(M_MMAP_THRESHOLD, 64 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+	mallopt(M_ARENA_MAX, 2);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -189,6 +208,7 @@ main(int argc, char **argv)
 		.server = {.address = "127.0.0.1", .port = "8000"},
 		.db = {.conninfo = "", .timeout_s = 5},
 		.threads = 4,
+		.memory_mb = 20,
 	};
 	sigset_t	signals;
 	int			signal_number = 0;
@@ -197,6 +217,8 @@ main(int argc, char **argv)
 	if (!log_open(options.log_file, options.log_format))
 		fail(options.log_file, strerror(errno));
 	raise_descriptor_limit();
+	keep_memory_small();
+	memory_init((size_t) options.memory_mb * 1024 * 1024);
 	signal(SIGPIPE, SIG_IGN);
 
 	/* before any thread is made, so that only we get them */

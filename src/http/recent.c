@@ -21,45 +21,53 @@ place_of(const char *question)
 }
 
 static void
-clear_place(RecentAnswer *place)
+clear_place(RecentAnswers *recent, RecentAnswer *place)
 {
+	if (place->body)
+		recent->bytes -= body_len(place->body);
+	body_let_go(place->body);
 	free(place->question);
-	free(place->state);
-	free(place->body);
 	memset(place, 0, sizeof(*place));
 }
 
 const RecentAnswer *
-recent_find(const RecentAnswers *recent, const char *question)
+recent_find(RecentAnswers *recent, const char *question, const char *state)
 {
 	const RecentAnswer *place = &recent->places[place_of(question)];
 
+	if (recent->state == NULL || strcmp(recent->state, state) != 0)
+	{
+		recent_clear(recent);
+		recent->state = strdup(state);
+		return NULL;
+	}
 	return place->question && strcmp(place->question, question) == 0 ? place : NULL;
 }
 
 void
-recent_put(RecentAnswers *recent, const char *question, const char *state,
-		   const char *etag, const char *body, size_t len)
+recent_put(RecentAnswers *recent, const char *question, const char *etag, Body *body)
 {
 	RecentAnswer *place = &recent->places[place_of(question)];
 
-	clear_place(place);
-	if (len > RECENT_MAX_BODY)
+	clear_place(recent, place);
+	if (memory_is_short())
+		recent_clear(recent);
+	if (recent->state == NULL || strlen(question) > RECENT_MAX_QUESTION ||
+		body_len(body) > RECENT_MAX_BODY || recent->bytes + body_len(body) > RECENT_MAX_BYTES)
 		return;
 	place->question = strdup(question);
-	place->state = strdup(state);
+	if (place->question == NULL)
+		return;
 	snprintf(place->etag, sizeof(place->etag), "%s", etag);
-	place->body = malloc(len + 1);
-	place->len = len;
-	if (place->question && place->state && place->body)
-		memcpy(place->body, body, len + 1);
-	else
-		clear_place(place);
+	place->body = body_share(body);
+	recent->bytes += body_len(body);
 }
 
 void
 recent_clear(RecentAnswers *recent)
 {
 	for (int i = 0; i < RECENT_ANSWERS; i++)
-		clear_place(&recent->places[i]);
+		clear_place(recent, &recent->places[i]);
+	free(recent->state);
+	recent->state = NULL;
 }

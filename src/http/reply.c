@@ -12,12 +12,11 @@
 #include <strings.h>
 #include <zlib.h>
 
-#define MIN_COMPRESSED		1000	/* less fits a packet as it is */
-
 void
 reply_error(Reply *reply, unsigned status, const char *parameter, const char *format,...)
 {
 	struct json_object *object = json_object_new_object();
+	const char *json;
 	char		text[512];
 	va_list		arguments;
 
@@ -29,14 +28,21 @@ reply_error(Reply *reply, unsigned status, const char *parameter, const char *fo
 	if (parameter)
 		json_object_object_add(object, "parameter", json_object_new_string(parameter));
 
-	free(reply->body);
+	body_let_go(reply->body);
 	memset(reply, 0, sizeof(*reply));
 	reply->status = status;
 	reply->content_type = CONTENT_JSON;
 	reply->cache_control = "no-store";
-	reply->body = strdup(json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-	reply->len = reply->body ? strlen(reply->body) : 0;
+	json = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+	reply->body = body_create(json, strlen(json));
 	json_object_put(object);
+}
+
+void
+reply_no_room(Reply *reply)
+{
+	reply_error(reply, 503, NULL, "too many answers are being sent");
+	reply->retry_after_s = RETRY_AFTER_S;
 }
 
 void *
@@ -70,18 +76,19 @@ gzip_compress(const void *data, size_t len, size_t *compressed_len)
 void
 reply_compress(Reply *reply)
 {
-	size_t		len;
-	void	   *compressed;
+	Body	   *compressed = reply->body ? body_share(body_compressed(reply->body)) : NULL;
 
-	if (reply->body == NULL || reply->len < MIN_COMPRESSED)
-		return;
-	compressed = gzip_compress(reply->body, reply->len, &len);
 	if (compressed == NULL)
 		return;
-	free(reply->body);
+	body_let_go(reply->body);
 	reply->body = compressed;
-	reply->len = len;
 	reply->is_gzip = true;
+}
+
+size_t
+reply_len(const Reply *reply)
+{
+	return reply->static_body ? reply->static_len : reply->body ? body_len(reply->body) : 0;
 }
 
 bool

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "body.h"
 #include "etag.h"
 
 #define CONTENT_JSON		"application/json"
@@ -25,9 +26,9 @@ typedef struct Reply
 	char		etag[ETAG_SIZE];	/* with its quotes; "": none */
 	bool		is_gzip;
 	bool		is_page;		/* add what a browser is to be told */
-	char	   *body;			/* malloc'd, or NULL */
-	size_t		len;
-	const void *static_body;	/* instead of body: one that stays */
+	Body	   *body;			/* the reply's, or NULL */
+	const void *static_body;	/* instead of body: one that stays, */
+	size_t		static_len;		/* and its length */
 } Reply;
 
 /*
@@ -37,8 +38,14 @@ typedef struct Reply
 extern void reply_error(Reply *reply, unsigned status, const char *parameter,
 						const char *format,...) __attribute__((format(printf, 4, 5)));
 
-/* Compresses the body if that makes it smaller. */
+/* Makes it a 503: there is no memory for an answer now. */
+extern void reply_no_room(Reply *reply);
+
+/* Compresses the body, if there is one, if that makes it smaller. */
 extern void reply_compress(Reply *reply);
+
+/* The length of either body. */
+extern size_t reply_len(const Reply *reply);
 
 /* Compressed data, malloc'd; NULL: out of memory, or it would not be smaller. */
 extern void *gzip_compress(const void *data, size_t len, size_t *compressed_len);

@@ -20,15 +20,19 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "connections.h"
 #include "endpoints.h"
 #include "log.h"
 #include "metrics.h"
 #include "page.inc"
 
-#define MAX_CONNECTIONS		4000
-#define CONNECTION_MEMORY	(24 * 1024)	/* request line, headers, write buffer */
+#define MAX_CONNECTIONS		1500
+#define CROWDED				(MAX_CONNECTIONS * 3 / 4)	/* the slow make room */
+#define CONNECTION_MEMORY	(16 * 1024)	/* request line, headers, write buffer */
 #define IDLE_TIMEOUT_S		30
 #define BACKLOG				1024
+#define SMALL_TARGET		1024		/* not worth counting */
+#define MAX_IF_NONE_MATCH	1024		/* longer ones count as not given */
 #define SHARE_MS			500		/* requests that came within may share an answer */
 
 /*
@@ -40,6 +44,7 @@ typedef struct Request
 	PoolJob		job;			/* must be the first */
 	struct MHD_Connection *connection;
 	char	   *target;			/* as it was sent, for the log */
+	size_t		counted;		/* of the memory that its texts may take */
 	char		method[16];		/* "": its headers have not all come */
 	Query		query;
 	Reply		reply;			/* status 0: none yet */
@@ -77,17 +82,51 @@ is_draining(void)
 	return answer;
 }
 
-/* The first line of a request has come: what is returned goes with it. */
+static Connection *
+watched(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info ? info->socket_context : NULL;
+}
+
+/* A connection begins or ends. */
+static void
+watch_connection(void *cls, struct MHD_Connection *connection, void **context,
+				 enum MHD_ConnectionNotificationCode what)
+{
+	(void) cls;
+	if (what == MHD_CONNECTION_NOTIFY_STARTED)
+	{
+		*context = connection_open(MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
+		connections_cut_askers(CROWDED);
+	}
+	else
+		connection_close(*context);
+}
+
+/*
+ * The first line of a request has come: what is returned goes with it.  Without a
+ * target there is no room for it.
+ */
 static void *
 begin_request(void *cls, const char *target, struct MHD_Connection *connection)
 {
 	Request    *request = calloc(1, sizeof(Request));
+	size_t		copies = 2 * strlen(target);	/* this one, and the values in it */
 
 	(void) cls;
+	if (copies <= SMALL_TARGET)
+		copies = 0;
 	if (request)
 	{
 		request->connection = connection;
-		request->target = strdup(target);
+		if (memory_reserve(copies))
+		{
+			request->counted = copies;
+			request->target = strdup(target);
+		}
 	}
 	return request;
 }
@@ -127,12 +166,14 @@ end_request(void *cls, struct MHD_Connection *connection, void **context,
 		client_address(connection, client, sizeof(client));
 		metrics_count_request(endpoint_number(request->query.endpoint), request->reply.status, seconds);
 		log_request(client, request->method, request->target ? request->target : "",
-					request->reply.status, request->reply.len, seconds);
+					request->reply.status, reply_len(&request->reply), seconds);
 		count_open(-1);
 	}
+	connection_set_state(watched(connection), CONNECTION_ASKS);
 	query_clear(&request->query);
-	free(request->reply.body);
+	body_let_go(request->reply.body);
 	free(request->target);
+	memory_release(request->counted);
 	free(request);
 	*context = NULL;
 }
@@ -182,19 +223,19 @@ send_reply(Request *request)
 	enum MHD_Result queued;
 
 	request->answered_us = clock_us();
-	if (reply->static_body)
-		response = MHD_create_response_from_buffer(reply->len, (void *) reply->static_body,
-												   MHD_RESPMEM_PERSISTENT);
+	connection_set_state(watched(request->connection), CONNECTION_TAKES);
+	if (memory_is_short())
+		connections_cut_takers();
+	if (reply->body)
+		response = MHD_create_response_from_buffer_with_free_callback_cls(body_len(reply->body), (void *) body_data(reply->body),
+																		  body_let_go, body_share(reply->body));
 	else
-		response = MHD_create_response_from_buffer(reply->len, reply->body ? reply->body : "",
-												   reply->body ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+		response = MHD_create_response_from_buffer(reply->static_len, (void *) reply->static_body, MHD_RESPMEM_PERSISTENT);
 	if (response == NULL)
 	{
-		free(reply->body);
-		reply->body = NULL;
+		body_let_go(reply->body);
 		return MHD_NO;
 	}
-	reply->body = NULL;
 	add_headers(response, reply);
 	queued = MHD_queue_response(request->connection, reply->status, response);
 	MHD_destroy_response(response);
@@ -267,10 +308,16 @@ read_request(Request *request, const char *path)
 	Query	   *query = &request->query;
 	const char *if_none_match = header(request, MHD_HTTP_HEADER_IF_NONE_MATCH);
 
-	query->endpoint = endpoint_find(path_has_nul(request->target ? request->target : "") ? "" : path_of(path));
+	query->endpoint = endpoint_find(request->target == NULL || path_has_nul(request->target) ? "" : path_of(path));
 	query->asked_ms = request->started_us / 1000;
+	if (request->target == NULL)
+	{
+		reply_no_room(&request->reply);
+		return;
+	}
 	query->accepts_gzip = accepts_gzip(header(request, MHD_HTTP_HEADER_ACCEPT_ENCODING));
-	query->if_none_match = if_none_match ? strdup(if_none_match) : NULL;
+	if (if_none_match && strlen(if_none_match) <= MAX_IF_NONE_MATCH)
+		query->if_none_match = strdup(if_none_match);
 
 	if (!endpoint_exists(query->endpoint))
 		(void) query_answer_at_once(query, &request->reply);
@@ -314,7 +361,7 @@ server_answer(PoolJob *requests, DbSession *session)
 		query_reply(&request->query, &answer, &request->reply);
 		MHD_resume_connection(request->connection);
 	}
-	free(answer.body);
+	body_let_go(answer.body);
 }
 
 /*
@@ -340,6 +387,7 @@ handle_request(void *cls, struct MHD_Connection *connection, const char *path,
 	{
 		snprintf(request->method, sizeof(request->method), "%s", method);
 		request->started_us = clock_us();
+		connection_set_state(watched(connection), CONNECTION_WAITS);
 		count_open(+1);
 		read_request(request, path);
 		return has_body(request) ? send_reply(request) : MHD_YES;
@@ -446,6 +494,7 @@ server_start(const ServerOptions *options)
 								   MHD_OPTION_CONNECTION_TIMEOUT, (unsigned) IDLE_TIMEOUT_S,
 								   MHD_OPTION_URI_LOG_CALLBACK, begin_request, NULL,
 								   MHD_OPTION_NOTIFY_COMPLETED, end_request, NULL,
+								   MHD_OPTION_NOTIFY_CONNECTION, watch_connection, NULL,
 								   MHD_OPTION_END);
 	if (http_daemon == NULL)
 	{

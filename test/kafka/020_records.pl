@@ -110,7 +110,7 @@ query('CREATE TABLE compacted (id int PRIMARY KEY, kafka_offset bigint)');
 sub first_offsets { return read_log($kafka->{address}, "$run-compacted", '%o '); }
 
 send_with($kafka, "$run-compacted", 0, join '', map { 'k' . $_ % 3 . qq(\t{"id": $_}\n) } 0 .. 99);
-for (1 .. 100)
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 {
 	# a segment is only rolled, and so only compacted, when something is written
 	send_with($kafka, "$run-compacted", 0, qq(end\t{"id": 1000}\n));

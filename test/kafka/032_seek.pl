@@ -88,7 +88,7 @@ make_pipeline($node, name => 'compacted', topic => "$run-compacted", target => '
 	columns => '{"id": "order_id"}');
 send_event("$run-compacted", 0, $_) for 1 .. 3;
 while_away(sub {
-	for (1 .. 100)
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	{
 		send_event("$run-compacted", 0, 4);
 		last unless read_log($kafka->{address}, "$run-compacted", ' %o ') =~ / 2 /;

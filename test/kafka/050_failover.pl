@@ -42,7 +42,6 @@ spine.brokers = '$kafka->{address}'
 spine.topic = '$topic'
 spine.batch_rows = 1000
 shared_buffers = 128MB
-max_standby_streaming_delay = 100ms
 wal_keep_size = 1GB
 autovacuum = off
 CONF
@@ -87,7 +86,7 @@ sub read_for_long
 {
 	my ($primary, $standby, $feedback, $topic) = @_;
 
-	set_config_of_standby($standby, "hot_standby_feedback = $feedback");
+	set_config_of_standby($standby, "max_standby_streaming_delay = 100ms\nhot_standby_feedback = $feedback");
 	comes_to($primary, "hot_standby_feedback = $feedback", sprintf
 		q{SELECT count(*) = 1 FROM pg_stat_replication WHERE (backend_xmin IS NOT NULL) = (%s) AND state = 'streaming'},
 		$feedback eq 'on' ? 'true' : 'false');
@@ -166,6 +165,7 @@ sub promote_and_audit
 my ($primary, $standby) = make_pair('asynchronous');
 read_on_standby($primary, $standby, 'asynchronous');
 read_for_long($primary, $standby, $_, 'asynchronous') foreach 'off', 'on';
+set_config_of_standby($standby, 'max_standby_streaming_delay = 30s');
 
 # cut off while a batch is held in its middle, of which the standby then has the rows
 my $holder = $primary->background_psql('postgres');

@@ -68,7 +68,7 @@ my ($worker) = worker_pids($node);
 my $peak_mb = 0;
 my $moved;
 
-for (my $applied = 0; $applied < $records && time < $start + $PostgreSQL::Test::Utils::timeout_default; usleep(20_000))
+for (my $applied = 0; $applied < $records && time < $start + 3 * $PostgreSQL::Test::Utils::timeout_default; usleep(20_000))
 {
 	my $now_mb = private_memory_mb($worker);
 

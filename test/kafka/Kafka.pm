@@ -9,6 +9,7 @@ use File::Temp qw(tempdir);
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   start_kafka need_own_kafka stop_kafka restart_kafka signal_kafka forget_kafka
@@ -61,12 +62,24 @@ sub run_script
 	return;
 }
 
+# One that is killed has ended, with all it had open, when this returns: it can be
+# started again.
 sub signal_kafka
 {
 	my ($kafka, $signal) = @_;
+	my $pid = slurp_file("$kafka->{dir}/pid") + 0;
 
-	kill $signal, slurp_file("$kafka->{dir}/pid") + 0;
-	return;
+	kill $signal, $pid;
+	return if $signal ne 'KILL';
+	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		# nobody may have waited for it: a zombie, without other threads
+		my @threads = map { eval { slurp_file($_) } // '' } glob "/proc/$pid/task/*/stat";
+
+		return if !@threads || @threads == 1 && $threads[0] =~ /.*\) Z/s;
+		usleep(10_000);
+	}
+	die 'Kafka does not end';
 }
 
 # Starts one that was killed, on the same ports.

@@ -17,8 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TIMEOUT_MS		30000
-#define SEND_TIMEOUT_MS	180000
+#define TIMEOUT_MS		120000
+#define SEND_TIMEOUT_MS	600000
 
 static rd_kafka_t *rk;
 static int	undelivered = 0;

@@ -248,7 +248,7 @@ sub comes_to_rest
 {
 	my ($pid) = @_;
 
-	for (1 .. 30)
+	for (1 .. $PostgreSQL::Test::Utils::timeout_default)
 	{
 		my $before = cpu_ticks($pid);
 		usleep(1_000_000);

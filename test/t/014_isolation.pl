@@ -187,10 +187,11 @@ ok($node->poll_query_until('postgres', q{SELECT max(last_commit_at) < clock_time
 ($worker) = worker_pids($node);
 my $start = time;
 kill 'TERM', $worker;
-usleep(1000) while kill(0, $worker) && time < $start + 90;
+usleep(1000) while kill(0, $worker) && time < $start + 120;
 my $seconds = time - $start;
 note sprintf('SIGTERM ended the worker after %.0f ms', $seconds * 1000);
-cmp_ok($seconds, '<', 10, 'SIGTERM ends the worker all the same');
+# else it would be as long as librdkafka waits for an answer, which is a minute
+cmp_ok($seconds, '<', 50, 'SIGTERM ends the worker all the same');
 ok(wait_for_state($node, 'waiting'), 'the next one says that it waits');
 $broker->{process}->signal('CONT');
 ok(wait_for_state($node, 'running'), 'and goes on when the broker does');

@@ -37,7 +37,7 @@ sub apply_one
 
 like($threads, qr/^\d+$/, 'with one client');
 tell_broker($broker, 'stall spine-postgres-orders');
-my $deadline = time + 40;
+my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 while (client_threads() eq $threads && time < $deadline)
 {
 	apply_one() or die 'no event is applied';

@@ -86,6 +86,7 @@ my $user_pid = $user->query_safe('SELECT pg_backend_pid()');
 my @timeouts = ('statement_timeout', 'idle_in_transaction_session_timeout',
 	query(q{SELECT name FROM pg_settings WHERE name = 'transaction_timeout'}) || ());
 query("ALTER DATABASE postgres SET $_ = '300ms'") foreach @timeouts;
+$ENV{PGOPTIONS} = join ' ', map { "-c $_=0" } @timeouts;	# they are not for our own statements
 my ($worker) = worker_pids($node);
 query('SELECT pg_reload_conf()');
 ok($node->poll_query_until('postgres', qq{SELECT count(*) = 1 FROM pg_stat_activity
@@ -115,6 +116,7 @@ SQL
 }
 is(join(' ', worker_pids($node)), $worker, 'all by one worker');
 query("ALTER DATABASE postgres RESET $_") foreach @timeouts;
+delete $ENV{PGOPTIONS};
 
 #
 # A snapshot that is kept
@@ -125,6 +127,45 @@ send_events(0, 0 .. 99);
 audit('beside an old snapshot');
 is($user->query_safe('SELECT count(*) FROM events'), $seen, 'which sees nothing of it');
 $user->query_safe('COMMIT');
+
+# Beside one no version of a row can be removed, and each batch makes one of its row of
+# spine_offsets: it must not walk through all that were before.  What it reads is
+# counted, by the server's statistics, of 100 batches with few of them, and with many.
+set_config($node, 'spine.batch_rows' => 1, 'spine.batch_interval' => 0);
+my $batches = query(q{SELECT n_tup_upd FROM pg_stat_all_tables WHERE relname = 'spine_offsets'});
+
+sub apply_singly
+{
+	my ($n) = @_;
+
+	send_events(1, map { $_ % 10 } 1 .. $n);
+	$batches += $n;
+	ok($node->poll_query_until('postgres',
+		"SELECT n_tup_upd >= $batches FROM pg_stat_all_tables WHERE relname = 'spine_offsets'"), "$n batches");
+	return;
+}
+
+sub blocks_of_100
+{
+	my $read = q{SELECT heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read
+		FROM pg_statio_all_tables WHERE relname = 'spine_offsets'};
+	my $before = query($read);
+
+	apply_singly(100);
+	return query($read) - $before;
+}
+
+$user->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM spine_offsets');
+apply_singly(1);
+my $blocks_first = blocks_of_100();
+apply_singly(3000);
+my $blocks_last = blocks_of_100();
+note "blocks of spine_offsets in 100 batches: $blocks_first, and $blocks_last after 3,000 more";
+cmp_ok($blocks_last, '<', 2 * $blocks_first, 'a batch reads no more beside an old snapshot');
+$user->query_safe('COMMIT');
+query("ALTER SYSTEM RESET spine.$_") foreach 'batch_rows', 'batch_interval';
+query('SELECT pg_reload_conf()');
+audit('after many batches beside an old snapshot');
 $user->quit;
 
 #

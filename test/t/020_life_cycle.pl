@@ -157,9 +157,10 @@ sub time_to_end
 	my $start = time;
 
 	kill 'TERM', $victim;
-	usleep(2000) while -d "/proc/$victim" && time < $start + 30;
+	usleep(2000) while -d "/proc/$victim" && time < $start + 90;
 	my $took = time - $start;
-	cmp_ok($took, '<', 2, sprintf('SIGTERM ends a worker %s (%.0f ms)', $what, $took * 1000));
+	# else it would be as long as librdkafka waits for an answer, which is a minute
+	cmp_ok($took, '<', 50, sprintf('SIGTERM ends a worker %s (%.0f ms)', $what, $took * 1000));
 	return;
 }
 

@@ -82,12 +82,12 @@ sub ask
 my $start = time;
 my ($out, $err) = ('', '');
 $node->psql('postgres', <<'SQL', stdout => \$out, stderr => \$err, on_error_stop => 0);
-SET statement_timeout = '2s';
+SET statement_timeout = '5s';
 SELECT spine_produce('timed out', 10000000);
 SET statement_timeout = 0;
 SELECT substring(pg_read_file('/proc/self/status') FROM 'VmHWM:\s+(\d+)')::int / 1024;
 SELECT spine_produce('same session', 10);
-SELECT spine_wait('60s');
+SELECT spine_wait('600s');
 SQL
 like($err, qr/ERROR:  canceling statement due to statement timeout/, '10 million with a statement_timeout');
 my $n = acknowledged($err);
@@ -106,7 +106,7 @@ $start = time;
 $node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
 ($out, $err) = ask($session, q{SELECT spine_produce('after the cancel', 10)});
 is($out, '10', 'pg_cancel_backend: the session can go on');
-cmp_ok(time - $start, '<', 5, sprintf('at once (%.1f s)', time - $start));
+cmp_ok(time - $start, '<', 60, sprintf('before they are all sent (%.1f s)', time - $start));
 like($err, qr/canceling statement due to user request/, 'having said so');
 $n = acknowledged($err);
 cmp_ok($n, '>', 0, "and how many there are ($n)");
@@ -180,7 +180,7 @@ produce_at_once('one session', 1, 300_000);
 $node->safe_psql('postgres', q{SELECT spine_pause('orders')});
 $node->poll_query_until('postgres', q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'spine worker')});
 $err = '';
-$node->psql('postgres', q{SET statement_timeout = '2s'; SELECT spine_produce('paused', 1000000)}, stderr => \$err);
+$node->psql('postgres', q{SET statement_timeout = '5s'; SELECT spine_produce('paused', 1000000)}, stderr => \$err);
 like($err, qr/canceling statement due to statement timeout/, 'a paused pipeline: it waits');
 $n = acknowledged($err);
 cmp_ok($n, '>', 0, "with $n events in the broker");
@@ -201,7 +201,7 @@ CONF
 $session = $external->background_psql('postgres', on_error_stop => 0);
 ask($session, q{SET spine.topic = 'unread'});
 $session->query_until(qr/started/, "\\echo started\nSELECT spine_produce('interrupted', 10000000);\n");
-for (my $tries = 0; sent_to('unread') == 0 && $tries < 1000; $tries++)
+for (my $tries = 0; sent_to('unread') == 0 && $tries < 100 * $PostgreSQL::Test::Utils::timeout_default; $tries++)
 {
 	usleep(10_000);
 }
@@ -216,7 +216,8 @@ like($err, qr/ERROR:  could not deliver all events: .*\nDETAIL:  \d+ of 10000000
 $n = acknowledged($err);
 cmp_ok($n, '>', 0, "which is $n");
 cmp_ok($n, '<=', sent_to('unread'), 'not more than there are');
-cmp_ok($took, '<', 20, sprintf('after a bounded time (%.1f s)', $took));
+# else it would be as long as librdkafka waits by itself, which is five minutes
+cmp_ok($took, '<', 120, sprintf('after a bounded time (%.1f s)', $took));
 ask($session, 'RESET spine.topic');
 is((ask($session, q{SELECT spine_produce('recovered', 10)}))[0], '10', 'the session can go on when it is back');
 ok(wait_applied($external), 'all is applied');
@@ -228,7 +229,7 @@ $start = time;
 ($out, $err) = ask($session, q{SELECT spine_produce('nowhere', 5)});
 like($err, qr/ERROR:  could not deliver all events: .*\nDETAIL:  0 of 5 events were acknowledged by the broker/,
 	'no broker: an error');
-cmp_ok(time - $start, '<', 20, sprintf('after a bounded time (%.1f s)', time - $start));
+cmp_ok(time - $start, '<', 120, sprintf('after a bounded time (%.1f s)', time - $start));
 ($out, $err) = ask($session, q{SELECT spine_wait('1s')});
 like($err, qr/ERROR:  the broker does not answer/, 'spine_wait says so too');
 set_config($external, 'spine.brokers' => $broker->{address});

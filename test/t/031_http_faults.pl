@@ -18,7 +18,7 @@ use IO::Socket::INET;
 use IPC::Run ();
 use JSON::PP ();
 use POSIX ();
-use Socket qw(IPPROTO_TCP SOL_SOCKET SO_RCVBUF SOCK_STREAM TCP_NODELAY);
+use Socket qw(IPPROTO_TCP SOL_SOCKET SO_RCVBUF SOCK_STREAM TCP_MAXSEG TCP_NODELAY);
 use lib $FindBin::RealBin;
 use SpineTest;
 use PostgreSQL::Test::Utils;
@@ -181,7 +181,7 @@ foreach my $option ('--help', '-h')
 	my ($code, $out, $err) = run_program($option);
 
 	is("$code $err", '0 ', $option);
-	like($out, qr/--$_\b/, "tells of $_") foreach qw(dbname listen port threads timeout log-format log-file version help);
+	like($out, qr/--$_\b/, "tells of $_") foreach qw(dbname listen port threads timeout memory log-format log-file version help);
 }
 foreach my $option ('--version', '-V')
 {
@@ -193,13 +193,13 @@ foreach my $option ('--version', '-V')
 foreach (
 	['--nonsense'], ['-x'], ['--port=abc'], ['--port=65536'], ['--port=-1'], ['--port='], ['--port=80x'], ['-p', '1e3'], ['--port=99999999999999999999'],
 	['--log-format=xml'], ['--log-format='], ['--threads=0'], ['--threads=65'], ['--threads=two'], ['--timeout=0'], ['--timeout=1.5'],
-	['--timeout=99999999'], ['argument'], ['--port=0', 'postgres'], ['--dbname'], ['-d'], ["--log-file=$scratch/not/there"], ["--log-file=$scratch"])
+	['--timeout=99999999'], ['--memory=0'], ['--memory=99999999'], ['--memory=much'], ['argument'], ['--port=0', 'postgres'], ['--dbname'], ['-d'], ["--log-file=$scratch/not/there"], ["--log-file=$scratch"])
 {
 	my ($code, $out, $err) = run_program(@$_);
 
 	is("$code $out", '2 ', "exit code 2: @$_");
 	like($err, qr/^spine-http: .+\n.*--help/, 'says why');
-	my ($culprit) = ($_->[-1] =~ s/^--port=(?=.)|^--log-format=(?=.)|^--t\w+=//r);
+	my ($culprit) = ($_->[-1] =~ s/^--port=(?=.)|^--log-format=(?=.)|^--[tm]\w+=//r);
 	like($err, qr/\Q$culprit\E/, 'and names it') unless $culprit =~ /=/;
 }
 
@@ -338,6 +338,120 @@ SKIP:
 	alarm 0;
 }
 is(ask($http, '/orders')->{status}, 200, 'and then goes on');
+
+#
+# Memory
+#
+
+# The most that a process had, in MB; where a sanitizer is in it, that is the
+# sanitizer's.
+my $pod_mb = 64;		# k8s/overlays/phase-1-ingest/postgres.yaml
+
+sub peak_fits
+{
+	my ($of, $what) = @_;
+	my ($peak_kb) = slurp_file("/proc/$of->{process}{KIDS}[0]{PID}/status") =~ /^VmHWM:\s+(\d+) kB/m;
+
+	note "$what: $peak_kb kB";
+	cmp_ok($peak_kb, '<', 1024 * $pod_mb, "$what: the memory of its pod is enough") unless $ENV{SPINE_HTTP};
+	return;
+}
+
+# As on a network: on loopback the kernel takes whole answers at once.
+sub connect_distant
+{
+	my ($of) = @_;
+	my $socket;
+
+	socket($socket, Socket::PF_INET, SOCK_STREAM, 0) or die $!;
+	setsockopt $socket, SOL_SOCKET, SO_RCVBUF, 4096;
+	setsockopt $socket, IPPROTO_TCP, TCP_MAXSEG, 536;
+	connect($socket, Socket::pack_sockaddr_in($of->{port}, Socket::inet_aton('127.0.0.1'))) or die $!;
+	return { socket => $socket, buffer => '' };
+}
+
+# Many who ask and do not read: the same, with nothing written meanwhile, and
+# something else each.
+query(q{INSERT INTO current_orders SELECT 'many', 'an order with a name of some length ' || i, 'order_placed', 1, 'USD', now() FROM generate_series(1, 1000) i});
+my $wide = start_http($node);
+foreach (
+	[ 'the same', sub { '/orders?tenant=many&limit=1000' } ],
+	[ 'something else each', sub { '/orders?tenant=many&limit=' . (501 + $_[0]) } ])
+{
+	my ($what, $target) = @$_;
+	my @deaf = map { say_to(connect_distant($wide), get($target->($_))) } 0 .. 499;
+
+	ok(until_true(sub { !grep { !can_hear($_) } @deaf }), "500 who do not read ask for $what: they are answered");
+	is_deeply([ map { ask($wide, $_)->{status} } '/healthz', '/', '/readyz' ], [ (200) x 3 ], 'others, too');
+	ok(until_true(sub { ask($wide, '/orders?limit=1000')->{status} == 200 }), 'in the end with what is long');
+	my %count;
+	foreach (@deaf[ 0 .. 19, 480 .. 499 ])
+	{
+		my $answer = hear($_);
+		my $rows = $answer && $answer->{status} == 200 ? eval { scalar @{ $json->decode($answer->{content}) } } : undef;
+
+		$count{ !$answer ? 'cut' : defined $rows && $rows > 500 ? 'whole' : is_away({ %$answer, headers => { 'retry-after' => $answer->{head} =~ /^Retry-After: (\d+)/mi, 'content-type' => 'application/json' } }) ? 'later' : 'wrong' }++;
+	}
+	note join ', ', map { "$count{$_} $_" } sort keys %count;
+	is($count{wrong}, undef, 'when they read: a whole answer, the advice to come later, or the end');
+	peak_fits($wide, "500 who ask for $what");
+}
+
+ends_well($wide, 'after those');
+
+# What they send is bounded, too: long lines, whole or half.
+$wide = start_http($node);
+SKIP:
+{
+	my $limit = `sh -c 'ulimit -H -n'`;
+	skip "only $limit open files are allowed", 4 if $limit =~ /^\d+$/ && $limit < 2000;
+	my @children;
+
+	foreach my $how (0 .. 3)
+	{
+		pipe(my $from_child, my $to_parent) or die $!;
+		pipe(my $from_parent, my $to_child) or die $!;
+		my $pid = fork // die $!;
+		if ($pid == 0)
+		{
+			close $_->{to} foreach @children, { to => $to_child };
+			my $line = 'GET /orders?limit=1&tenant=' . 'x' x 15_000;
+			my @open = map { connect_to($wide) // () } 1 .. 370;
+
+			say_to($_, $how % 2 ? "$line HTTP/1.1\r\nHost: x\r\n\r\n" : $line) foreach @open;
+			syswrite $to_parent, "sent\n";
+			sysread $from_parent, my $go, 1;
+			POSIX::_exit(0);
+		}
+		close $to_parent;
+		close $from_parent;
+		push @children, { pid => $pid, from => $from_child, to => $to_child };
+	}
+	alarm 2 * $timeout;
+	is_deeply([ map { scalar readline $_->{from} } @children ], [ ("sent\n") x 4 ], '1,480 connections with long lines');
+	alarm 0;
+	is(ask($wide, '/healthz')->{status}, 200, 'others are answered');
+	peak_fits($wide, 'long lines');
+	# more than there is room for: those who have been slow make some
+	my @more = map { connect_to($wide) } 1 .. 100;
+	ok(until_true(sub { (eval { ask($wide, '/healthz')->{status} } // 0) == 200 }), 'and when they are more than it takes');
+	close $_->{to} foreach @children;
+	waitpid $_->{pid}, 0 foreach @children;
+}
+ends_well($wide, 'after those');
+query(q{DELETE FROM current_orders WHERE tenant = 'many'});
+
+# What is longer than it may be is not read.
+query(q{INSERT INTO current_orders SELECT 'huge', repeat('x', 10000) || i, 'order_placed', 1, 'USD', now() FROM generate_series(1, 1000) i});
+my $little = start_http($node, '--memory=8');
+my $too_long = ask($little, '/orders?limit=1000&tenant=huge');
+is($too_long->{status}, 500, 'an answer that is too long');
+like($json->decode($too_long->{content})->{error}, qr/too long/, 'with the reason');
+like(slurp_file($little->{log}), qr/orders: the answer is too long for --memory/, 'which is in the log');
+is(scalar @{ $json->decode(ask($little, '/orders?limit=100&tenant=huge')->{content}) }, 100, 'less of it is answered');
+peak_fits($little, 'an answer that is too long');
+ends_well($little, 'with little memory');
+query(q{DELETE FROM current_orders WHERE tenant = 'huge'});
 
 #
 # The log
@@ -727,7 +841,7 @@ ends_well($http, 'with open requests');
 # An answer that is being sent is sent to its end: one of megabytes, because the
 # kernel takes what is smaller.
 query(q{INSERT INTO current_orders SELECT 'long', repeat('x', 10000) || i, 'order_placed', 1, 'USD', now() FROM generate_series(1, 1000) i});
-$http = start_http($node);
+$http = start_http($node, '--memory=64');
 my $slow_reader = say_to(connect_narrow($http), get("/orders?limit=1000&tenant=long"));
 ok(until_true(sub { can_hear($slow_reader) }), 'an answer is being sent');
 ok(!(grep { m{"GET /orders} } lines_of($http->{log})), 'and is not sent');

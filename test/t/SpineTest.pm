@@ -182,7 +182,7 @@ sub wait_applied
 {
 	my ($node, $database) = @_;
 
-	return $node->safe_psql($database // 'postgres', q{SELECT spine_wait('120s')}) eq 't';
+	return $node->safe_psql($database // 'postgres', q{SELECT spine_wait('600s')}) eq 't';
 }
 
 # Waits until the statement says true, and tests that it did.

@@ -56,7 +56,7 @@ typedef struct SpineColumn
 	bool		element_byval;
 	char	   *cast_type;		/* what SQL casts it to, or NULL */
 	char	   *collation;		/* as SQL, or NULL: the default */
-	char	   *default_expr;	/* as SQL, or NULL: the column has no default */
+	char	   *default_expr;	/* as SQL, of the column's type; NULL: it has none */
 	bool		equal_if_same_bytes;	/* can be a key that C compares */
 } SpineColumn;
 

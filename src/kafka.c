@@ -238,6 +238,9 @@ make_configuration(SpineClientKind kind, const char *address, bool embedded,
 
 	set_option(conf, "bootstrap.servers", address);
 	set_option(conf, "log.queue", "true");
+
+	/* kinit would be run by a shell; a library without Kerberos has no such option */
+	(void) rd_kafka_conf_set(conf, "sasl.kerberos.min.time.before.relogin", "0", reason, sizeof(reason));
 	if (kind == SPINE_CONSUMER)
 	{
 		set_option(conf, "enable.auto.commit", "false");

@@ -405,6 +405,34 @@ spine_client_destroy(SpineClient *client)
 		MemoryContextDelete(client->context);
 }
 
+bool
+spine_client_rest(SpineClient *client)
+{
+	char		mechanism[32];
+	size_t		size = sizeof(mechanism);
+	rd_kafka_queue_t *nowhere;
+	rd_kafka_event_t *event;
+
+	if (rd_kafka_conf_get(rd_kafka_conf(client->rk), "sasl.mechanisms", mechanism, &size) == RD_KAFKA_CONF_OK &&
+		strcmp(mechanism, "OAUTHBEARER") == 0)
+		return false;
+
+	while ((event = rd_kafka_queue_poll(client->queue, 0)) != NULL)
+		rd_kafka_event_destroy(event);
+
+	/* a queue that is destroyed takes nothing, and destroys what is sent to it */
+	nowhere = rd_kafka_queue_new(client->rk);
+	rd_kafka_queue_forward(client->queue, nowhere);
+	rd_kafka_queue_destroy(nowhere);
+	return true;
+}
+
+void
+spine_client_wake(SpineClient *client)
+{
+	rd_kafka_queue_forward(client->queue, NULL);
+}
+
 void
 spine_client_drain_wakeups(SpineClient *client)
 {

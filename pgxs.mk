@@ -10,6 +10,7 @@ OBJS = \
 	src/spine.o \
 	src/settings.o \
 	src/kafka_options.o \
+	src/option_list.o \
 	src/shared.o \
 	src/status.o \
 	src/counters.o \

@@ -351,12 +351,12 @@ REVOKE ALL ON FUNCTION @extschema@.spine_resume(name) FROM PUBLIC;
 CREATE TABLE @extschema@.spine_offsets (
 	pipeline	name NOT NULL REFERENCES @extschema@.spine_pipelines ON UPDATE CASCADE ON DELETE CASCADE,
 	topic		text NOT NULL,
-	partition	integer NOT NULL,
-	next_offset	bigint NOT NULL,
+	partition	integer NOT NULL CHECK (partition >= 0),
+	next_offset	bigint NOT NULL CHECK (next_offset >= 0),
 	cluster_id	text NOT NULL,
 	updated_at	timestamptz NOT NULL DEFAULT now(),
 	worker_next_offset	bigint,
-	mark_offset	bigint,
+	mark_offset	bigint CHECK (mark_offset >= 0),
 	mark_crc	bigint,
 	PRIMARY KEY (pipeline, topic, partition)
 ) WITH (fillfactor = 50);
@@ -502,8 +502,8 @@ AS $$
 	SELECT *
 	FROM @extschema@.spine_move_positions(
 		of_pipeline, of_partition,
-		CASE WHEN target ~ '^\d+$' THEN target::bigint END,
-		CASE WHEN target !~ '^\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
+		CASE WHEN target ~ '^-?\d+$' THEN target::bigint END,
+		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
 		CASE WHEN target IN ('earliest', 'latest') THEN target END)
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text) IS

@@ -239,14 +239,17 @@ store_rows(Tuplestorestate *rows, const SpineTarget *target, Datum *const *bound
 {
 	Datum	   *values = palloc(target->rows->natts * sizeof(Datum));
 	bool	   *nulls = palloc0(target->rows->natts * sizeof(bool));
+	bytea	   *lacks = palloc0(VARHDRSZ + target->ndefaults);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "spine row",
 													  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(row_context);
 
+	SET_VARSIZE(lacks, VARHDRSZ + target->ndefaults);
 	for (size_t row = 0; row < n; row++)
 	{
 		size_t		i = kept ? kept[row] : row;
-		int			attribute = 0;
+		int			attribute = target->ncolumns;
+		int			ndefaults = 0;
 
 		/* in the order of their keys they are all over the memory */
 		if (kept && row + 2 * PREFETCH_ROWS < n)
@@ -261,13 +264,14 @@ store_rows(Tuplestorestate *rows, const SpineTarget *target, Datum *const *bound
 
 			*current = &target->columns[c];
 			if (bound[c])
-				values[attribute] = bound[c][i];
+				values[c] = bound[c][i];
 			else
-				values[attribute] = spine_bind_value(*current, &events[i], &nulls[attribute], &missing);
-			attribute++;
+				values[c] = spine_bind_value(*current, &events[i], &nulls[c], &missing);
 			if ((*current)->default_expr)
-				values[attribute++] = BoolGetDatum(missing);
+				VARDATA(lacks)[ndefaults++] = missing;
 		}
+		if (target->ndefaults > 0)
+			values[attribute++] = PointerGetDatum(lacks);
 		if (target->reduce_in_sql)
 			values[attribute] = Int64GetDatum((int64) row);
 		tuplestore_putvalues(rows, target->rows, values, nulls);

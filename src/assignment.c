@@ -175,6 +175,13 @@ find_first_offsets(Assignment *assignment)
 			offsets = ask_for_offsets(assignment, latest ? SPINE_LOG_END : SPINE_LOG_START);
 		if (offsets == NULL)
 			return false;
+		if (offsets[i] < 0)
+		{
+			snprintf(assignment->worker->error.text, sizeof(assignment->worker->error.text),
+					 "the broker does not say where partition %d of topic \"%s\" begins",
+					 assignment->positions[i].partition, assignment->worker->log.topic);
+			return false;
+		}
 		assignment->positions[i].next_offset = offsets[i];
 	}
 	return true;

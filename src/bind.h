@@ -68,7 +68,7 @@ typedef struct SpineColumn
 	int16		element_len;
 	bool		element_byval;
 	char	   *collation;		/* as SQL, or NULL: the default */
-	char	   *default_expr;	/* as SQL, or NULL: the column has no default */
+	char	   *default_expr;	/* as SQL, of the column's type; NULL: it has none */
 	bool		equal_if_same_bytes;	/* can be a key that C compares */
 } SpineColumn;
 

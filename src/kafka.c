@@ -238,6 +238,9 @@ make_configuration(SpineClientKind kind, const char *address, bool embedded,
 
 	set_option(conf, "bootstrap.servers", address);
 	set_option(conf, "log.queue", "true");
+
+	/* kinit would be run by a shell; a library without Kerberos has no such option */
+	(void) rd_kafka_conf_set(conf, "sasl.kerberos.min.time.before.relogin", "0", reason, sizeof(reason));
 	if (kind == SPINE_CONSUMER)
 	{
 		set_option(conf, "enable.auto.commit", "false");
@@ -400,6 +403,34 @@ spine_client_destroy(SpineClient *client)
 {
 	if (client)
 		MemoryContextDelete(client->context);
+}
+
+bool
+spine_client_rest(SpineClient *client)
+{
+	char		mechanism[32];
+	size_t		size = sizeof(mechanism);
+	rd_kafka_queue_t *nowhere;
+	rd_kafka_event_t *event;
+
+	if (rd_kafka_conf_get(rd_kafka_conf(client->rk), "sasl.mechanisms", mechanism, &size) == RD_KAFKA_CONF_OK &&
+		strcmp(mechanism, "OAUTHBEARER") == 0)
+		return false;
+
+	while ((event = rd_kafka_queue_poll(client->queue, 0)) != NULL)
+		rd_kafka_event_destroy(event);
+
+	/* a queue that is destroyed takes nothing, and destroys what is sent to it */
+	nowhere = rd_kafka_queue_new(client->rk);
+	rd_kafka_queue_forward(client->queue, nowhere);
+	rd_kafka_queue_destroy(nowhere);
+	return true;
+}
+
+void
+spine_client_wake(SpineClient *client)
+{
+	rd_kafka_queue_forward(client->queue, NULL);
 }
 
 void

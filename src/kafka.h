@@ -81,6 +81,14 @@ extern bool spine_broker_is_embedded(void);
 extern SpineClient *spine_client_create(SpineClientKind kind,
 										const char *group_id, int partitions);
 
+/*
+ * The owner will not poll for a while: what the client reports until spine_client_wake
+ * is dropped instead of queued.  False: it has to be polled, to renew the tokens that
+ * it authenticates with.
+ */
+extern bool spine_client_rest(SpineClient *client);
+extern void spine_client_wake(SpineClient *client);
+
 /* Safe on NULL.  The caller has destroyed its messages and events. */
 extern void spine_client_destroy(SpineClient *client);
 

@@ -205,6 +205,15 @@ spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *k
 			positions[i].next_offset = int64_value(row, 2, -1);
 			positions[i].mark_offset = int64_value(row, 3, -1);
 			positions[i].mark_crc = int64_value(row, 4, 0);
+
+			/* the library would take it for "the end", "where the group stands", ... */
+			if (positions[i].next_offset < 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("the position of partition %d of topic \"%s\" is negative: " INT64_FORMAT,
+								positions[i].partition, log->topic, positions[i].next_offset),
+						 errhint("Say where to go on from: SELECT spine_seek(%s, %d, 'earliest')",
+								 quote_literal_cstr(NameStr(log->pipeline)), positions[i].partition)));
 		}
 		positions[i].read_to = positions[i].next_offset;
 	}

@@ -156,6 +156,7 @@ spine_produce(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	error_context_stack = callback.previous;
 	spine_delivery_end(&delivery);
+	spine_session_rest();
 	ConditionVariableCancelSleep();
 
 	PG_RETURN_INT64(delivery.acknowledged);

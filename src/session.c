@@ -2,6 +2,9 @@
  * session.c
  *		Keeps a backend's producer, so that only the first call pays for
  *		connecting.
+ *
+ * Between the calls nobody polls it, and a session may be idle for days: meanwhile it
+ * rests.
  */
 #include "session.h"
 
@@ -10,6 +13,7 @@
 
 static SpineClient *client = NULL;
 static char *client_settings = NULL;	/* what it was started with */
+static uint64 client_use = 0;	/* the number of the latest use */
 
 bool
 spine_session_is_current(void)
@@ -21,9 +25,26 @@ spine_session_is_current(void)
 	return current;
 }
 
+void
+spine_session_rest(void)
+{
+	if (client && !spine_client_rest(client))
+		spine_session_close();
+}
+
+/* Memory context callback: a use has ended, by an error if nobody said so before. */
+static void
+end_use(void *use)
+{
+	if ((uint64) (uintptr_t) use == client_use)
+		spine_session_rest();
+}
+
 SpineClient *
 spine_session_client(void)
 {
+	MemoryContextCallback *callback = palloc0(sizeof(*callback));
+
 	pfree(spine_await_broker_address());	/* or an error */
 
 	if (!spine_session_is_current())
@@ -35,6 +56,11 @@ spine_session_client(void)
 		client_settings = MemoryContextStrdup(client->context, settings);
 		pfree(settings);
 	}
+	else
+		spine_client_wake(client);
+	callback->func = end_use;
+	callback->arg = (void *) (uintptr_t) ++client_use;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 	client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
 	client->error_text[0] = '\0';
 	return client;

@@ -9,9 +9,13 @@
 
 /*
  * The session's producer, started at first use and again when the broker's
- * settings have changed.  Raises an error when it cannot be started.
+ * settings have changed.  Raises an error when it cannot be started.  To be polled
+ * until spine_session_rest, or until an error resets the current memory context.
  */
 extern SpineClient *spine_session_client(void);
+
+/* The client is not polled any more, until spine_session_client is called again. */
+extern void spine_session_rest(void);
 
 /* Is it still what spine_session_client would return? */
 extern bool spine_session_is_current(void);

@@ -55,6 +55,7 @@ check_kafka_options(char **newval, void **extra, GucSource source)
 	/* the usual message would quote the value, which may hold a secret */
 	GUC_check_errmsg("invalid value for parameter \"%s\"", "spine.kafka_options");
 	GUC_check_errdetail("%s", reason);
+	GUC_check_errhint("The options that can be set are listed in spine's docs/CONFIGURATION.md.");
 	return false;
 }
 

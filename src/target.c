@@ -8,9 +8,13 @@
  *
  * In upsert mode with ON CONFLICT (key) DO UPDATE ... WHERE the new version is
  * not older.  spine_rows is a tuplestore that the statement finds by name, as a
- * trigger finds its transition table.  Besides c<i>, the value for column i, it
- * has m<i> if that has a default, which says whether the record lacks it; and the
- * rows' ordinality, if the statement is to reduce them.
+ * trigger finds its transition table.  It has c<i>, the value for column i.  If
+ * columns have defaults it has `missing`, a byte for each of those, which says
+ * whether the record lacks it: a flag of its own for each would be more columns
+ * than a row can have.  And it has `ordinal`, if the statement is to reduce the rows.
+ *
+ * No name of the user's is ever a name of these rows, whatever it is, and those of
+ * the table are qualified where another could be meant.
  */
 #include "target.h"
 
@@ -101,15 +105,21 @@ look_up_table(const SpineSink *sink)
 	Table	   *table = palloc0(sizeof(Table));
 	bool		isnull;
 
-	/* an identity column that may be written has its sequence as default */
+	/*
+	 * An identity column that may be written has its sequence as default.  No default
+	 * names a column; were pg_get_expr told the table, it would look at all pairs of
+	 * its columns each time.
+	 */
 	SPI_execute_with_args("SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),"
 						  " c.relowner, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, a.attcollation,"
 						  " a.attgenerated <> '' OR a.attidentity = 'a',"
 						  " CASE WHEN a.attidentity = 'd' THEN"
 						  "  pg_catalog.format('pg_catalog.nextval(%L)', pg_catalog.pg_get_serial_sequence("
 						  "   c.oid::pg_catalog.regclass::pg_catalog.text, a.attname))"
-						  " ELSE coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid),"
-						  "               pg_catalog.pg_get_expr(t.typdefaultbin, 0)) END,"
+						  " WHEN a.attgenerated = '' THEN"
+						  "  coalesce(pg_catalog.pg_get_expr(d.adbin, 0),"
+						  "           pg_catalog.pg_get_expr(t.typdefaultbin, 0),"
+						  "           pg_catalog.quote_literal(t.typdefault)) END,"
 						  " NOT a.attnotnull OR EXISTS (SELECT FROM pg_catalog.pg_trigger b"
 						  "  WHERE (b.tgrelid = c.oid OR b.tgrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))"
 						  "   AND b.tgtype & 7 = 7 AND b.tgenabled <> 'D')"	/* BEFORE INSERT ... FOR EACH ROW */
@@ -207,6 +217,27 @@ parse_source(const char *source)
 	return SPINE_FROM_FIELD;
 }
 
+/*
+ * Does a column of this type round what it is given?  (Types that rather refuse
+ * what is too long, but cut it when asked to cast, are not meant.)
+ */
+static bool
+rounds(Oid base_type, int32 typmod)
+{
+	switch (base_type)
+	{
+		case NUMERICOID:
+		case TIMEOID:
+		case TIMETZOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case INTERVALOID:
+			return typmod >= 0;
+		default:
+			return false;
+	}
+}
+
 /* Are two values of the type equal exactly when their bytes are? */
 static bool
 equal_if_same_bytes(Oid base_type, Oid collation)
@@ -239,12 +270,20 @@ make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const
 	column->input = spine_make_input(from->type, base_type, plan->context);
 	if (column->source == SPINE_FROM_FIELD)
 		column->field = plan_field(plan, source, spine_binding_wants_json(column->binding));
-	column->default_expr = from->default_expr ? pstrdup(from->default_expr) : NULL;
 
 	/* as the table will hold it, so that keys and versions compare alike */
 	column->element_type = base_type;
 	column->element_typmod = typmod;
 	get_typlenbyval(base_type, &column->element_len, &column->element_byval);
+
+	/*
+	 * The catalog shows a default without the cast to its column.  That one is an
+	 * assignment's, which refuses what is too long; this one must not cut it first.
+	 */
+	if (from->default_expr)
+		column->default_expr = psprintf("(%s)::%s", from->default_expr,
+										format_type_extended(base_type, rounds(base_type, typmod) ? typmod : -1,
+															 FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_TYPEMOD_GIVEN));
 	if (OidIsValid(from->collation) && from->collation != DEFAULT_COLLATION_OID)
 		column->collation = generate_collation_name(from->collation);
 	column->equal_if_same_bytes = equal_if_same_bytes(base_type, from->collation);
@@ -293,12 +332,12 @@ check_unwritten_columns(const SpineTarget *target, const Table *table)
 	}
 }
 
-/* "k1, k2" with a prefix for each. */
+/* The names of the key's columns, as the table has them. */
 static void
-append_keys(StringInfo sql, const SpineTarget *target, const char *prefix)
+append_keys(StringInfo sql, const SpineTarget *target)
 {
 	for (int i = 0; i < target->nkeys; i++)
-		appendStringInfo(sql, "%s%s%s", i ? ", " : "", prefix,
+		appendStringInfo(sql, "%s%s", i ? ", " : "",
 						 quote_identifier(target->columns[target->keys[i]].name));
 }
 
@@ -306,60 +345,51 @@ append_keys(StringInfo sql, const SpineTarget *target, const char *prefix)
 static void
 describe_rows(SpineTarget *target)
 {
-	int			natts = target->ncolumns + target->reduce_in_sql;
 	AttrNumber	n = 0;
 	char		name[NAMEDATALEN];
 
 	for (int i = 0; i < target->ncolumns; i++)
-		natts += target->columns[i].default_expr != NULL;
-	target->rows = CreateTemplateTupleDesc(natts);
+		target->ndefaults += target->columns[i].default_expr != NULL;
+	target->rows = CreateTemplateTupleDesc(target->ncolumns + (target->ndefaults > 0) +
+										   target->reduce_in_sql);
 	for (int i = 0; i < target->ncolumns; i++)
 	{
 		snprintf(name, sizeof(name), "c%d", i);
 		TupleDescInitEntry(target->rows, ++n, name, target->columns[i].element_type,
 						   target->columns[i].element_typmod, 0);
-		if (target->columns[i].default_expr)
-		{
-			snprintf(name, sizeof(name), "m%d", i);
-			TupleDescInitEntry(target->rows, ++n, name, BOOLOID, -1, 0);
-		}
 	}
+	if (target->ndefaults > 0)
+		TupleDescInitEntry(target->rows, ++n, "missing", BYTEAOID, -1, 0);
 	if (target->reduce_in_sql)
-		TupleDescInitEntry(target->rows, ++n, "ordinality", INT8OID, -1, 0);
+		TupleDescInitEntry(target->rows, ++n, "ordinal", INT8OID, -1, 0);
 }
 
 /* SELECT the rows, with defaults for what they lack. */
 static void
 append_rows(StringInfo sql, const SpineTarget *target)
 {
+	int			ndefaults = 0;
+
 	appendStringInfoString(sql, "SELECT ");
 	for (int i = 0; i < target->ncolumns; i++)
 	{
 		const SpineColumn *column = &target->columns[i];
-		const char *name = quote_identifier(column->name);
 
 		appendStringInfoString(sql, i ? ", " : "");
 		if (column->default_expr)
-			appendStringInfo(sql, "CASE WHEN u.m%d THEN (%s) ELSE ", i, column->default_expr);
+			appendStringInfo(sql, "CASE WHEN pg_catalog.get_byte(u.missing, %d) = 1 THEN %s ELSE ",
+							 ndefaults++, column->default_expr);
 		appendStringInfo(sql, "u.c%d", i);
 		if (column->default_expr)
 			appendStringInfoString(sql, " END");
 		if (column->collation)
 			appendStringInfo(sql, " COLLATE %s", column->collation);
-		appendStringInfo(sql, " AS %s", name);
+		appendStringInfo(sql, " AS c%d", i);
 	}
 	if (target->reduce_in_sql)
-		appendStringInfoString(sql, ", u.ordinality");
+		appendStringInfoString(sql, ", u.ordinal");
 
 	appendStringInfoString(sql, " FROM " SPINE_ROWS " AS u");
-}
-
-static void
-append_column_list(StringInfo sql, const SpineTarget *target, const char *prefix)
-{
-	for (int i = 0; i < target->ncolumns; i++)
-		appendStringInfo(sql, "%s%s%s", i ? ", " : "", prefix,
-						 quote_identifier(target->columns[i].name));
 }
 
 /* INSERT INTO table AS t (columns) SELECT ...; one row per key where asked. */
@@ -367,7 +397,8 @@ static void
 append_insert(StringInfo sql, const SpineTarget *target, const char *table)
 {
 	appendStringInfo(sql, "INSERT INTO %s AS t (", table);
-	append_column_list(sql, target, "");
+	for (int i = 0; i < target->ncolumns; i++)
+		appendStringInfo(sql, "%s%s", i ? ", " : "", quote_identifier(target->columns[i].name));
 	appendStringInfoString(sql, ") ");
 
 	if (!target->reduce_in_sql)
@@ -377,15 +408,17 @@ append_insert(StringInfo sql, const SpineTarget *target, const char *table)
 	}
 
 	appendStringInfoString(sql, "SELECT DISTINCT ON (");
-	append_keys(sql, target, "r.");
+	for (int i = 0; i < target->nkeys; i++)
+		appendStringInfo(sql, "%sr.c%d", i ? ", " : "", target->keys[i]);
 	appendStringInfoString(sql, ") ");
-	append_column_list(sql, target, "r.");
+	for (int i = 0; i < target->ncolumns; i++)
+		appendStringInfo(sql, "%sr.c%d", i ? ", " : "", i);
 	appendStringInfoString(sql, " FROM (");
 	append_rows(sql, target);
 	appendStringInfoString(sql, ") AS r ORDER BY ");
-	append_keys(sql, target, "r.");
-	appendStringInfo(sql, ", r.%s DESC, r.ordinality DESC",
-					 quote_identifier(target->columns[target->version].name));
+	for (int i = 0; i < target->nkeys; i++)
+		appendStringInfo(sql, "r.c%d, ", target->keys[i]);
+	appendStringInfo(sql, "r.c%d DESC, r.ordinal DESC", target->version);
 }
 
 static void
@@ -401,7 +434,7 @@ write_append_sql(SpineTarget *target, const char *table)
 	if (target->nkeys == 0)
 		return;
 	appendStringInfoString(&sql, " ON CONFLICT (");
-	append_keys(&sql, target, "");
+	append_keys(&sql, target);
 	appendStringInfoString(&sql, ") DO NOTHING");
 	target->merge = sql.data;
 }
@@ -416,7 +449,7 @@ write_upsert_sql(SpineTarget *target, const char *table)
 	initStringInfo(&sql);
 	append_insert(&sql, target, table);
 	appendStringInfoString(&sql, " ON CONFLICT (");
-	append_keys(&sql, target, "");
+	append_keys(&sql, target);
 	appendStringInfoString(&sql, ") DO UPDATE SET ");
 	for (int i = 0; i < target->ncolumns; i++)
 	{

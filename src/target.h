@@ -25,6 +25,7 @@ typedef struct SpineTarget
 	int			nkeys;
 	int		   *keys;			/* indexes into columns */
 	int			version;		/* index into columns, -1 in append mode */
+	int			ndefaults;		/* columns that have a default */
 	bool		reduce_in_sql;	/* keys or version that C cannot compare */
 	TupleDesc	rows;			/* of SPINE_ROWS: see target.c */
 	char	   *insert;			/* append: plain INSERT; upsert: NULL */

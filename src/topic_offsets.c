@@ -36,6 +36,7 @@ spine_topic_offsets(PG_FUNCTION_ARGS)
 	bool		has_time = !PG_ARGISNULL(1);
 	char	   *topic;
 	SpineClient *client;
+	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
 	int			n;
 	int32	   *partitions;
 	int64	   *starts;
@@ -78,6 +79,8 @@ spine_topic_offsets(PG_FUNCTION_ARGS)
 								   ends, BROKER_TIMEOUT_MS))
 		spine_refuse_silent_broker(client);
 
+	strlcpy(cluster_id, client->cluster_id, sizeof(cluster_id));
+	spine_session_rest();
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[5];
@@ -88,7 +91,7 @@ spine_topic_offsets(PG_FUNCTION_ARGS)
 		values[2] = Int64GetDatum(ends[i]);
 		nulls[3] = !has_time;
 		values[3] = has_time ? Int64GetDatum(times[i] < 0 ? ends[i] : times[i]) : (Datum) 0;
-		values[4] = CStringGetTextDatum(client->cluster_id);
+		values[4] = CStringGetTextDatum(cluster_id);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

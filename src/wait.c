@@ -134,6 +134,7 @@ spine_wait(PG_FUNCTION_ARGS)
 	Interval   *timeout = PG_GETARG_INTERVAL_P(0);
 	TimestampTz deadline;
 	SpineClient *client;
+	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
 	WaitList   *list;
 	bool		applied;
 
@@ -142,9 +143,11 @@ spine_wait(PG_FUNCTION_ARGS)
 													   IntervalPGetDatum(timeout)));
 	client = spine_session_client();
 	list = make_wait_list(client, deadline);
+	strlcpy(cluster_id, client->cluster_id, sizeof(cluster_id));
+	spine_session_rest();
 
 	ConditionVariablePrepareToSleep(&spine_shared->progress);
-	while (!(applied = is_applied(list, client->cluster_id)) && time_left(deadline) > 0)
+	while (!(applied = is_applied(list, cluster_id)) && time_left(deadline) > 0)
 		(void) ConditionVariableTimedSleep(&spine_shared->progress, time_left(deadline),
 										   PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();

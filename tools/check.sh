@@ -111,8 +111,11 @@ with_clang() (
     pgxs CC=clang WERROR=1 all
 )
 
+# The decoder reads what anybody may send, spine.kafka_options what an administrator
+# writes.
 fuzz() {
     make -f test/unit/unit.mk fuzz FUZZ_SECONDS="$fuzz_seconds"
+    make -f test/unit/unit.mk fuzz-option_list FUZZ_SECONDS=$((fuzz_seconds / 4 + 1))
 }
 
 # The private PostgreSQL, then spine in it. Extra arguments go to make.

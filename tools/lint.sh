@@ -18,7 +18,8 @@ decode:         record json_scan
 flat_json:      decode json_scan
 reduce:         record
 generate:       record
-kafka_options:
+option_list:
+kafka_options:  option_list
 settings:       kafka_options
 shared:
 record_time:
@@ -54,7 +55,7 @@ topic_offsets:  session
 
 # The rooms that know neither PostgreSQL nor Kafka, so that they can be tested
 # and fuzzed alone.
-pure="record json_scan decode flat_json reduce generate"
+pure="record json_scan decode flat_json reduce generate option_list"
 
 bad=0
 complain() {
@@ -167,6 +168,19 @@ forgotten_objects() {
     done
 }
 
+# The options that can be set, and those that cannot, are in the code and in the
+# documentation.
+undocumented_options() {
+    for kind in allowed refused; do
+        in_code=$(sed -n "/$kind"'_options\[\]/,/^};/s/^\t{*"\([^"]*\)",.*/\1/p' src/option_list.c | sort)
+        in_docs=$(sed -n "/^### Options that are $kind/,/^##/p" docs/CONFIGURATION.md |
+            grep -o '`[a-zA-Z._]*`' | tr -d '`' | sort)
+        [ "$in_code" = "$in_docs" ] ||
+            echo "src/option_list.c and docs/CONFIGURATION.md differ in the options that are $kind:" \
+                $(printf '%s\n%s\n' "$in_code" "$in_docs" | sort | uniq -u)
+    done
+}
+
 # An expected output without its test would never be compared with anything.
 orphaned_outputs() {
     for file in expected/*.out; do
@@ -221,7 +235,7 @@ if [ "${1:-}" = symbols ]; then
 fi
 
 check_includes
-found=$(check_versions; unprefixed_functions; forgotten_objects; orphaned_outputs; broken_scripts; white_space)
+found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; broken_scripts; white_space)
 if [ -n "$found" ]; then
     echo "$found" | sed 's/^/lint: /' >&2
     bad=1

@@ -77,6 +77,9 @@ ALTER SYSTEM SET spine.kafka_options = '=5';
 ALTER SYSTEM SET spine.kafka_options = 'linger.ms = 5';
 ALTER SYSTEM SET spine.kafka_options = 'client.id=''never closed';
 ALTER SYSTEM SET spine.kafka_options = 'client.id=''closed''too soon';
+ALTER SYSTEM SET spine.kafka_options = 'client.id=a client.id=';
+ALTER SYSTEM SET spine.kafka_options = E'client.id=''a\nb''';
+ALTER SYSTEM SET spine.kafka_options = 'sasl.password=it is secret';
 -- what the promises need is not to be had
 ALTER SYSTEM SET spine.kafka_options = 'enable.auto.commit=true';
 ALTER SYSTEM SET spine.kafka_options = 'auto.offset.reset=latest';
@@ -90,3 +93,15 @@ ALTER SYSTEM SET spine.kafka_options = 'delivery.report.only.error=true';
 ALTER SYSTEM SET spine.kafka_options = 'plugin.library.paths=/tmp/evil.so';
 ALTER SYSTEM SET spine.kafka_options = 'sasl.kerberos.kinit.cmd=/tmp/evil.sh';
 ALTER SYSTEM SET spine.kafka_options = 'ssl.engine.location=/tmp/evil.so';
+ALTER SYSTEM SET spine.kafka_options = 'ssl.providers=evil';
+ALTER SYSTEM SET spine.kafka_options = 'sasl.kerberos.principal=$(id)';
+ALTER SYSTEM SET spine.kafka_options = 'internal.termination.signal=15';
+-- nor anything else that is not known to be harmless
+ALTER SYSTEM SET spine.kafka_options = 'isolation.level=read_uncommitted';
+ALTER SYSTEM SET spine.kafka_options = 'statistics.interval.ms=1';
+ALTER SYSTEM SET spine.kafka_options = 'request.required.acks=0';
+ALTER SYSTEM SET spine.kafka_options = 'session.timeout.ms=1';
+-- allowed, and a value that is none: a library may also be too old for the option
+\set VERBOSITY sqlstate
+ALTER SYSTEM SET spine.kafka_options = 'client.dns.lookup=no_such_way';
+\set VERBOSITY default

@@ -114,6 +114,10 @@ refused('no such partition', q{SELECT spine_seek('orders', 2, 0)}, qr/22023: .*t
 refused('beyond the end', q{SELECT spine_seek('orders', 0, 8)},
 	qr/22023: .*partition 0 of topic "events" has no offset 8.*DETAIL:  It begins at 0 and ends before 7/s);
 refused('before the start', q{SELECT spine_seek('orders', 0, -1)}, qr/22023: .*has no offset -1/);
+refused('before the start, in quotes', q{SELECT spine_seek('orders', 0, '-1001')}, qr/22023: .*has no offset -1001/);
+refused("no partition's number", q{SELECT spine_seek('orders', -1, 0)}, qr/22023: .*has no partition -1/);
+refused("$_ by hand", "UPDATE spine_offsets SET $_", qr/23514: .*check constraint "spine_offsets_/)
+	foreach 'next_offset = -1', 'next_offset = -1000', 'mark_offset = -1', 'partition = -1 - partition';
 refused('all partitions, one of them ends before it', q{SELECT spine_seek('orders', NULL, 6)},
 	qr/22023: .*partition 1 of topic "events" has no offset 6/);
 refused('a word that is none', q{SELECT spine_seek('orders', 0, 'newest')}, qr/22007: .*"newest"/);
@@ -166,6 +170,20 @@ query('UPDATE spine_offsets SET mark_crc = mark_crc # 1, next_offset = next_offs
 query(q{SELECT spine_resume('orders')});
 comes_to($node, 'so does an UPDATE', 'SELECT bool_and(next_offset = worker_next_offset) FROM spine_offsets');
 comes_to($node, 'and is well, too', q{SELECT bool_and(state = 'running') FROM spine_status});
+
+# One that spine_offsets does not take, in a database whose owner took the constraint away.
+# To the library -1 is the end.
+my $rows = 'SELECT sum(next_offset) FROM spine_offsets';
+my $sum = query($rows);
+query(q{ALTER TABLE spine_offsets DROP CONSTRAINT spine_offsets_next_offset_check;
+	UPDATE spine_offsets SET next_offset = -1 WHERE partition = 0});
+comes_to($node, 'a negative position: failed, with the reason', <<'SQL');
+SELECT bool_or(state = 'failed' AND last_error = 'the position of partition 0 of topic "events" is negative: -1'
+	|| $$ HINT: Say where to go on from: SELECT spine_seek('orders', 0, 'earliest')$$)
+FROM spine_status
+SQL
+query(q{SELECT spine_seek('orders', 0, 'earliest')});
+comes_to($node, 'and is well when that is done', "SELECT bool_and(state = 'running') AND ($rows) = $sum FROM spine_status");
 
 #
 # Without a broker

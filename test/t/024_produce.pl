@@ -11,6 +11,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use SpineTest;
+use IO::Socket::INET;
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -232,6 +233,30 @@ like($err, qr/ERROR:  could not deliver all events: .*\nDETAIL:  0 of 5 events w
 cmp_ok(time - $start, '<', 120, sprintf('after a bounded time (%.1f s)', time - $start));
 ($out, $err) = ask($session, q{SELECT spine_wait('1s')});
 like($err, qr/ERROR:  the broker does not answer/, 'spine_wait says so too');
+
+# A session that does nothing, for as long as there is no broker: what its client would
+# have to say of each connection is not kept.  Of those it makes as many here as else in
+# hours, and has a lot to say of each.
+my $refusing = IO::Socket::INET->new(Listen => 100, LocalAddr => '127.0.0.1') or die $!;
+my $refuse = sub { $refusing->accept->close for 1 .. $_[0]; return };
+$external->safe_psql('postgres', 'ALTER DATABASE postgres SET spine.enabled = off');
+set_config($external, 'spine.brokers' => '127.0.0.1:' . $refusing->sockport,
+	'spine.kafka_options' => 'debug=all reconnect.backoff.ms=1 reconnect.backoff.max.ms=1 message.timeout.ms=500');
+$external->poll_query_until('postgres', q{SELECT spine_brokers() = '127.0.0.1:} . $refusing->sockport . q{'
+	AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'spine worker')});
+my ($idle_pid) = ask($session, 'SELECT pg_backend_pid()');
+foreach my $call ([ 'spine_produce', q{SELECT spine_produce('nowhere', 5)} ],
+	[ 'spine_topic_offsets', q{SELECT * FROM spine_topic_offsets('events')} ])
+{
+	($out, $err) = ask($session, $call->[1]);
+	like($err, qr/ERROR: /, "$call->[0] without a broker: an error");
+	$refuse->(1000);
+	my $before = memory_of($idle_pid, 'RssAnon');
+	$refuse->(4000);
+	cmp_ok(memory_of($idle_pid, 'RssAnon') - $before, '<', 2, 'and then its client piles nothing up');
+}
+set_config($external, 'spine.kafka_options' => 'message.timeout.ms=2000');
+$external->safe_psql('postgres', 'ALTER DATABASE postgres RESET spine.enabled; SELECT pg_reload_conf()');
 set_config($external, 'spine.brokers' => $broker->{address});
 $external->poll_query_until('postgres', "SELECT spine_brokers() = '$broker->{address}'");
 ok(wait_for_state($external, 'running'), 'and is well again when the broker is');

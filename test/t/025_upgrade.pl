@@ -77,4 +77,14 @@ ok(wait_applied($node, 'used'), 'it goes on with the new version');
 is($node->safe_psql('used', q{SELECT count(*) FILTER (WHERE state = 'running') > 0 FROM spine_status}), 't',
 	'the pipeline runs');
 
+# A position that is none is a person's to mend.
+$node->safe_psql('postgres', 'CREATE DATABASE negative');
+$node->safe_psql('negative', "CREATE EXTENSION spine VERSION '0.1.0'");
+$node->safe_psql('negative', q{SELECT spine_pause('orders');
+	INSERT INTO spine_offsets (pipeline, topic, partition, next_offset, cluster_id) VALUES ('orders', 'events', 0, -1, 'x')});
+my ($status, $out, $err) = $node->psql('negative', 'ALTER EXTENSION spine UPDATE');
+like($err, qr/spine_offsets has a row whose partition or next_offset is negative.*HINT:  Say where/s,
+	'a negative position is not taken over');
+$node->safe_psql('negative', 'DELETE FROM spine_offsets; ALTER EXTENSION spine UPDATE');
+
 done_testing();

@@ -1,11 +1,12 @@
 # unit.mk: builds and runs the tests of the pure parts (decode, reduce,
-# generate), which need neither PostgreSQL nor a broker.  Run from the top of
+# generate, option_list), which need neither PostgreSQL nor a broker.  Run from the top of
 # the tree:
 #
 #	make -f test/unit/unit.mk unit            the tests
 #	make -f test/unit/unit.mk unit-sanitize   the same under ASan and UBSan
 #	make -f test/unit/unit.mk cost            what they cost, in instructions
 #	make -f test/unit/unit.mk fuzz            decode under libFuzzer, FUZZ_SECONDS long
+#	make -f test/unit/unit.mk fuzz-option_list  the same of option_list
 
 BUILD ?= build
 FUZZ_SECONDS ?= 20
@@ -16,12 +17,13 @@ JSON_FLAGS := $(shell pkg-config --cflags json-c)
 JSON_LIBS := $(shell pkg-config --libs json-c)
 CMOCKA_FLAGS := $(shell pkg-config --cflags cmocka)
 CMOCKA_LIBS := $(shell pkg-config --libs cmocka)
+RDKAFKA_LIBS := $(shell pkg-config --libs rdkafka)
 
 UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g -Isrc $(JSON_FLAGS) $(CMOCKA_FLAGS)
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-TESTS = decode reduce generate
-PURE = decode flat_json json_scan reduce generate
+TESTS = decode reduce generate option_list
+PURE = decode flat_json json_scan reduce generate option_list
 
 unit: $(TESTS:%=$(BUILD)/unit/test_%)
 	set -e; for program in $^; do $$program; done
@@ -33,11 +35,14 @@ cost: $(BUILD)/unit/cost
 	test/unit/cost.sh $<
 
 # Found inputs stay in $(BUILD), the seeds in the tree as they are.
-fuzz: $(BUILD)/fuzz/fuzz_decode
-	mkdir -p $(BUILD)/fuzz/corpus
-	cp test/fuzz/corpus/* $(BUILD)/fuzz/corpus/
+fuzz: fuzz-decode
+fuzz-decode: SEEDS = test/fuzz/corpus
+fuzz-option_list: SEEDS = test/fuzz/option_list_corpus
+fuzz-decode fuzz-option_list: fuzz-%: $(BUILD)/fuzz/fuzz_%
+	mkdir -p $(BUILD)/fuzz/$*
+	cp $(SEEDS)/* $(BUILD)/fuzz/$*/
 	$< -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
-		-artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus
+		-artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/$*
 
 # Objects, one directory for each way to build; the compiler notes the headers.
 $(BUILD)/unit/%.o: src/%.c
@@ -61,15 +66,17 @@ $(BUILD)/fuzz/%.o: test/fuzz/%.c
 
 # Every program links all the pure parts: there are only a few.
 $(BUILD)/unit/test_%: $(BUILD)/unit/test_%.o $(PURE:%=$(BUILD)/unit/%.o)
-	$(UNIT_CC) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS)
+	$(UNIT_CC) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS) $(RDKAFKA_LIBS)
 $(BUILD)/unit/cost: $(BUILD)/unit/cost.o $(PURE:%=$(BUILD)/unit/%.o)
 	$(UNIT_CC) -o $@ $^ $(JSON_LIBS)
 $(BUILD)/unit-sanitize/test_%: $(BUILD)/unit-sanitize/test_%.o $(PURE:%=$(BUILD)/unit-sanitize/%.o)
-	$(SANITIZE_CC) $(SANITIZE) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS)
+	$(SANITIZE_CC) $(SANITIZE) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS) $(RDKAFKA_LIBS)
 $(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o $(BUILD)/fuzz/flat_json.o $(BUILD)/fuzz/json_scan.o
 	$(SANITIZE_CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(JSON_LIBS)
+$(BUILD)/fuzz/fuzz_option_list: $(BUILD)/fuzz/fuzz_option_list.o $(BUILD)/fuzz/option_list.o
+	$(SANITIZE_CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^
 
 -include $(wildcard $(BUILD)/unit/*.d $(BUILD)/unit-sanitize/*.d $(BUILD)/fuzz/*.d)
 
-.PHONY: unit unit-sanitize cost fuzz
+.PHONY: unit unit-sanitize cost fuzz fuzz-decode fuzz-option_list
 .PRECIOUS: $(BUILD)/unit/%.o $(BUILD)/unit-sanitize/%.o $(BUILD)/fuzz/%.o

@@ -7,3 +7,9 @@
 
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION spine UPDATE" to load this file. \quit
+
+--
+-- spine_wait reads spine_offsets
+--
+
+ALTER FUNCTION @extschema@.spine_wait(interval) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;

@@ -37,3 +37,9 @@ AS $$
 		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
 		CASE WHEN target IN ('earliest', 'latest') THEN target END)
 $$;
+
+--
+-- spine_wait reads spine_offsets
+--
+
+ALTER FUNCTION @extschema@.spine_wait(interval) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;

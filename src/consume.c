@@ -21,7 +21,7 @@
  * long as the library allows.  A request to a group's coordinator that has run
  * out makes librdkafka abort the process when the coordinator is back
  * (confluentinc/librdkafka#4605), and so must never run out: the worker closes
- * the client first.
+ * the client first, and does nothing before that may keep it from doing so.
  */
 #define GROUP_COMMIT_TIMEOUT_MS	(3600 * 1000)
 
@@ -100,6 +100,7 @@ release_consumer(void *owner)
 
 	release_records(consumer, consumer->nrecords);
 	unassign(consumer);
+	rd_kafka_queue_io_event_enable(consumer->admin_queue, -1, NULL, 0);
 	rd_kafka_queue_destroy(consumer->admin_queue);
 }
 
@@ -121,6 +122,7 @@ spine_consumer_open(const char *topic, const char *group_id, int expected_partit
 
 	consumer->client = client = spine_client_create(SPINE_CONSUMER, group_id, expected_partitions);
 	consumer->admin_queue = rd_kafka_queue_new(client->rk);
+	spine_client_watch(client, consumer->admin_queue);
 	client->before_release = release_consumer;
 	client->owner = consumer;
 

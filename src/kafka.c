@@ -443,6 +443,12 @@ spine_client_drain_wakeups(SpineClient *client)
 }
 
 void
+spine_client_watch(SpineClient *client, rd_kafka_queue_t *queue)
+{
+	rd_kafka_queue_io_event_enable(queue, client->wake_write_fd, "", 1);
+}
+
+void
 spine_client_wait(SpineClient *client, long timeout_ms)
 {
 	int			events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH;

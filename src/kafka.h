@@ -96,6 +96,12 @@ extern void spine_client_destroy(SpineClient *client);
 extern void spine_client_drain_wakeups(SpineClient *client);
 
 /*
+ * Lets another queue of the client's end its sleep as well.  The caller turns that
+ * off (rd_kafka_queue_io_event_enable) before the queue or the client goes.
+ */
+extern void spine_client_watch(SpineClient *client, rd_kafka_queue_t *queue);
+
+/*
  * Sleeps until the queue or the latch has something, or timeout_ms have passed
  * (-1: for ever).  Resets the latch; does not check for interrupts.
  */

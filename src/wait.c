@@ -3,19 +3,27 @@
  *		spine_wait: until everything that is on the topics now is applied.
  *
  * The ends of the topics are asked from the broker once; from then on the
- * workers' commits wake the waiter, which compares what they published.
+ * workers' commits wake the waiter.  What is applied is read from spine_offsets:
+ * what the workers publish may be older than that, when a position was moved and
+ * its worker has not looked yet.
  */
 #include "compat.h"
 
 #include "catalog.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "session.h"
 #include "settings.h"
 #include "status.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+
+/* Looked at this often, too, for what is committed without a worker's word. */
+#define LOOK_AGAIN_MS	1000
 
 PG_FUNCTION_INFO_V1(spine_wait);
 
@@ -111,20 +119,68 @@ make_wait_list(SpineClient *client, TimestampTz deadline)
 	return list;
 }
 
+/* Does a worker say that it has not come there yet?  Then nobody need look. */
+static bool
+is_known_to_lag(const WaitList *list, const char *cluster_id)
+{
+	bool		lags = false;
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	for (int i = 0; i < list->n && !lags; i++)
+	{
+		const WaitTarget *target = &list->targets[i];
+		int64		offset = spine_published_offset(&target->pipeline, target->topic, cluster_id,
+													target->partition);
+
+		lags = offset >= 0 && offset < target->offset;
+	}
+	LWLockRelease(spine_shared->lock);
+	return lags;
+}
+
+/*
+ * Do the committed positions say that all of it is applied?  In a transaction with
+ * a snapshot of its own as well: the rows belong to the newest there is.
+ */
 static bool
 is_applied(const WaitList *list, const char *cluster_id)
 {
-	bool		applied = true;
+	Oid			types[] = {NAMEARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTOID};
+	Datum	   *values[4];
+	Datum		args[5];
+	bool		applied;
 
-	LWLockAcquire(spine_shared->lock, LW_SHARED);
-	for (int i = 0; i < list->n && applied; i++)
+	if (list->n == 0)
+		return true;
+
+	SPI_connect();
+	PushActiveSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < (int) lengthof(values); i++)
+		values[i] = palloc(list->n * sizeof(Datum));
+	for (int i = 0; i < list->n; i++)
 	{
-		const WaitTarget *target = &list->targets[i];
-
-		applied = spine_published_offset(&target->pipeline, target->topic, cluster_id,
-										 target->partition) >= target->offset;
+		values[0][i] = NameGetDatum(&list->targets[i].pipeline);
+		values[1][i] = CStringGetTextDatum(list->targets[i].topic);
+		values[2][i] = Int32GetDatum(list->targets[i].partition);
+		values[3][i] = Int64GetDatum(list->targets[i].offset);
 	}
-	LWLockRelease(spine_shared->lock);
+	args[0] = PointerGetDatum(construct_array(values[0], list->n, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR));
+	args[1] = PointerGetDatum(construct_array(values[1], list->n, TEXTOID, -1, false, TYPALIGN_INT));
+	args[2] = PointerGetDatum(construct_array(values[2], list->n, INT4OID, 4, true, TYPALIGN_INT));
+	args[3] = PointerGetDatum(construct_array(values[3], list->n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	args[4] = CStringGetTextDatum(cluster_id);
+	if (SPI_execute_with_args(psprintf("SELECT FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4))"
+									   " AS t(pipeline, topic, partition, end_offset)"
+									   " WHERE NOT EXISTS (SELECT FROM %s.spine_offsets o"
+									   " WHERE o.pipeline = t.pipeline AND o.topic = t.topic"
+									   " AND o.partition = t.partition AND o.cluster_id = $5"
+									   " AND o.next_offset >= t.end_offset) LIMIT 1",
+									   spine_extension_schema()),
+							  lengthof(types), types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read spine_offsets");
+	applied = SPI_processed == 0;
+	PopActiveSnapshot();
+	SPI_finish();
 	return applied;
 }
 
@@ -148,8 +204,16 @@ spine_wait(PG_FUNCTION_ARGS)
 
 	ConditionVariablePrepareToSleep(&spine_shared->progress);
 	while (!(applied = is_applied(list, cluster_id)) && time_left(deadline) > 0)
-		(void) ConditionVariableTimedSleep(&spine_shared->progress, time_left(deadline),
-										   PG_WAIT_EXTENSION);
+	{
+		TimestampTz look_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_AGAIN_MS);
+
+		look_again = Min(look_again, deadline);
+		do
+		{
+			(void) ConditionVariableTimedSleep(&spine_shared->progress, time_left(look_again),
+											   PG_WAIT_EXTENSION);
+		} while (time_left(look_again) > 0 && is_known_to_lag(list, cluster_id));
+	}
 	ConditionVariableCancelSleep();
 
 	PG_RETURN_BOOL(applied);

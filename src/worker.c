@@ -31,7 +31,8 @@
 
 #define PARTITION_CHECK_MS		10000	/* new partitions, a broker that is back */
 #define BROKER_COMMIT_MS		1000
-#define BROKER_COMMIT_PATIENCE_MS	10000
+#define BROKER_COMMIT_RETRY_MS	60000	/* after one that was not answered */
+#define BROKER_COMMIT_PATIENCE_MS	5000
 #define BROKER_START_MS			5000
 #define FIRST_PREFETCH_SHARE	4	/* partitions, until they are counted */
 
@@ -405,12 +406,39 @@ run_batch(void)
 	pfree(batch.positions);
 }
 
+/*
+ * Is no commit to the group under way?  While one is, nothing is done that might
+ * wait for a lock, which nobody limits: it must not run out, see
+ * GROUP_COMMIT_TIMEOUT_MS.  False: not yet, and we have rested.
+ */
+static bool
+group_commit_is_over(void)
+{
+	if (worker.consumer == NULL || !worker.consumer->group_commit_pending)
+		return true;
+
+	spine_client_drain_wakeups(worker.consumer->client);
+	if (!spine_consumer_awaits_broker(worker.consumer))
+	{
+		worker.broker_commit_ms = BROKER_COMMIT_MS;
+		return true;
+	}
+	if (is_due(worker.committed_to_broker, BROKER_COMMIT_PATIENCE_MS))
+	{
+		spine_disconnect(&worker);
+		worker.broker_commit_due = true;
+		worker.broker_commit_ms = BROKER_COMMIT_RETRY_MS;
+		return true;
+	}
+	sleep_ms(BROKER_COMMIT_PATIENCE_MS);
+	return false;
+}
+
 /* Work that comes due with time; returns how long until the next, in ms. */
 static long
 do_chores(void)
 {
-	if (worker.broker_commit_due && is_due(worker.committed_to_broker, BROKER_COMMIT_MS) &&
-		!spine_consumer_awaits_broker(worker.consumer))
+	if (worker.broker_commit_due && is_due(worker.committed_to_broker, worker.broker_commit_ms))
 	{
 		spine_consumer_commit_to_broker(worker.consumer);
 		worker.committed_to_broker = GetCurrentTimestamp();
@@ -432,15 +460,6 @@ poll_and_apply(void)
 	bool		is_full;
 	long		timeout_ms;
 
-	/* the commit to the group must not run out: see GROUP_COMMIT_TIMEOUT_MS */
-	if (spine_consumer_awaits_broker(consumer) &&
-		is_due(worker.committed_to_broker, BROKER_COMMIT_PATIENCE_MS))
-	{
-		spine_disconnect(&worker);
-		worker.broker_commit_due = true;
-		return;
-	}
-
 	is_full = spine_consumer_poll(consumer, spine_batch_rows);
 	spine_note_partitions(&worker);
 	if (consumer->topic_is_gone || consumer->client->error != RD_KAFKA_RESP_ERR_NO_ERROR ||
@@ -451,6 +470,8 @@ poll_and_apply(void)
 	}
 
 	timeout_ms = do_chores();
+	if (consumer->group_commit_pending)
+		return;
 	if (spine_partitions_need_help(&worker))
 	{
 		if (spine_consumer_has_batch(consumer))
@@ -500,6 +521,7 @@ spine_worker_main(Datum slot_number)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	leave_if_database_settings_changed();	/* the first time: remember them */
 	worker.prefetch_share = FIRST_PREFETCH_SHARE;
+	worker.broker_commit_ms = BROKER_COMMIT_MS;
 
 	loop_context = AllocSetContextCreate(TopMemoryContext, "spine worker loop",
 										 ALLOCSET_DEFAULT_SIZES);
@@ -513,6 +535,8 @@ spine_worker_main(Datum slot_number)
 		if (!PostmasterIsAlive())
 			proc_exit(1);
 
+		if (!group_commit_is_over())
+			continue;
 		notice_changes();
 		if (look_up_pipeline() && connect_to_broker() && spine_take_assignment(&worker))
 			poll_and_apply();

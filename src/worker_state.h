@@ -57,6 +57,7 @@ typedef struct SpineWorker
 	TimestampTz partitions_checked;
 	TimestampTz committed_to_broker;
 	bool		broker_commit_due;
+	int			broker_commit_ms;	/* between two of them */
 
 	TimestampTz summary_logged;
 	int64		summary_events;

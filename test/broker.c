@@ -13,12 +13,14 @@
  *		show TOPIC
  *		stall GROUP		the second broker coordinates the group, and does not answer
  *						the next commit to it
+ *		await commit	until such a commit has come
  */
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define OFFSET_COMMIT	8		/* of Kafka's request types */
 
@@ -61,6 +63,14 @@ main(int argc, char **argv)
 			rd_kafka_mock_coordinator_set(cluster, "group", line + 6, 2);
 			rd_kafka_mock_broker_push_request_error_rtts(cluster, 2, OFFSET_COMMIT, 1,
 														 RD_KAFKA_RESP_ERR_NO_ERROR, 600 * 1000);
+		}
+		else if (strcmp(line, "await commit") == 0)
+		{
+			size_t		stalls = 1;
+
+			while (rd_kafka_mock_broker_error_stack_cnt(cluster, 2, OFFSET_COMMIT, &stalls) == RD_KAFKA_RESP_ERR_NO_ERROR &&
+				   stalls > 0)
+				usleep(10000);
 		}
 		printf("done\n");
 		fflush(stdout);

@@ -76,6 +76,39 @@ SQL
 comes_to($node, 'tables emptied and filled again in one transaction', 'SELECT count(*) = 10 FROM events');
 is($arrivals->(), "0|5\n1|5", 'each event once');
 
+# spine_wait believes what is committed, not what a worker has said before.  A lock
+# keeps the batch from being applied until spine_wait was asked.
+my $holder = $node->background_psql('postgres');
+my $empty = 'TRUNCATE arrivals, events, current_orders;';
+my $to_start = q{SELECT spine_seek('orders', NULL, 'earliest');};
+my @moves = (
+	'a seek' => "$empty $to_start",
+	'a seek of a pipeline that is paused' => "SELECT spine_pause('orders'); $empty $to_start SELECT spine_resume('orders')",
+	'emptied in the transaction of the seek, as OPERATIONS says' => "BEGIN; $to_start TRUNCATE events, current_orders; COMMIT",
+	'an UPDATE' => "$empty UPDATE spine_offsets SET next_offset = 0",
+	'a DELETE' => "$empty DELETE FROM spine_offsets",
+	'a TRUNCATE' => "$empty TRUNCATE spine_offsets");
+while (my ($what, $sql) = splice @moves, 0, 2)
+{
+	query('TRUNCATE arrivals');
+	$holder->query_safe('BEGIN; LOCK TABLE arrivals IN SHARE MODE');
+	query($sql =~ s/TRUNCATE arrivals, /TRUNCATE /r);
+	is(query(q{SELECT spine_wait('0')}), 'f', "$what: spine_wait is told that nothing is applied")
+	  or BAIL_OUT('the batch and the next statement would wait for each other');
+	$holder->query_safe('COMMIT');
+	ok(wait_applied($node), "$what: it waits until all is applied");
+	is(query('SELECT count(*), (SELECT count(*) FROM arrivals) FROM events'), '10|10', "$what: which it is then");
+}
+is(query("BEGIN; $to_start SELECT spine_wait('0'); ROLLBACK") =~ s/.*\n//sr, 'f', 'so is one in the transaction of the seek');
+$holder->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE arrivals IN SHARE MODE; SELECT spine_wait()');
+query($to_start);
+is($holder->query_safe(q{SELECT spine_wait('0')}), 'f', 'and one whose transaction sees an older state');
+$holder->query_safe('COMMIT');
+$holder->quit;
+query('TRUNCATE arrivals');
+query($to_start);
+ok(wait_applied($node), 'ten events again');
+
 # A paused pipeline goes on from there when it is resumed.
 query(q{SELECT spine_pause('orders')});
 comes_to($node, 'paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});

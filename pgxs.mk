@@ -18,6 +18,7 @@ OBJS = \
 	src/session.o \
 	src/catalog.o \
 	src/target.o \
+	src/trust.o \
 	src/decode.o \
 	src/flat_json.o \
 	src/json_scan.o \

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "settings.h"
 #include "shared.h"
+#include "trust.h"
 
 PG_MODULE_MAGIC;
 
@@ -29,6 +30,7 @@ _PG_init(void)
 	spine_settings_init();
 	spine_shared_init();
 	spine_guard_init();
+	spine_trust_init();
 
 	/* pg_upgrade starts the server to move data, not to take in more */
 	if (!IsBinaryUpgrade)

@@ -17,6 +17,7 @@ OBJS = \
 	src/topic_offsets.o \
 	src/session.o \
 	src/catalog.o \
+	src/own_tables.o \
 	src/target.o \
 	src/trust.o \
 	src/decode.o \

@@ -10,9 +10,9 @@
 #include "guard.h"
 #include "launcher.h"
 #include "miscadmin.h"
+#include "own_tables.h"
 #include "settings.h"
 #include "shared.h"
-#include "trust.h"
 
 PG_MODULE_MAGIC;
 
@@ -30,7 +30,7 @@ _PG_init(void)
 	spine_settings_init();
 	spine_shared_init();
 	spine_guard_init();
-	spine_trust_init();
+	spine_own_tables_init();
 
 	/* pg_upgrade starts the server to move data, not to take in more */
 	if (!IsBinaryUpgrade)

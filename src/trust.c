@@ -16,28 +16,20 @@
  */
 #include "trust.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
 #include "catalog.h"
-#include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
-#include "catalog/pg_trigger.h"
-#include "commands/extension.h"
-#include "commands/trigger.h"
 #include "nodes/nodeFuncs.h"
+#include "own_tables.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/regproc.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 /* What a batch writes to with its own rights, or through the extension's functions. */
@@ -45,11 +37,6 @@ static const char *const bookkeeping[] = {
 	"spine_offsets", "spine_dead_letters", "spine_order_totals"
 };
 static Oid	bookkeeping_oids[lengthof(bookkeeping)];
-
-/* Those on which nobody else's triggers may be: the catalog as well. */
-static const char *const own_tables[] = {
-	"spine_pipelines", "spine_sinks", "spine_offsets", "spine_dead_letters", "spine_order_totals"
-};
 
 typedef struct CheckedTarget
 {
@@ -68,10 +55,16 @@ static bool watch_everything = true;	/* while they are being found out */
 static uint64 nchanges = 1;
 static uint64 nchanges_checked = 0;
 
-static object_access_hook_type prev_creation_hook = NULL;
 static object_access_hook_type prev_object_access = NULL;
 static needs_fmgr_hook_type prev_needs_fmgr_hook = NULL;
 static fmgr_hook_type prev_fmgr_hook = NULL;
+
+/* What a target's statement reaches. */
+typedef struct Reach
+{
+	Oid			role;			/* it runs as */
+	List	   *tables;
+} Reach;
 
 /* A trigger's condition while it is looked through. */
 typedef struct Condition
@@ -80,31 +73,12 @@ typedef struct Condition
 	Oid			function;		/* the one that is not allowed */
 } Condition;
 
-PG_FUNCTION_INFO_V1(spine_check_triggers);
-
 static char *
 role_name(Oid role)
 {
 	char	   *name = GetUserNameFromId(role, true);
 
 	return name ? name : psprintf("with OID %u", role);
-}
-
-static char *
-table_name(Oid table)
-{
-	char	   *name = get_rel_name(table);
-
-	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), name) :
-		psprintf("with OID %u", table);
-}
-
-static bool
-is_extension_member(Oid class_id, Oid object)
-{
-	Oid			extension = getExtensionOfObject(class_id, object);
-
-	return OidIsValid(extension) && extension == get_extension_oid("spine", true);
 }
 
 /* May code of the author's run as the role?  Yes, if the author may do as much anyway. */
@@ -127,7 +101,7 @@ trusts_function(Oid role, Oid function, bool allow_definer)
 
 	/* SECURITY DEFINER: it runs with its author's rights, not with the role's */
 	result = trusts(role, proc->proowner) || (allow_definer && proc->prosecdef) ||
-		is_extension_member(ProcedureRelationId, function);
+		spine_is_extension_member(ProcedureRelationId, function);
 	ReleaseSysCache(tuple);
 	return result;
 }
@@ -198,63 +172,13 @@ check_condition(const Form_pg_trigger trigger, const char *expression, Oid role)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the condition of trigger \"%s\" of table %s could run anybody's code as role %s",
-						NameStr(trigger->tgname), table_name(trigger->tgrelid), role_name(role)),
+						NameStr(trigger->tgname), spine_table_name(trigger->tgrelid), role_name(role)),
 				 OidIsValid(condition.function) ?
 				 errdetail("It calls function %s.", format_procedure_qualified(condition.function)) : 0,
 				 errhint("Use only immutable functions of that role or a superuser, now() and pg_trigger_depth(); or put the condition into the trigger's function.")));
 }
 
-/* A trigger of a table that a target's rows reach. */
-static void
-check_trigger(const Form_pg_trigger trigger, const char *condition, Oid role)
-{
-	HeapTuple	tuple;
-	Oid			author = InvalidOid;
-
-	if (condition)
-		check_condition(trigger, condition, role);
-	if (trusts_function(role, trigger->tgfoid, true))
-		return;
-
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(trigger->tgfoid));
-	if (HeapTupleIsValid(tuple))
-	{
-		author = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-		ReleaseSysCache(tuple);
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("trigger \"%s\" of table %s would run function %s of role %s with the rights of role %s",
-					NameStr(trigger->tgname), table_name(trigger->tgrelid),
-					format_procedure_qualified(trigger->tgfoid), role_name(author), role_name(role)),
-			 errhint("Drop or disable the trigger; or let its function belong to that role or a superuser, or be SECURITY DEFINER.")));
-}
-
-/* A trigger of a table that only the extension's own triggers may be on. */
-static void
-check_own_trigger(const Form_pg_trigger trigger, const char *condition, Oid role)
-{
-	if (trigger->tgisinternal)
-	{
-		if (OidIsValid(trigger->tgconstrrelid) &&
-			!is_extension_member(RelationRelationId, trigger->tgconstrrelid))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("table %s has a foreign key to %s, which is spine's own",
-							table_name(trigger->tgconstrrelid), table_name(trigger->tgrelid)),
-					 errhint("Drop the foreign key.")));
-		return;
-	}
-	if (!is_extension_member(ProcedureRelationId, trigger->tgfoid))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("trigger \"%s\" of table %s runs function %s, which is not a part of spine",
-						NameStr(trigger->tgname), table_name(trigger->tgrelid),
-						format_procedure_qualified(trigger->tgfoid)),
-				 errhint("Drop the trigger: this table may have none but spine's own.")));
-}
-
-/* The rows of an internal trigger's table may take those of another with them. */
+/* Does this trigger of a foreign key change rows of the referencing table? */
 static bool
 changes_referencing_rows(Oid function)
 {
@@ -272,38 +196,34 @@ changes_referencing_rows(Oid function)
 	}
 }
 
-/*
- * Calls check for each trigger of the table that can fire, and adds the tables that
- * its foreign keys reach to *reached, if there is a list to add them to.  From the
- * system table: the relation cache would want a lock.
- */
+/* A trigger of a table that is reached. */
 static void
-check_triggers(Oid table, Oid role, List **reached,
-			   void (*check) (const Form_pg_trigger trigger, const char *condition, Oid role))
+check_trigger(const Form_pg_trigger trigger, const char *condition, void *arg)
 {
-	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
+	Reach	   *reach = arg;
+	Oid			role = reach->role;
 	HeapTuple	tuple;
+	Oid			author = InvalidOid;
 
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(table));
-	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	if (condition)
+		check_condition(trigger, condition, role);
+	if (changes_referencing_rows(trigger->tgfoid))
+		reach->tables = list_append_unique_oid(reach->tables, trigger->tgconstrrelid);
+	if (trusts_function(role, trigger->tgfoid, true))
+		return;
+
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(trigger->tgfoid));
+	if (HeapTupleIsValid(tuple))
 	{
-		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
-		bool		isnull;
-		Datum		condition;
-
-		if (trigger->tgenabled == TRIGGER_DISABLED || trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA)
-			continue;
-		condition = heap_getattr(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(rel), &isnull);
-		check(trigger, isnull ? NULL : TextDatumGetCString(condition), role);
-		if (reached && changes_referencing_rows(trigger->tgfoid))
-			*reached = list_append_unique_oid(*reached, trigger->tgconstrrelid);
+		author = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+		ReleaseSysCache(tuple);
 	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("trigger \"%s\" of table %s would run function %s of role %s with the rights of role %s",
+					NameStr(trigger->tgname), spine_table_name(trigger->tgrelid),
+					format_procedure_qualified(trigger->tgfoid), role_name(author), role_name(role)),
+			 errhint("Drop or disable the trigger; or let its function belong to that role or a superuser, or be SECURITY DEFINER.")));
 }
 
 /* Would the rows still be there after a crash? */
@@ -315,9 +235,9 @@ check_persistence(Oid table, char persistence)
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 			 errmsg("table %s is %s and cannot be a target: it would lose rows that the pipeline does not read again",
-					table_name(table), persistence == RELPERSISTENCE_UNLOGGED ? "unlogged" : "temporary"),
+					spine_table_name(table), persistence == RELPERSISTENCE_UNLOGGED ? "unlogged" : "temporary"),
 			 persistence == RELPERSISTENCE_UNLOGGED ?
-			 errhint("Use ALTER TABLE %s SET LOGGED.", table_name(table)) :
+			 errhint("Use ALTER TABLE %s SET LOGGED.", spine_table_name(table)) :
 			 errhint("Use a permanent table.")));
 }
 
@@ -330,22 +250,22 @@ check_partition_owner(Oid partition, Oid owner, const CheckedTarget *target, Oid
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("partition %s of table %s belongs to role %s, whose code would run with the rights of role %s",
-					table_name(partition), table_name(target->table), role_name(owner),
+					spine_table_name(partition), spine_table_name(target->table), role_name(owner),
 					role_name(target->run_as)),
-			 errhint("Use ALTER TABLE %s OWNER TO %s.", table_name(partition), quote_identifier(role_name(table_owner)))));
+			 errhint("Use ALTER TABLE %s OWNER TO %s.", spine_table_name(partition), quote_identifier(role_name(table_owner)))));
 }
 
 /* The target, its partitions, and what its foreign keys reach; returns all of them. */
 static List *
 check_target(const CheckedTarget *target)
 {
-	List	   *tables = list_make1_oid(target->table);
+	Reach		reach = {target->run_as, list_make1_oid(target->table)};
 	List	   *partitions = list_make1_oid(target->table);
 	Oid			table_owner = InvalidOid;
 
-	for (int i = 0; i < list_length(tables); i++)
+	for (int i = 0; i < list_length(reach.tables); i++)
 	{
-		Oid			table = list_nth_oid(tables, i);
+		Oid			table = list_nth_oid(reach.tables, i);
 		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
 		FormData_pg_class class;
 
@@ -365,13 +285,13 @@ check_target(const CheckedTarget *target)
 				List	   *children = find_inheritance_children(table, NoLock);
 
 				partitions = list_concat(partitions, children);
-				tables = list_concat_unique_oid(tables, children);
+				reach.tables = list_concat_unique_oid(reach.tables, children);
 			}
 		}
 		if (class.relhastriggers)
-			check_triggers(table, target->run_as, &tables, check_trigger);
+			spine_check_each_trigger(table, check_trigger, &reach);
 	}
-	return tables;
+	return reach.tables;
 }
 
 static void
@@ -384,7 +304,7 @@ check_everything(void)
 	watch_everything = true;
 	for (int i = 0; i < (int) lengthof(bookkeeping); i++)
 	{
-		check_triggers(bookkeeping_oids[i], InvalidOid, NULL, check_own_trigger);
+		spine_check_own_table(bookkeeping_oids[i]);
 		tables = lappend_oid(tables, bookkeeping_oids[i]);
 	}
 	for (int i = 0; i < nchecked; i++)
@@ -512,71 +432,4 @@ spine_check_trust(const SpinePlan *plan)
 	}
 	if (nchanges_checked != nchanges)
 		check_everything();
-}
-
-/* Is it a table on which only the extension's own triggers may be? */
-static bool
-is_own_table(Oid table)
-{
-	char	   *name;
-
-	if (!is_extension_member(RelationRelationId, table))
-		return false;
-	name = get_rel_name(table);
-	for (int i = 0; i < (int) lengthof(own_tables); i++)
-	{
-		if (strcmp(name, own_tables[i]) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* spine_check_triggers(regclass): before something of the extension's changes it. */
-Datum
-spine_check_triggers(PG_FUNCTION_ARGS)
-{
-	Oid			table = PG_GETARG_OID(0);
-
-	if (!is_own_table(table))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("%s is not a table of spine's own", table_name(table))));
-	LockRelationOid(table, RowExclusiveLock);
-	check_triggers(table, InvalidOid, NULL, check_own_trigger);
-	PG_RETURN_VOID();
-}
-
-/*
- * A trigger was made, or replaced: the privilege is enough for either, and the
- * extension's own ones are what keeps others' pipelines from harm.
- */
-static void
-guard_creation(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
-{
-	Relation	rel;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	if (prev_creation_hook)
-		prev_creation_hook(access, class_id, object_id, sub_id, arg);
-	if (access != OAT_POST_CREATE || class_id != TriggerRelationId)
-		return;
-
-	rel = table_open(TriggerRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(object_id));
-	scan = systable_beginscan(rel, TriggerOidIndexId, true, SnapshotSelf, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple) && is_own_table(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid))
-		check_own_trigger((Form_pg_trigger) GETSTRUCT(tuple), NULL, InvalidOid);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-}
-
-void
-spine_trust_init(void)
-{
-	prev_creation_hook = object_access_hook;
-	object_access_hook = guard_creation;
 }

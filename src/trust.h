@@ -21,7 +21,4 @@
  */
 extern void spine_check_trust(const SpinePlan *plan);
 
-/* When the server starts: keeps others' triggers off the extension's own tables. */
-extern void spine_trust_init(void);
-
 #endif							/* SPINE_TRUST_H */

@@ -27,11 +27,12 @@ status:         offsets
 counters:
 attempt:
 catalog:
+own_tables:
 kafka:          kafka_options
 consume:        kafka offsets
 bind:           decode record_time
 target:         bind catalog decode
-trust:          target catalog
+trust:          target catalog own_tables
 apply:          target trust reduce
 dead_letters:   consume offsets record_time
 batch:          apply dead_letters offsets target trust bind reduce decode flat_json attempt catalog

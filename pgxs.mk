@@ -18,7 +18,9 @@ OBJS = \
 	src/topic_offsets.o \
 	src/session.o \
 	src/catalog.o \
+	src/own_tables.o \
 	src/target.o \
+	src/trust.o \
 	src/decode.o \
 	src/flat_json.o \
 	src/json_scan.o \

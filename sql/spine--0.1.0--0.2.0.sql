@@ -43,3 +43,430 @@ $$;
 --
 
 ALTER FUNCTION @extschema@.spine_wait(interval) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+--
+-- Whose code runs with whose rights: only spine's own triggers on spine's own
+-- tables, and a pipeline, its sinks and its positions are for members of its owner
+--
+
+-- What follows changes tables of spine's with its owner's rights.  Whoever has the
+-- privilege TRIGGER on one of them must not get these.
+CREATE FUNCTION @extschema@.spine_check_triggers(of_table regclass)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_check_triggers'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_check_triggers(regclass) IS
+'an error when a table of spine''s own has a trigger that is not';
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_count_orders()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
+	IF TG_OP = 'INSERT' THEN
+		INSERT INTO @extschema@.spine_order_totals AS t
+		SELECT n.tenant, n.currency, n.status, @extschema@.spine_session_number(),
+			   count(*), sum(n.amount_cents), max(n.updated_at)
+		FROM new_orders n
+		GROUP BY 1, 2, 3
+		ON CONFLICT (tenant, currency, status, session) DO UPDATE
+		SET orders = t.orders + EXCLUDED.orders,
+			amount_cents = t.amount_cents + EXCLUDED.amount_cents,
+			newest = greatest(t.newest, EXCLUDED.newest);
+	ELSIF TG_OP = 'UPDATE' THEN
+		INSERT INTO @extschema@.spine_order_totals AS t
+		SELECT d.tenant, d.currency, d.status, @extschema@.spine_session_number(),
+			   sum(d.orders), sum(d.orders * d.amount_cents::numeric), max(d.updated_at)
+		FROM (
+			SELECT tenant, currency, status, amount_cents, updated_at, 1 AS orders FROM new_orders
+			UNION ALL
+			SELECT tenant, currency, status, amount_cents, updated_at, -1 FROM old_orders
+		) d
+		GROUP BY 1, 2, 3
+		ON CONFLICT (tenant, currency, status, session) DO UPDATE
+		SET orders = t.orders + EXCLUDED.orders,
+			amount_cents = t.amount_cents + EXCLUDED.amount_cents,
+			newest = greatest(t.newest, EXCLUDED.newest);
+	ELSIF TG_OP = 'DELETE' THEN
+		INSERT INTO @extschema@.spine_order_totals AS t
+		SELECT o.tenant, o.currency, o.status, @extschema@.spine_session_number(),
+			   -count(*), -sum(o.amount_cents), max(o.updated_at)
+		FROM old_orders o
+		GROUP BY 1, 2, 3
+		ON CONFLICT (tenant, currency, status, session) DO UPDATE
+		SET orders = t.orders + EXCLUDED.orders,
+			amount_cents = t.amount_cents + EXCLUDED.amount_cents;
+	ELSE
+		-- an older snapshot would not show all that there is to delete
+		IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+			RAISE EXCEPTION 'cannot truncate current_orders in a transaction of isolation level %',
+					current_setting('transaction_isolation')
+				USING ERRCODE = 'feature_not_supported',
+					  HINT = 'Do it in a transaction of level READ COMMITTED.';
+		END IF;
+		DELETE FROM @extschema@.spine_order_totals;
+	END IF;
+	RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_recount_orders()
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- see spine_count_orders
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		RAISE EXCEPTION 'cannot count orders anew in a transaction of isolation level %',
+				current_setting('transaction_isolation')
+			USING ERRCODE = 'feature_not_supported',
+				  HINT = 'Do it in a transaction of level READ COMMITTED.';
+	END IF;
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
+	LOCK TABLE @extschema@.current_orders IN SHARE ROW EXCLUSIVE MODE;
+	DELETE FROM @extschema@.spine_order_totals;
+	INSERT INTO @extschema@.spine_order_totals
+	SELECT tenant, currency, status, 0, count(*), sum(amount_cents), max(updated_at)
+	FROM @extschema@.current_orders
+	GROUP BY 1, 2, 3;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_pause(pipeline name)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines');
+	UPDATE @extschema@.spine_pipelines SET enabled = false WHERE name = pipeline;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
+			USING ERRCODE = 'undefined_object',
+				  HINT = 'The table spine_pipelines lists the pipelines.';
+	END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_resume(pipeline name)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines');
+	UPDATE @extschema@.spine_pipelines SET enabled = true WHERE name = pipeline;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
+			USING ERRCODE = 'undefined_object',
+				  HINT = 'The table spine_pipelines lists the pipelines.';
+	END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_move_positions(
+	of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
+RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	of_topic	text;
+	log			record;
+BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets');
+	SELECT coalesce(p.topic, current_setting('spine.topic'))
+	INTO of_topic
+	FROM @extschema@.spine_pipelines p
+	WHERE p.name = of_pipeline;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'pipeline "%" does not exist', of_pipeline
+			USING ERRCODE = 'undefined_object',
+				  HINT = 'The table spine_pipelines lists the pipelines.';
+	END IF;
+	IF num_nonnulls(to_offset, since, place) = 0 THEN
+		RAISE EXCEPTION 'the place to go to must not be null'
+			USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+
+	FOR log IN
+		SELECT t.partition, t.first_offset, t.end_offset, t.cluster_id,
+			   CASE WHEN to_offset IS NOT NULL THEN to_offset
+					WHEN since IS NOT NULL THEN t.since_offset
+					WHEN place = 'earliest' THEN t.first_offset
+					ELSE t.end_offset END AS next_offset
+		FROM @extschema@.spine_topic_offsets(of_topic, since) t
+		WHERE of_partition IS NULL OR t.partition = of_partition
+		ORDER BY 1
+	LOOP
+		IF log.next_offset NOT BETWEEN log.first_offset AND log.end_offset THEN
+			RAISE EXCEPTION 'partition % of topic "%" has no offset %', log.partition, of_topic, log.next_offset
+				USING ERRCODE = 'invalid_parameter_value',
+					  DETAIL = format('It begins at %s and ends before %s.', log.first_offset, log.end_offset);
+		END IF;
+		IF of_partition IS NOT NULL AND EXISTS (
+			SELECT FROM @extschema@.spine_offsets o
+			WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.cluster_id <> log.cluster_id) THEN
+			RAISE EXCEPTION 'the positions of pipeline "%" belong to another cluster', of_pipeline
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+					  HINT = 'Move all partitions at once: give NULL as the partition.';
+		END IF;
+
+		partition := log.partition;
+		new_offset := log.next_offset;
+		SELECT o.next_offset
+		INTO old_offset
+		FROM @extschema@.spine_offsets o
+		WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.partition = log.partition
+		FOR UPDATE;
+		INSERT INTO @extschema@.spine_offsets AS o (pipeline, topic, partition, next_offset, cluster_id)
+		VALUES (of_pipeline, of_topic, log.partition, log.next_offset, log.cluster_id)
+		ON CONFLICT (pipeline, topic, partition) DO UPDATE
+		SET next_offset = EXCLUDED.next_offset, cluster_id = EXCLUDED.cluster_id, updated_at = now(),
+			worker_next_offset = NULL, mark_offset = NULL, mark_crc = NULL;
+		RETURN NEXT;
+	END LOOP;
+
+	IF log IS NULL THEN
+		RAISE EXCEPTION 'topic "%" has no partition %', of_topic, of_partition
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	IF of_partition IS NULL THEN
+		DELETE FROM @extschema@.spine_offsets o
+		WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.partition > log.partition;
+	END IF;
+END
+$$;
+
+-- Who may do what here: a pipeline, its sinks and its positions belong to who may
+-- take the role of its owner (until PostgreSQL 15, every member may), and to the
+-- table's owner, as whom foreign keys act.
+CREATE FUNCTION @extschema@.spine_may_change(of_owner regrole, of_table oid)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(pg_has_role(of_owner::oid, r.option) OR pg_has_role(c.relowner, r.option), false)
+	FROM pg_class c,
+		 (SELECT CASE WHEN current_setting('server_version_num')::integer < 160000
+					  THEN 'MEMBER' ELSE 'SET' END AS option) r
+	WHERE c.oid = of_table
+$$;
+COMMENT ON FUNCTION @extschema@.spine_may_change(regrole, oid) IS
+'may the current user change what belongs to a pipeline of that owner, in a table of the catalog?';
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_check_pipeline()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF TG_OP <> 'INSERT' THEN
+		IF NOT @extschema@.spine_may_change(OLD.owner, TG_RELID) THEN
+			RAISE EXCEPTION 'must be a member of role % to change pipeline "%"', OLD.owner, OLD.name
+				USING ERRCODE = 'insufficient_privilege',
+					  HINT = 'Since PostgreSQL 16, with the option SET.';
+		END IF;
+		-- what a foreign key does to these, it does as their owner
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks');
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets');
+	END IF;
+	IF TG_OP = 'DELETE' THEN
+		RETURN OLD;
+	END IF;
+
+	IF NOT @extschema@.spine_may_change(NEW.owner, TG_RELID) THEN
+		RAISE EXCEPTION 'must be a member of role % to let pipeline "%" apply as it', NEW.owner, NEW.name
+			USING ERRCODE = 'insufficient_privilege',
+				  HINT = 'Since PostgreSQL 16, with the option SET.';
+	END IF;
+	-- looked for first: INSERT on the table is no right to delete from it
+	IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM @extschema@.spine_pipelines p
+									WHERE p.name = NEW.name AND p.is_default) THEN
+		DELETE FROM @extschema@.spine_pipelines p
+		WHERE p.name = NEW.name AND p.is_default
+			AND NOT EXISTS (SELECT FROM @extschema@.spine_offsets o WHERE o.pipeline = p.name);
+	END IF;
+	RETURN NEW;
+END
+$$;
+
+DROP TRIGGER spine_check_pipeline ON @extschema@.spine_pipelines;
+CREATE TRIGGER spine_check_pipeline
+	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.spine_pipelines
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_pipeline();
+
+-- The same for what belongs to a pipeline: a sink is written to with the rights of
+-- its owner, and a position says what is lost.
+CREATE FUNCTION @extschema@.spine_check_member()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	names		name[];		-- NULL: all pipelines
+	of_another	name;
+BEGIN
+	IF TG_OP <> 'TRUNCATE' THEN
+		names := ARRAY[OLD.pipeline, NEW.pipeline];
+	END IF;
+	SELECT p.name
+	INTO of_another
+	FROM @extschema@.spine_pipelines p
+	WHERE (names IS NULL OR p.name = ANY (names))
+		AND NOT @extschema@.spine_may_change(p.owner, TG_RELID)
+	ORDER BY 1
+	LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'must be a member of the role that pipeline "%" applies as', of_another
+			USING ERRCODE = 'insufficient_privilege',
+				  HINT = 'Since PostgreSQL 16, with the option SET.';
+	END IF;
+	IF TG_OP = 'DELETE' THEN
+		RETURN OLD;
+	END IF;
+	RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION @extschema@.spine_check_member() FROM PUBLIC;
+
+CREATE TRIGGER spine_check_member
+	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.spine_sinks
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_member();
+CREATE TRIGGER spine_check_truncate
+	BEFORE TRUNCATE ON @extschema@.spine_sinks
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
+CREATE TRIGGER spine_check_truncate
+	BEFORE TRUNCATE ON @extschema@.spine_pipelines
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
+CREATE TRIGGER spine_check_member
+	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.spine_offsets
+	FOR EACH ROW WHEN (NOT pg_catalog.pg_has_role(10::oid, 'MEMBER'))
+	EXECUTE FUNCTION @extschema@.spine_check_member();
+CREATE TRIGGER spine_check_truncate
+	BEFORE TRUNCATE ON @extschema@.spine_offsets
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
+
+-- A table that a crash empties would lose what the position says it has.
+CREATE OR REPLACE FUNCTION @extschema@.spine_check_sink()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	fleeting	record;
+BEGIN
+	SELECT c.oid::regclass AS name,
+		   CASE c.relpersistence WHEN 'u' THEN 'unlogged' ELSE 'temporary' END AS kind
+	INTO fleeting
+	FROM pg_class c
+	WHERE c.oid IN (SELECT NEW.target UNION SELECT t.relid FROM pg_partition_tree(NEW.target) t)
+		AND c.relpersistence <> 'p'
+	ORDER BY 1
+	LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'table % is % and cannot be a target: it would lose rows that the pipeline does not read again',
+				fleeting.name, fleeting.kind
+			USING ERRCODE = 'wrong_object_type',
+				  HINT = CASE fleeting.kind WHEN 'unlogged'
+							  THEN format('Use ALTER TABLE %s SET LOGGED.', fleeting.name)
+							  ELSE 'Use a permanent table.' END;
+	END IF;
+	RETURN NEW;
+END
+$$;
+
+DROP TRIGGER spine_check_sink ON @extschema@.spine_sinks;
+CREATE TRIGGER spine_check_sink
+	BEFORE INSERT OR UPDATE OF target ON @extschema@.spine_sinks
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_sink();
+
+-- with a search_path
+CREATE OR REPLACE FUNCTION @extschema@.spine_walk_orders(
+	of_tenant text, of_status text, since timestamptz, max_events integer, max_rows integer)
+RETURNS SETOF @extschema@.spine_order
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
+		SELECT o.*
+		FROM (SELECT order_id, event_time, event_id
+			  FROM @extschema@.events
+			  WHERE tenant = of_tenant AND event_time >= since
+			  ORDER BY event_time DESC, event_id DESC
+			  LIMIT max_events) e
+		CROSS JOIN LATERAL (
+			SELECT c.order_id, c.tenant, c.status, c.amount_cents, c.currency, c.updated_at
+			FROM @extschema@.current_orders c
+			WHERE c.tenant = of_tenant AND c.order_id = e.order_id
+				AND c.updated_at = e.event_time
+				AND (of_status IS NULL OR c.status = of_status)
+				-- an order may have several events of the same time
+				AND NOT EXISTS (
+					SELECT FROM @extschema@.events t
+					WHERE t.tenant = of_tenant AND t.event_time = e.event_time
+						AND t.order_id = e.order_id AND t.event_id > e.event_id)
+			LIMIT 1) o
+		ORDER BY e.event_time DESC, e.event_id DESC
+		LIMIT max_rows;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_tenant_orders(
+	of_tenant text, of_status text, since timestamptz, max_rows integer)
+RETURNS SETOF @extschema@.spine_order
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	all_orders		bigint;		-- of the tenant
+	matching		bigint;		-- of these, with the status
+	newest_of_all	timestamptz;
+	max_events		integer := 1000 + 10 * max_rows;
+	walked			@extschema@.spine_order[];
+BEGIN
+	SELECT sum(orders), sum(orders) FILTER (WHERE of_status IS NULL OR status = of_status), max(newest)
+	INTO all_orders, matching, newest_of_all
+	FROM @extschema@.spine_order_totals
+	WHERE tenant = of_tenant;
+
+	IF coalesce(matching, 0) <= 0 THEN
+		RETURN;
+	END IF;
+
+	IF all_orders > 10 * max_rows THEN
+		walked := ARRAY(
+			SELECT w
+			FROM @extschema@.spine_walk_orders(of_tenant, of_status, since, max_events, max_rows) w);
+
+		-- all there are to find, or all that are new enough; and no newest events
+		-- are gone, whose orders would be missing
+		IF (cardinality(walked) >= least(max_rows, matching)
+			OR since > '-infinity' AND NOT EXISTS (
+				SELECT FROM @extschema@.events
+				WHERE tenant = of_tenant AND event_time >= since
+				OFFSET max_events))
+			AND EXISTS (
+				SELECT FROM @extschema@.events
+				WHERE tenant = of_tenant AND event_time >= newest_of_all) THEN
+			RETURN QUERY SELECT * FROM unnest(walked);
+			RETURN;
+		END IF;
+	END IF;
+
+	RETURN QUERY
+		SELECT order_id, tenant, status, amount_cents, currency, updated_at
+		FROM @extschema@.current_orders
+		WHERE tenant = of_tenant AND updated_at >= since
+			AND (of_status IS NULL OR status = of_status)
+		ORDER BY updated_at DESC, order_id
+		LIMIT max_rows;
+END
+$$;

@@ -65,6 +65,15 @@ COMMENT ON TABLE @extschema@.spine_order_totals IS
 COMMENT ON COLUMN @extschema@.spine_order_totals.session IS 'the number of the server''s session that counts here; numbers are used again';
 COMMENT ON COLUMN @extschema@.spine_order_totals.newest IS 'no order of this kind is newer';
 
+-- What follows changes tables of spine's with its owner's rights.  Whoever has the
+-- privilege TRIGGER on one of them must not get these.
+CREATE FUNCTION @extschema@.spine_check_triggers(of_table regclass)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_check_triggers'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_check_triggers(regclass) IS
+'an error when a table of spine''s own has a trigger that is not';
+
 CREATE FUNCTION @extschema@.spine_session_number()
 RETURNS integer
 AS 'MODULE_PATHNAME', 'spine_session_number'
@@ -79,6 +88,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
 	IF TG_OP = 'INSERT' THEN
 		INSERT INTO @extschema@.spine_order_totals AS t
 		SELECT n.tenant, n.currency, n.status, @extschema@.spine_session_number(),
@@ -153,6 +163,7 @@ BEGIN
 			USING ERRCODE = 'feature_not_supported',
 				  HINT = 'Do it in a transaction of level READ COMMITTED.';
 	END IF;
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
 	LOCK TABLE @extschema@.current_orders IN SHARE ROW EXCLUSIVE MODE;
 	DELETE FROM @extschema@.spine_order_totals;
 	INSERT INTO @extschema@.spine_order_totals
@@ -244,19 +255,51 @@ COMMENT ON COLUMN @extschema@.spine_sinks.columns IS
 
 GRANT SELECT ON @extschema@.spine_pipelines, @extschema@.spine_sinks TO PUBLIC;
 
--- Fires before each row of spine_pipelines: nobody can make a pipeline run as
--- a role that they are not a member of, and a dump can be restored although
--- CREATE EXTENSION has already made the default pipeline (which nothing has
--- been read for yet).
+-- Who may do what here: a pipeline, its sinks and its positions belong to who may
+-- take the role of its owner (until PostgreSQL 15, every member may), and to the
+-- table's owner, as whom foreign keys act.
+CREATE FUNCTION @extschema@.spine_may_change(of_owner regrole, of_table oid)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(pg_has_role(of_owner::oid, r.option) OR pg_has_role(c.relowner, r.option), false)
+	FROM pg_class c,
+		 (SELECT CASE WHEN current_setting('server_version_num')::integer < 160000
+					  THEN 'MEMBER' ELSE 'SET' END AS option) r
+	WHERE c.oid = of_table
+$$;
+COMMENT ON FUNCTION @extschema@.spine_may_change(regrole, oid) IS
+'may the current user change what belongs to a pipeline of that owner, in a table of the catalog?';
+
+-- Fires before each row of spine_pipelines: nobody takes over a pipeline of
+-- another's or lets one run as another, and a dump can be restored although
+-- CREATE EXTENSION has already made the default pipeline (which nothing has been
+-- read for yet).
 CREATE FUNCTION @extschema@.spine_check_pipeline()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	IF NOT pg_catalog.pg_has_role(current_user, NEW.owner::oid, 'MEMBER') THEN
+	IF TG_OP <> 'INSERT' THEN
+		IF NOT @extschema@.spine_may_change(OLD.owner, TG_RELID) THEN
+			RAISE EXCEPTION 'must be a member of role % to change pipeline "%"', OLD.owner, OLD.name
+				USING ERRCODE = 'insufficient_privilege',
+					  HINT = 'Since PostgreSQL 16, with the option SET.';
+		END IF;
+		-- what a foreign key does to these, it does as their owner
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks');
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets');
+	END IF;
+	IF TG_OP = 'DELETE' THEN
+		RETURN OLD;
+	END IF;
+
+	IF NOT @extschema@.spine_may_change(NEW.owner, TG_RELID) THEN
 		RAISE EXCEPTION 'must be a member of role % to let pipeline "%" apply as it', NEW.owner, NEW.name
-			USING ERRCODE = 'insufficient_privilege';
+			USING ERRCODE = 'insufficient_privilege',
+				  HINT = 'Since PostgreSQL 16, with the option SET.';
 	END IF;
 	-- looked for first: INSERT on the table is no right to delete from it
 	IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM @extschema@.spine_pipelines p
@@ -271,22 +314,77 @@ $$;
 REVOKE ALL ON FUNCTION @extschema@.spine_check_pipeline() FROM PUBLIC;
 
 CREATE TRIGGER spine_check_pipeline
-	BEFORE INSERT OR UPDATE ON @extschema@.spine_pipelines
+	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.spine_pipelines
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_pipeline();
 
--- A sink is written to with the rights of its pipeline's owner, so that it
--- takes the same membership to add one.
+-- The same for what belongs to a pipeline: a sink is written to with the rights of
+-- its owner, and a position says what is lost.
+CREATE FUNCTION @extschema@.spine_check_member()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	names		name[];		-- NULL: all pipelines
+	of_another	name;
+BEGIN
+	IF TG_OP <> 'TRUNCATE' THEN
+		names := ARRAY[OLD.pipeline, NEW.pipeline];
+	END IF;
+	SELECT p.name
+	INTO of_another
+	FROM @extschema@.spine_pipelines p
+	WHERE (names IS NULL OR p.name = ANY (names))
+		AND NOT @extschema@.spine_may_change(p.owner, TG_RELID)
+	ORDER BY 1
+	LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'must be a member of the role that pipeline "%" applies as', of_another
+			USING ERRCODE = 'insufficient_privilege',
+				  HINT = 'Since PostgreSQL 16, with the option SET.';
+	END IF;
+	IF TG_OP = 'DELETE' THEN
+		RETURN OLD;
+	END IF;
+	RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION @extschema@.spine_check_member() FROM PUBLIC;
+
+CREATE TRIGGER spine_check_member
+	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.spine_sinks
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_member();
+CREATE TRIGGER spine_check_truncate
+	BEFORE TRUNCATE ON @extschema@.spine_sinks
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
+CREATE TRIGGER spine_check_truncate
+	BEFORE TRUNCATE ON @extschema@.spine_pipelines
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
+
+-- A table that a crash empties would lose what the position says it has.
 CREATE FUNCTION @extschema@.spine_check_sink()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	fleeting	record;
 BEGIN
-	IF EXISTS (SELECT FROM @extschema@.spine_pipelines p
-			   WHERE p.name = NEW.pipeline
-				   AND NOT pg_catalog.pg_has_role(current_user, p.owner::oid, 'MEMBER')) THEN
-		RAISE EXCEPTION 'must be a member of the role that pipeline "%" applies as', NEW.pipeline
-			USING ERRCODE = 'insufficient_privilege';
+	SELECT c.oid::regclass AS name,
+		   CASE c.relpersistence WHEN 'u' THEN 'unlogged' ELSE 'temporary' END AS kind
+	INTO fleeting
+	FROM pg_class c
+	WHERE c.oid IN (SELECT NEW.target UNION SELECT t.relid FROM pg_partition_tree(NEW.target) t)
+		AND c.relpersistence <> 'p'
+	ORDER BY 1
+	LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'table % is % and cannot be a target: it would lose rows that the pipeline does not read again',
+				fleeting.name, fleeting.kind
+			USING ERRCODE = 'wrong_object_type',
+				  HINT = CASE fleeting.kind WHEN 'unlogged'
+							  THEN format('Use ALTER TABLE %s SET LOGGED.', fleeting.name)
+							  ELSE 'Use a permanent table.' END;
 	END IF;
 	RETURN NEW;
 END
@@ -294,7 +392,7 @@ $$;
 REVOKE ALL ON FUNCTION @extschema@.spine_check_sink() FROM PUBLIC;
 
 CREATE TRIGGER spine_check_sink
-	BEFORE INSERT OR UPDATE ON @extschema@.spine_sinks
+	BEFORE INSERT OR UPDATE OF target ON @extschema@.spine_sinks
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_sink();
 
 -- Tells the launcher and the workers, once the change is committed.
@@ -317,6 +415,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines');
 	UPDATE @extschema@.spine_pipelines SET enabled = false WHERE name = pipeline;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
@@ -334,6 +433,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines');
 	UPDATE @extschema@.spine_pipelines SET enabled = true WHERE name = pipeline;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
@@ -371,6 +471,16 @@ COMMENT ON COLUMN @extschema@.spine_offsets.mark_offset IS
 'the last record before next_offset: looked at again at each start, to tell whether it is still the same log';
 COMMENT ON COLUMN @extschema@.spine_offsets.mark_crc IS 'its checksum (CRC-32C of timestamp, key and value)';
 
+-- The condition spares the workers, which move them all the time and are
+-- superusers: role 10 is the first one.
+CREATE TRIGGER spine_check_member
+	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.spine_offsets
+	FOR EACH ROW WHEN (NOT pg_catalog.pg_has_role(10::oid, 'MEMBER'))
+	EXECUTE FUNCTION @extschema@.spine_check_member();
+CREATE TRIGGER spine_check_truncate
+	BEFORE TRUNCATE ON @extschema@.spine_offsets
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
+
 -- Moved by hand: the workers look again at once.
 CREATE TRIGGER spine_moved_by_hand
 	AFTER UPDATE ON @extschema@.spine_offsets
@@ -406,6 +516,7 @@ DECLARE
 	of_topic	text;
 	log			record;
 BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets');
 	SELECT coalesce(p.topic, current_setting('spine.topic'))
 	INTO of_topic
 	FROM @extschema@.spine_pipelines p
@@ -623,6 +734,7 @@ CREATE FUNCTION @extschema@.spine_walk_orders(
 	of_tenant text, of_status text, since timestamptz, max_events integer, max_rows integer)
 RETURNS SETOF @extschema@.spine_order
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -659,6 +771,7 @@ CREATE FUNCTION @extschema@.spine_tenant_orders(
 	of_tenant text, of_status text, since timestamptz, max_rows integer)
 RETURNS SETOF @extschema@.spine_order
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -12,6 +12,7 @@
 #include "nodes/parsenodes.h"
 #include "reduce.h"
 #include "storage/lmgr.h"
+#include "trust.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -80,7 +81,10 @@ spine_apply_begin(const SpinePlan *plan)
 
 	for (int i = 0; i < plan->ntargets; i++)
 		LockRelationOid(plan->targets[i].sink->target, RowExclusiveLock);
-	return spine_plan_is_current(plan);
+	if (!spine_plan_is_current(plan))
+		return false;
+	spine_check_trust(plan);
+	return true;
 }
 
 /* A row without a key or version has no place in an upsert. */

@@ -10,8 +10,8 @@
 /*
  * Locks the targets against ALTER TABLE and makes deferred constraints check
  * at once, so that a refused record is refused while the batch can still find
- * it.  Returns false when the plan does not hold any more.  First thing in the
- * transaction.
+ * it.  Returns false when the plan does not hold any more; raises an error when
+ * the targets are not to be written to (trust.h).  First thing in the transaction.
  */
 extern bool spine_apply_begin(const SpinePlan *plan);
 

@@ -9,6 +9,7 @@
 #include "settings.h"
 #include "status.h"
 #include "trouble.h"
+#include "trust.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -119,6 +120,7 @@ load_offsets(void *arg)
 {
 	Assignment *assignment = arg;
 
+	spine_check_trust(assignment->worker->plan);
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
 					   &assignment->known_topic);
 	return true;
@@ -129,6 +131,7 @@ insert_offsets(void *arg)
 {
 	Assignment *assignment = arg;
 
+	spine_check_trust(assignment->worker->plan);
 	spine_offsets_insert(&assignment->worker->log, assignment->positions, assignment->n);
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
 					   &assignment->known_topic);

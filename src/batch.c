@@ -14,6 +14,7 @@
 #include "mb/pg_wchar.h"
 #include "search.h"
 #include "settings.h"
+#include "trust.h"
 #include "utils/memutils.h"
 
 /* Events whose fields are allocated at a time. */
@@ -181,6 +182,9 @@ run_transaction(void *arg)
 	}
 	else if (run->nevents > 0)
 		batch->nupserts = spine_apply(batch->plan, run->events, run->nevents, false);
+
+	/* what has changed meanwhile is no record's fault, nor may it be committed */
+	spine_check_trust(batch->plan);
 	spine_write_dead_letters(&batch->log, run->letters, run->nletters);
 	spine_offsets_move(&batch->log, batch->positions, batch->npositions);
 	return true;

@@ -58,6 +58,21 @@ spine_extension_schema(void)
 	return name ? pstrdup(quote_identifier(name)) : NULL;
 }
 
+Oid
+spine_extension_table(const char *name)
+{
+	FormData_pg_extension extension;
+	Oid			table = InvalidOid;
+
+	if (find_extension(&extension))
+		table = get_relname_relid(name, extension.extnamespace);
+	if (!OidIsValid(table))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the extension spine has no table %s", name)));
+	return table;
+}
+
 bool
 spine_owns_extension(void)
 {

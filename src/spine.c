@@ -10,6 +10,7 @@
 #include "guard.h"
 #include "launcher.h"
 #include "miscadmin.h"
+#include "own_tables.h"
 #include "settings.h"
 #include "shared.h"
 
@@ -29,6 +30,7 @@ _PG_init(void)
 	spine_settings_init();
 	spine_shared_init();
 	spine_guard_init();
+	spine_own_tables_init();
 
 	/* pg_upgrade starts the server to move data, not to take in more */
 	if (!IsBinaryUpgrade)

@@ -24,6 +24,7 @@
 #include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "trouble.h"
+#include "trust.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -242,6 +243,7 @@ load_pipeline(void *arg)
 	if (worker.pipeline == NULL)
 		return false;
 	worker.plan = spine_make_plan(worker.pipeline);
+	spine_check_trust(worker.plan);
 	remember(&worker.log.schema, schema);
 	remember(&worker.log.topic, worker.pipeline->topic);
 	return true;

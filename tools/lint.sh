@@ -28,18 +28,22 @@ status:         offsets
 counters:
 attempt:
 catalog:
+own_tables:
 kafka:          kafka_options
 consume:        kafka offsets
 bind:           decode record_time
 target:         bind catalog decode
-apply:          target reduce
+trust:          target catalog own_tables
+apply:          target trust reduce
 dead_letters:   consume offsets record_time
 search:         apply attempt dead_letters target bind decode catalog offsets
 batch:          search apply dead_letters offsets target bind reduce decode flat_json attempt catalog
 worker_state:   search attempt catalog consume decode offsets target
+batch:          apply dead_letters offsets target trust bind reduce decode flat_json attempt catalog
+worker_state:   attempt catalog consume decode offsets target
 trouble:        worker_state
-assignment:     worker_state attempt trouble
-worker:         assignment batch counters trouble worker_state
+assignment:     worker_state attempt trouble trust
+worker:         assignment batch counters trouble trust worker_state
 probe:          catalog counters worker
 launcher:       counters probe worker broker producer
 guard:          catalog launcher

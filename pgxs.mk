@@ -19,8 +19,6 @@ OBJS = \
 	src/catalog.o \
 	src/target.o \
 	src/decode.o \
-	src/flat_json.o \
-	src/json_scan.o \
 	src/reduce.o \
 	src/generate.o \
 	src/kafka.o \

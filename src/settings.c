@@ -22,6 +22,7 @@ bool		spine_enabled = true;
 int			spine_workers = 1;
 int			spine_batch_rows = 50000;
 int			spine_batch_interval_ms = 10;
+int			spine_max_record_memory_kb = 96 * 1024;
 int			spine_log_interval_s = 5;
 double		spine_producer_rate = 0;
 char	   *spine_producer_tenants = NULL;
@@ -158,6 +159,13 @@ spine_settings_init(void)
 							NULL,
 							&spine_batch_interval_ms, 10, 0, 10000,
 							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("spine.max_record_memory",
+							"The most memory that jsonb of one record may take, about, while it is made.",
+							"A record that would take more becomes a dead letter.",
+							&spine_max_record_memory_kb, 96 * 1024, 1024, INT_MAX,
+							PGC_SUSET, GUC_UNIT_KB,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("spine.log_interval",

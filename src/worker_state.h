@@ -10,7 +10,6 @@
 #include "attempt.h"
 #include "catalog.h"
 #include "consume.h"
-#include "decode.h"
 #include "nodes/bitmapset.h"
 #include "offsets.h"
 #include "shared.h"
@@ -40,7 +39,6 @@ typedef struct SpineWorker
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* of the assignment */
 	bool		broker_trouble; /* it did not answer, or has no such topic */
 
-	SpineDecoder *decoder;
 	SpineError	error;			/* the last one */
 	char		logged[SPINE_MAX_ERROR_LEN];	/* the last one in the log */
 	int			retry_ms;

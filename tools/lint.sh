@@ -13,9 +13,7 @@ common="record compat settings shared status"
 rooms="
 record:
 compat:
-json_scan:      record
-decode:         record json_scan
-flat_json:      decode json_scan
+decode:         record
 reduce:         record
 generate:       record
 kafka_options:
@@ -33,8 +31,8 @@ bind:           decode record_time
 target:         bind catalog decode
 apply:          target reduce
 dead_letters:   consume offsets record_time
-batch:          apply dead_letters offsets target bind reduce decode flat_json attempt catalog
-worker_state:   attempt catalog consume decode offsets target
+batch:          apply dead_letters offsets target bind reduce decode attempt catalog
+worker_state:   attempt catalog consume offsets target
 trouble:        worker_state
 assignment:     worker_state attempt trouble
 worker:         assignment batch counters trouble worker_state
@@ -53,7 +51,7 @@ topic_offsets:  session
 
 # The rooms that know neither PostgreSQL nor Kafka, so that they can be tested
 # and fuzzed alone.
-pure="record json_scan decode flat_json reduce generate"
+pure="record decode reduce generate"
 
 bad=0
 complain() {

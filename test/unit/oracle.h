@@ -13,7 +13,7 @@
 #ifndef SPINE_ORACLE_H
 #define SPINE_ORACLE_H
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <json.h>
@@ -28,14 +28,18 @@ static const char *const lax_reasons[] = {
 };
 
 static bool
-json_c_is_lax(const char *reason)
+json_c_is_lax(const char *bytes, const char *reason)
 {
+	const char *position = strstr(reason, " at byte ");
+
 	for (size_t i = 0; i < sizeof(lax_reasons) / sizeof(lax_reasons[0]); i++)
 	{
 		if (strncmp(reason, lax_reasons[i], strlen(lax_reasons[i])) == 0)
 			return true;
 	}
-	return false;
+
+	/* it may be a comment, wherever it stands */
+	return position != NULL && bytes[strtoul(position + strlen(" at byte "), NULL, 10) - 1] == '/';
 }
 
 /* The value as a tree, to be freed; *taken: it is one, from the first byte to the last. */
@@ -128,7 +132,7 @@ json_c_agrees(const void *bytes, size_t len, const SpineFieldSpec *specs, int ns
 	bool		agrees;
 	struct json_object *root;
 
-	if (outcome == SPINE_BEYOND_LIMIT || outcome == SPINE_NO_VALUE || json_c_is_lax(reason))
+	if (outcome == SPINE_BEYOND_LIMIT || outcome == SPINE_NO_VALUE || json_c_is_lax(bytes, reason))
 		return true;
 	root = json_c_parse(bytes, len, &taken);
 	agrees = taken == (outcome == SPINE_DECODED);

@@ -14,7 +14,9 @@
 #include "record_time.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
+#include "utils/datum.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -265,6 +267,24 @@ bind_by_input(PGFunction input, const SpineField *field, bool with_typmod)
 	return DirectFunctionCall1(input, text);
 }
 
+/*
+ * What jsonb_in leaves behind is a tree of up to 200 times the text, and the caller's
+ * context may be that of a whole batch.
+ */
+static Datum
+bind_jsonb(const SpineField *field)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine jsonb",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	Datum		value = bind_by_input(jsonb_in, field, false);
+
+	MemoryContextSwitchTo(old_context);
+	value = datumCopy(value, false, -1);
+	MemoryContextDelete(context);
+	return value;
+}
+
 static Datum
 bind_field(SpineBinding binding, const SpineField *field)
 {
@@ -322,7 +342,7 @@ bind_field(SpineBinding binding, const SpineField *field)
 			return bind_by_input(numeric_in, field, true);
 
 		case SPINE_BIND_JSONB:
-			return bind_by_input(jsonb_in, field, false);
+			return bind_jsonb(field);
 	}
 	pg_unreachable();
 }

@@ -11,8 +11,7 @@
 typedef struct SpineFieldSpec
 {
 	const char *json_key;		/* UTF-8, NUL-terminated */
-	bool		as_json;		/* give any value but null as JSON text */
-	int			njsonb;			/* columns that jsonb is made of it for */
+	bool		as_json;		/* give any value but null as JSON text, for jsonb */
 
 	/* set by spine_index_specs */
 	size_t		key_len;
@@ -37,7 +36,7 @@ extern void spine_index_specs(SpineFieldSpec *specs, int nspecs);
  * escapes are left as they are, SPINE_FIELD_ESCAPED, for spine_unescape.
  *
  * max_memory: the most bytes that PostgreSQL may need, about, to make jsonb of the
- * fields for their njsonb columns.
+ * fields that are asked for as JSON.
  *
  * Anything but SPINE_DECODED comes with a reason in plain words.
  */

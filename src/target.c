@@ -185,15 +185,11 @@ plan_field(SpinePlan *plan, const char *json_key, bool as_json)
 	for (int i = 0; i < plan->nfields; i++)
 	{
 		if (strcmp(plan->fields[i].json_key, utf8) == 0 && plan->fields[i].as_json == as_json)
-		{
-			plan->fields[i].njsonb += as_json;
 			return i;
-		}
 	}
 	plan->fields = repalloc(plan->fields, (plan->nfields + 1) * sizeof(SpineFieldSpec));
 	plan->fields[plan->nfields].json_key = pstrdup(utf8);
 	plan->fields[plan->nfields].as_json = as_json;
-	plan->fields[plan->nfields].njsonb = as_json;
 	return plan->nfields++;
 }
 

@@ -541,7 +541,7 @@ static SpineDecodeOutcome
 outcome_of(const char *before, const char *piece, size_t n, const char *after,
 		   size_t max_memory, char *reason)
 {
-	SpineFieldSpec spec = {.json_key = "a", .as_json = true, .njsonb = 1};
+	SpineFieldSpec spec = {.json_key = "a", .as_json = true};
 	SpineField	field;
 	size_t		len;
 	char	   *record = repeated(before, piece, n, after, &len);
@@ -634,7 +634,7 @@ test_memory(void **state)
 	(void) state;
 	for (size_t i = 0; i < NSHAPES; i++)
 	{
-		SpineFieldSpec specs[] = {{.json_key = "a"}, {.json_key = "a", .as_json = true, .njsonb = 1}};
+		SpineFieldSpec specs[] = {{.json_key = "a"}, {.json_key = "a", .as_json = true}};
 		SpineField	fields[2];
 		char		reason[REASON_SIZE];
 		size_t		len;
@@ -675,8 +675,7 @@ test_memory(void **state)
 static void
 test_memory_limit(void **state)
 {
-	SpineFieldSpec text[] = {{.json_key = "a"}, {.json_key = "b", .as_json = true, .njsonb = 1}};
-	SpineFieldSpec twice = {.json_key = "a", .as_json = true, .njsonb = 2};
+	SpineFieldSpec text[] = {{.json_key = "a"}, {.json_key = "b", .as_json = true}};
 	SpineField	fields[2];
 	char		reason[REASON_SIZE];
 	size_t		len;
@@ -690,7 +689,7 @@ test_memory_limit(void **state)
 
 		record = make_shape(i, &len);
 		assert_int_equal(decode_limited(record, len, text, 2, 1024, fields, reason), SPINE_DECODED);
-		text[0] = (SpineFieldSpec) {.json_key = "a", .as_json = true, .njsonb = 1};
+		text[0] = (SpineFieldSpec) {.json_key = "a", .as_json = true};
 		outcome = decode_limited(record, len, text, 2, limit, fields, reason);
 		if (outcome != SPINE_BEYOND_LIMIT)
 			fail_msg("%s%s... is taken", shapes[i].before, shapes[i].piece);
@@ -704,12 +703,14 @@ test_memory_limit(void **state)
 								"]}", limit, reason), SPINE_DECODED);
 	assert_int_equal(outcome_of("{\"a\":\"", "text ", 3000000, "\"}", limit, reason), SPINE_DECODED);
 
-	/* twice as much for two columns */
-	record = repeated("{\"a\":[1", ",1", 1000, "]}", &len);
-	assert_int_equal(decode_limited(record, len, &twice, 1, 320000, fields, reason), SPINE_BEYOND_LIMIT);
-	twice.njsonb = 1;
-	assert_int_equal(decode_limited(record, len, &twice, 1, 320000, fields, reason), SPINE_DECODED);
-	free(record);
+	/* of two fields, the sum */
+	text[0].as_json = true;
+	assert_int_equal(decode_limited(BYTES("{\"a\":[1,1],\"b\":[[],{},\"x\"]}"), text, 2, 4000, fields, reason),
+					 SPINE_DECODED);
+	assert_int_equal(decode_limited(BYTES("{\"a\":[1,1],\"b\":[[],{},\"x\"]}"), text, 2, 1500, fields, reason),
+					 SPINE_BEYOND_LIMIT);
+	assert_int_equal(decode_limited(BYTES("{\"a\":[1,1],\"c\":[[],{},\"x\"]}"), text, 2, 1500, fields, reason),
+					 SPINE_DECODED);
 }
 
 static void
@@ -953,6 +954,28 @@ test_every_escaped_unit(void **state)
 	}
 }
 
+/* Every pair of escaped halves, in steps: the character that they make. */
+static void
+test_every_surrogate_pair(void **state)
+{
+	SpineFieldSpec spec = {.json_key = "a"};
+	SpineField	field;
+	char		reason[REASON_SIZE];
+
+	(void) state;
+	for (unsigned code = 0x10000; code <= 0x10FFFF; code += code % 0x400 == 0x3FF ? 1 : 0x1F)
+	{
+		char		json[32];
+		unsigned char utf8[4] = {0xF0 | code >> 18, 0x80 | (code >> 12 & 0x3F), 0x80 | (code >> 6 & 0x3F),
+		0x80 | (code & 0x3F)};
+
+		sprintf(json, "{\"a\":\"\\u%04x\\u%04x\"}", 0xD800 + ((code - 0x10000) >> 10), 0xDC00 + (code & 0x3FF));
+		assert_true(decode_exact(json, strlen(json), &spec, 1, &field, reason));
+		assert_int_equal(field.len, 4);
+		assert_memory_equal(field.text, utf8, 4);
+	}
+}
+
 int
 main(void)
 {
@@ -970,6 +993,7 @@ main(void)
 		cmocka_unit_test(test_every_short_structure),
 		cmocka_unit_test(test_every_byte),
 		cmocka_unit_test(test_every_escaped_unit),
+		cmocka_unit_test(test_every_surrogate_pair),
 	};
 
 	return cmocka_run_group_tests_name("decode", tests, NULL, NULL);

@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
@@ -43,6 +44,8 @@ spine_choose_binding(Oid base_type)
 			return SPINE_BIND_FLOAT8;
 		case NUMERICOID:
 			return SPINE_BIND_NUMERIC;
+		case JSONOID:
+			return SPINE_BIND_JSON;
 		case JSONBOID:
 			return SPINE_BIND_JSONB;
 		default:
@@ -53,7 +56,7 @@ spine_choose_binding(Oid base_type)
 bool
 spine_binding_wants_json(SpineBinding binding)
 {
-	return binding == SPINE_BIND_JSONB;
+	return binding == SPINE_BIND_JSON || binding == SPINE_BIND_JSONB;
 }
 
 /*
@@ -340,6 +343,9 @@ bind_field(SpineBinding binding, const SpineField *field)
 
 		case SPINE_BIND_NUMERIC:
 			return bind_by_input(numeric_in, field, true);
+
+		case SPINE_BIND_JSON:
+			return bind_by_input(json_in, field, false);
 
 		case SPINE_BIND_JSONB:
 			return bind_jsonb(field);

@@ -316,8 +316,10 @@ peek_message(SpineConsumer *consumer)
 	if (consumer->next_taken == consumer->ntaken)
 	{
 		consumer->next_taken = 0;
-		consumer->ntaken = Max(rd_kafka_consume_batch_queue(consumer->client->queue, 0, consumer->taken,
-															SPINE_POLL_CHUNK), 0);
+		consumer->ntaken = rd_kafka_consume_batch_queue(consumer->client->queue, 0,
+														consumer->taken, SPINE_POLL_CHUNK);
+		if (consumer->ntaken < 0)
+			consumer->ntaken = 0;
 	}
 	return consumer->ntaken > 0 ? consumer->taken[consumer->next_taken] : NULL;
 }

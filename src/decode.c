@@ -676,7 +676,7 @@ read_record(Reader *reader, const SpineFieldSpec *specs, int nspecs, SpineField 
 				do
 				{
 					fields[i] = field_for(&specs[i], field, value, len);
-					if (specs[i].as_json)
+					if (specs[i].for_jsonb)
 						memory += SCALAR_COST + reader->memory + BYTE_COST * len;
 					i = specs[i].same_key;
 				} while (i != spec);

@@ -11,7 +11,8 @@
 typedef struct SpineFieldSpec
 {
 	const char *json_key;		/* UTF-8, NUL-terminated */
-	bool		as_json;		/* give any value but null as JSON text, for jsonb */
+	bool		as_json;		/* give any value but null as JSON text */
+	bool		for_jsonb;		/* jsonb is made of it: what that takes counts */
 
 	/* set by spine_index_specs */
 	size_t		key_len;
@@ -36,7 +37,7 @@ extern void spine_index_specs(SpineFieldSpec *specs, int nspecs);
  * escapes are left as they are, SPINE_FIELD_ESCAPED, for spine_unescape.
  *
  * max_memory: the most bytes that PostgreSQL may need, about, to make jsonb of the
- * fields that are asked for as JSON.
+ * fields that it is made of.
  *
  * Anything but SPINE_DECODED comes with a reason in plain words.
  */

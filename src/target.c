@@ -178,18 +178,24 @@ find_target_column(const SpineTarget *target, const char *table_name, const char
 
 /* The index of a field in the decode plan, added when it is new. */
 static int
-plan_field(SpinePlan *plan, const char *json_key, bool as_json)
+plan_field(SpinePlan *plan, const char *json_key, SpineBinding binding)
 {
 	char	   *utf8 = pg_server_to_any(json_key, strlen(json_key), PG_UTF8);
+	bool		as_json = spine_binding_wants_json(binding);
+	bool		for_jsonb = binding == SPINE_BIND_JSONB;
 
 	for (int i = 0; i < plan->nfields; i++)
 	{
 		if (strcmp(plan->fields[i].json_key, utf8) == 0 && plan->fields[i].as_json == as_json)
+		{
+			plan->fields[i].for_jsonb |= for_jsonb;
 			return i;
+		}
 	}
 	plan->fields = repalloc(plan->fields, (plan->nfields + 1) * sizeof(SpineFieldSpec));
 	plan->fields[plan->nfields].json_key = pstrdup(utf8);
 	plan->fields[plan->nfields].as_json = as_json;
+	plan->fields[plan->nfields].for_jsonb = for_jsonb;
 	return plan->nfields++;
 }
 
@@ -238,7 +244,7 @@ make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const
 	column->source = parse_source(source);
 	column->binding = spine_choose_binding(base_type);
 	if (column->source == SPINE_FROM_FIELD)
-		column->field = plan_field(plan, source, spine_binding_wants_json(column->binding));
+		column->field = plan_field(plan, source, column->binding);
 	column->default_expr = from->default_expr ? pstrdup(from->default_expr) : NULL;
 
 	column->element_type = base_type;
@@ -272,6 +278,7 @@ make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const
 			break;
 		case SPINE_BIND_FLOAT8:
 		case SPINE_BIND_NUMERIC:
+		case SPINE_BIND_JSON:
 		case SPINE_BIND_JSONB:
 		case SPINE_BIND_TEXT_CAST:
 			column->equal_if_same_bytes = false;	/* -0, 1.0 and 1.00 */

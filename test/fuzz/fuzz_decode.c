@@ -20,9 +20,9 @@
 static SpineFieldSpec specs[] = {
 	{.json_key = "event_id"}, {.json_key = "tenant"}, {.json_key = "event_type"},
 	{.json_key = "order_id"}, {.json_key = "amount_cents"}, {.json_key = "event_time"},
-	{.json_key = "a"}, {.json_key = "a", .as_json = true},
-	{.json_key = "b"}, {.json_key = "b", .as_json = true},
-	{.json_key = ""}, {.json_key = "\xc3\xa9", .as_json = true}
+	{.json_key = "a"}, {.json_key = "a", .as_json = true, .for_jsonb = true},
+	{.json_key = "b"}, {.json_key = "b", .as_json = true, .for_jsonb = true},
+	{.json_key = ""}, {.json_key = "\xc3\xa9", .as_json = true, .for_jsonb = true}
 };
 
 #define NSPECS	((int) (sizeof(specs) / sizeof(specs[0])))

@@ -27,7 +27,7 @@ static size_t event_len[EVENTS];
 static SpineFieldSpec specs[] = {
 	{.json_key = "tenant"}, {.json_key = "event_id"}, {.json_key = "event_type"},
 	{.json_key = "order_id"}, {.json_key = "amount_cents"}, {.json_key = "event_time"},
-	{.json_key = "list", .as_json = true}
+	{.json_key = "list", .as_json = true, .for_jsonb = true}
 };
 
 #define NSPECS			((int) (sizeof(specs) / sizeof(specs[0])))

@@ -38,10 +38,10 @@ cost_of() {
 
 json=$(cost_of $events json-nested)
 cost=$(cost_of $events nested)
-compare "a nested event" "$cost" 0.1
+compare "a nested event" "$cost" 0.155
 json=$(cost_of $events json)
 cost=$(cost_of $events flat)
-compare "a flat event" "$cost" 0.35
+compare "a flat event" "$cost" 0.22
 for rows in 1000 50000; do
     cost=$(cost_of $rows reduce $rows)
     compare "a row in reduce, of $rows" "$cost" 0.022

@@ -541,7 +541,7 @@ static SpineDecodeOutcome
 outcome_of(const char *before, const char *piece, size_t n, const char *after,
 		   size_t max_memory, char *reason)
 {
-	SpineFieldSpec spec = {.json_key = "a", .as_json = true};
+	SpineFieldSpec spec = {.json_key = "a", .as_json = true, .for_jsonb = true};
 	SpineField	field;
 	size_t		len;
 	char	   *record = repeated(before, piece, n, after, &len);
@@ -634,7 +634,7 @@ test_memory(void **state)
 	(void) state;
 	for (size_t i = 0; i < NSHAPES; i++)
 	{
-		SpineFieldSpec specs[] = {{.json_key = "a"}, {.json_key = "a", .as_json = true}};
+		SpineFieldSpec specs[] = {{.json_key = "a"}, {.json_key = "a", .as_json = true, .for_jsonb = true}};
 		SpineField	fields[2];
 		char		reason[REASON_SIZE];
 		size_t		len;
@@ -675,7 +675,7 @@ test_memory(void **state)
 static void
 test_memory_limit(void **state)
 {
-	SpineFieldSpec text[] = {{.json_key = "a"}, {.json_key = "b", .as_json = true}};
+	SpineFieldSpec text[] = {{.json_key = "a"}, {.json_key = "b", .as_json = true, .for_jsonb = true}};
 	SpineField	fields[2];
 	char		reason[REASON_SIZE];
 	size_t		len;
@@ -689,7 +689,7 @@ test_memory_limit(void **state)
 
 		record = make_shape(i, &len);
 		assert_int_equal(decode_limited(record, len, text, 2, 1024, fields, reason), SPINE_DECODED);
-		text[0] = (SpineFieldSpec) {.json_key = "a", .as_json = true};
+		text[0] = (SpineFieldSpec) {.json_key = "a", .as_json = true, .for_jsonb = true};
 		outcome = decode_limited(record, len, text, 2, limit, fields, reason);
 		if (outcome != SPINE_BEYOND_LIMIT)
 			fail_msg("%s%s... is taken", shapes[i].before, shapes[i].piece);
@@ -704,7 +704,7 @@ test_memory_limit(void **state)
 	assert_int_equal(outcome_of("{\"a\":\"", "text ", 3000000, "\"}", limit, reason), SPINE_DECODED);
 
 	/* of two fields, the sum */
-	text[0].as_json = true;
+	text[0].for_jsonb = true;
 	assert_int_equal(decode_limited(BYTES("{\"a\":[1,1],\"b\":[[],{},\"x\"]}"), text, 2, 4000, fields, reason),
 					 SPINE_DECODED);
 	assert_int_equal(decode_limited(BYTES("{\"a\":[1,1],\"b\":[[],{},\"x\"]}"), text, 2, 1500, fields, reason),

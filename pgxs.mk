@@ -22,8 +22,6 @@ OBJS = \
 	src/target.o \
 	src/trust.o \
 	src/decode.o \
-	src/flat_json.o \
-	src/json_scan.o \
 	src/reduce.o \
 	src/generate.o \
 	src/kafka.o \

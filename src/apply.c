@@ -18,10 +18,11 @@
 #include "utils/tuplestore.h"
 
 /*
- * A batch is bounded: see MAX_BATCH_BYTES.  Its rows never go to a file, and so an
- * error leaves nothing behind but memory.
+ * A batch is bounded, see MAX_BATCH_BYTES, and its rows stay in memory; but jsonb is up
+ * to six times as large as its text, and what is beyond this goes to a file, which the
+ * end of the (sub)transaction removes.
  */
-#define MAX_ROWS_KB		(1024 * 1024)
+#define MAX_ROWS_KB		(64 * 1024)
 
 /* How far before a row is stored the caches are asked for it: see prefetch_row. */
 #define PREFETCH_ROWS	4

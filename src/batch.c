@@ -10,7 +10,6 @@
 #include "apply.h"
 #include "dead_letters.h"
 #include "decode.h"
-#include "flat_json.h"
 #include "mb/pg_wchar.h"
 #include "search.h"
 #include "settings.h"
@@ -44,41 +43,29 @@ add_dead_letter(BatchRun *run, const SpineRecord *record, const char *sqlstate, 
 	letter->reason = pstrdup(reason);
 }
 
-/* Copies the texts of one event, which the decoder is about to reuse. */
-static void
-copy_texts(SpineField *fields, int n)
-{
-	size_t		len = 0;
-	char	   *text;
+/* SQLSTATEs of what decoding refuses. */
+static const char *const decode_sqlstates[] = {
+	[SPINE_NO_VALUE] = "22004",
+	[SPINE_NOT_JSON] = "22P02",
+	[SPINE_BEYOND_LIMIT] = "54000",
+};
 
-	for (int i = 0; i < n; i++)
-		len += fields[i].len;
-
-	text = palloc(len);
-	for (int i = 0; i < n; i++)
-	{
-		memcpy(text, fields[i].text, fields[i].len);
-		fields[i].text = text;
-		text += fields[i].len;
-	}
-}
-
-/* The fields' texts are the record's or the run's. */
-static bool
-decode_record(SpineBatch *batch, const SpineRecord *record, SpineField *fields,
+/* The fields' texts are the record's, or, of strings with escapes, the run's. */
+static SpineDecodeOutcome
+decode_record(const SpinePlan *plan, const SpineRecord *record, SpineField *fields,
 			  char *reason, size_t reason_size)
 {
-	const SpineFieldSpec *specs = batch->plan->fields;
-	int			nfields = batch->plan->nfields;
+	SpineDecodeOutcome outcome = spine_decode(record->value, record->value_len,
+											  plan->fields, plan->nfields,
+											  (size_t) spine_max_record_memory_kb * 1024,
+											  fields, reason, reason_size);
 
-	if (spine_flat_json(record->value, record->value_len, specs, nfields, fields))
-		return true;
-	if (!spine_decode(batch->decoder, record->value, record->value_len, specs, nfields,
-					  fields, reason, reason_size))
-		return false;
-	copy_texts(fields, nfields);
-	spine_decoder_reset(batch->decoder);
-	return true;
+	for (int i = 0; outcome == SPINE_DECODED && i < plan->nfields; i++)
+	{
+		if (fields[i].kind == SPINE_FIELD_ESCAPED)
+			spine_unescape(&fields[i], palloc(fields[i].len));
+	}
+	return outcome;
 }
 
 static void
@@ -99,6 +86,7 @@ decode_records(BatchRun *run)
 	for (size_t i = 0; i < batch->nrecords; i++)
 	{
 		const SpineRecord *record = &batch->records[i];
+		SpineDecodeOutcome outcome;
 		char		reason[256];
 
 		if (room == 0)
@@ -106,7 +94,8 @@ decode_records(BatchRun *run)
 			room = FIELDS_CHUNK;
 			fields = palloc(room * Max(nfields, 1) * sizeof(SpineField));
 		}
-		if (decode_record(batch, record, fields, reason, sizeof(reason)))
+		outcome = decode_record(batch->plan, record, fields, reason, sizeof(reason));
+		if (outcome == SPINE_DECODED)
 		{
 			SpineEvent *event = &run->events[run->nevents++];
 
@@ -115,10 +104,8 @@ decode_records(BatchRun *run)
 			fields += nfields;
 			room--;
 		}
-		else if (reason[0] == '\0')
-			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 		else
-			add_dead_letter(run, record, record->value ? "22P02" : "22004", reason);
+			add_dead_letter(run, record, decode_sqlstates[outcome], reason);
 	}
 	run->decoded = true;
 	MemoryContextSwitchTo(old_context);

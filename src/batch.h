@@ -16,7 +16,6 @@ typedef struct SpineBatch
 {
 	SpineLog	log;
 	SpinePlan  *plan;
-	SpineDecoder *decoder;
 	const SpineRecord *records; /* in log order within each partition */
 	size_t		nrecords;
 	SpinePosition *positions;	/* those that the batch moves */

@@ -14,7 +14,9 @@
 #include "record_time.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -44,6 +46,8 @@ spine_choose_binding(Oid base_type, int32 typmod)
 			return SPINE_BIND_FLOAT8;
 		case NUMERICOID:
 			return SPINE_BIND_NUMERIC;
+		case JSONOID:
+			return SPINE_BIND_JSON;
 		case JSONBOID:
 			return SPINE_BIND_JSONB;
 		default:
@@ -67,7 +71,7 @@ spine_make_input(Oid type, Oid base_type, MemoryContext context)
 bool
 spine_binding_wants_json(SpineBinding binding)
 {
-	return binding == SPINE_BIND_JSONB;
+	return binding == SPINE_BIND_JSON || binding == SPINE_BIND_JSONB;
 }
 
 /*
@@ -279,6 +283,24 @@ bind_by_input(const SpineColumn *column, const SpineField *field)
 							 column->input->param, column->element_typmod);
 }
 
+/*
+ * What jsonb_in leaves behind is a tree of up to 200 times the text, and the caller's
+ * context may be that of a whole batch.
+ */
+static Datum
+bind_jsonb(const SpineColumn *column, const SpineField *field)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine jsonb",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	Datum		value = bind_by_input(column, field);
+
+	MemoryContextSwitchTo(old_context);
+	value = datumCopy(value, false, -1);
+	MemoryContextDelete(context);
+	return value;
+}
+
 static Datum
 bind_field(const SpineColumn *column, const SpineField *field)
 {
@@ -330,9 +352,12 @@ bind_field(const SpineColumn *column, const SpineField *field)
 
 		case SPINE_BIND_FLOAT8:
 		case SPINE_BIND_NUMERIC:
-		case SPINE_BIND_JSONB:
+		case SPINE_BIND_JSON:
 		case SPINE_BIND_INPUT:
 			break;
+
+		case SPINE_BIND_JSONB:
+			return bind_jsonb(column, field);
 	}
 	return bind_by_input(column, field);
 }

@@ -12,7 +12,7 @@
 
 /*
  * A batch is full at this size as well, whatever its rows: it is in memory
- * several times over, as fields, keys and rows.
+ * several times over, as fields, keys and rows.  Only a single record may be larger.
  */
 #define MAX_BATCH_BYTES		(16 * 1024 * 1024)
 
@@ -24,9 +24,6 @@
  * the client first, and does nothing before that may keep it from doing so.
  */
 #define GROUP_COMMIT_TIMEOUT_MS	(3600 * 1000)
-
-/* Messages taken from the library at a time. */
-#define POLL_CHUNK			1000
 
 static SpinePosition *
 find_position(SpineConsumer *consumer, int32 partition)
@@ -49,6 +46,13 @@ release_records(SpineConsumer *consumer, size_t n)
 	}
 	consumer->nrecords -= n;
 	memmove(consumer->records, consumer->records + n, consumer->nrecords * sizeof(SpineRecord));
+}
+
+static void
+release_taken(SpineConsumer *consumer)
+{
+	while (consumer->next_taken < consumer->ntaken)
+		rd_kafka_message_destroy(consumer->taken[consumer->next_taken++]);
 }
 
 /* Returns when librdkafka's own thread has done what it was asked before. */
@@ -99,6 +103,7 @@ release_consumer(void *owner)
 	SpineConsumer *consumer = owner;
 
 	release_records(consumer, consumer->nrecords);
+	release_taken(consumer);
 	unassign(consumer);
 	rd_kafka_queue_io_event_enable(consumer->admin_queue, -1, NULL, 0);
 	rd_kafka_queue_destroy(consumer->admin_queue);
@@ -154,6 +159,7 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	rd_kafka_resp_err_t err;
 
 	release_records(consumer, consumer->nrecords);
+	release_taken(consumer);
 	unassign(consumer);
 	consumer->stuck_partition = -1;
 	consumer->positions = resize(consumer, consumer->positions, n * sizeof(SpinePosition));
@@ -308,6 +314,21 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	consumer->uncounted++;
 }
 
+/* The next message that the library has, NULL if none.  The caller takes it by next_taken++. */
+static rd_kafka_message_t *
+peek_message(SpineConsumer *consumer)
+{
+	if (consumer->next_taken == consumer->ntaken)
+	{
+		consumer->next_taken = 0;
+		consumer->ntaken = rd_kafka_consume_batch_queue(consumer->client->queue, 0,
+														consumer->taken, SPINE_POLL_CHUNK);
+		if (consumer->ntaken < 0)
+			consumer->ntaken = 0;
+	}
+	return consumer->ntaken > 0 ? consumer->taken[consumer->next_taken] : NULL;
+}
+
 bool
 spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
 {
@@ -317,23 +338,22 @@ spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
 
 	while (consumer->nrecords < limit && consumer->bytes < MAX_BATCH_BYTES)
 	{
-		rd_kafka_message_t *messages[POLL_CHUNK];
-		size_t		want = Min(limit - consumer->nrecords, POLL_CHUNK);
-		ssize_t		got = rd_kafka_consume_batch_queue(consumer->client->queue, 0,
-													   messages, want);
+		rd_kafka_message_t *message = peek_message(consumer);
 
-		for (ssize_t i = 0; i < got; i++)
-		{
-			if (messages[i]->err == RD_KAFKA_RESP_ERR_NO_ERROR)
-				add_record(consumer, messages[i]);
-			else
-			{
-				note_event(consumer, messages[i]);
-				rd_kafka_message_destroy(messages[i]);
-			}
-		}
-		if (got <= 0)
+		if (message == NULL)
 			return false;
+
+		/* a large record is not added to what is nearly full */
+		if (consumer->nrecords > 0 && consumer->bytes + message->len + message->key_len > MAX_BATCH_BYTES)
+			return true;
+		consumer->next_taken++;
+		if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+			add_record(consumer, message);
+		else
+		{
+			note_event(consumer, message);
+			rd_kafka_message_destroy(message);
+		}
 	}
 	return true;
 }

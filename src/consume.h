@@ -10,6 +10,9 @@
 #include "offsets.h"
 #include "record.h"
 
+/* Messages taken from the library at a time. */
+#define SPINE_POLL_CHUNK	1000
+
 typedef struct SpineConsumer
 {
 	SpineClient *client;
@@ -28,6 +31,12 @@ typedef struct SpineConsumer
 	size_t		nrecords;
 	size_t		capacity;
 	size_t		bytes;
+
+	/* taken from the library, not yet in the batch: taken[next_taken..ntaken-1] */
+	rd_kafka_message_t *taken[SPINE_POLL_CHUNK];
+	ssize_t		ntaken;
+	ssize_t		next_taken;
+
 	size_t		uncounted;		/* records read since spine_count_consumed */
 
 	/* why the last stuck partition is, and which it was */

@@ -12,28 +12,44 @@ typedef struct SpineFieldSpec
 {
 	const char *json_key;		/* UTF-8, NUL-terminated */
 	bool		as_json;		/* give any value but null as JSON text */
+	bool		for_jsonb;		/* jsonb is made of it: what that takes counts */
+
+	/* set by spine_index_specs */
+	size_t		key_len;
+	int			by_key;			/* of specs[i]: the i-th in the order of keys */
+	int			same_key;		/* the next with the same key, round in a circle */
 } SpineFieldSpec;
 
-typedef struct SpineDecoder SpineDecoder;
+typedef enum SpineDecodeOutcome
+{
+	SPINE_DECODED,
+	SPINE_NO_VALUE,				/* a tombstone */
+	SPINE_NOT_JSON,				/* not one JSON object in UTF-8 (RFC 8259) */
+	SPINE_BEYOND_LIMIT			/* a valid one, maybe, but too much */
+} SpineDecodeOutcome;
 
-/* malloc'ed; NULL when out of memory.  Freed by spine_decoder_destroy. */
-extern SpineDecoder *spine_decoder_create(void);
-extern void spine_decoder_destroy(SpineDecoder *decoder);
-
-/* Frees what the last record has left, which may be large, and the texts with it. */
-extern void spine_decoder_reset(SpineDecoder *decoder);
+/* To be called once when the specs are complete, before spine_decode. */
+extern void spine_index_specs(SpineFieldSpec *specs, int nspecs);
 
 /*
- * Decodes one JSON object into fields[0..nspecs-1], in the order of specs.
- * Returns false, and a reason in plain words, when the bytes are not one valid
- * JSON object in UTF-8 (RFC 8259) or could not be represented exactly; with an
- * empty reason when there is no memory, which is not the record's fault.  Field
- * texts stay valid until the next call with this decoder.
+ * Decodes one JSON object into fields[0..nspecs-1], in the order of specs.  The
+ * texts of fields are the record's own bytes; nothing is allocated.  Strings with
+ * escapes are left as they are, SPINE_FIELD_ESCAPED, for spine_unescape.
+ *
+ * max_memory: the most bytes that PostgreSQL may need, about, to make jsonb of the
+ * fields that it is made of.
+ *
+ * Anything but SPINE_DECODED comes with a reason in plain words.
  */
-extern bool spine_decode(SpineDecoder *decoder,
-						 const void *value, size_t value_len,
-						 const SpineFieldSpec *specs, int nspecs,
-						 SpineField *fields,
-						 char *reason, size_t reason_size);
+extern SpineDecodeOutcome spine_decode(const void *value, size_t value_len,
+									   const SpineFieldSpec *specs, int nspecs,
+									   size_t max_memory, SpineField *fields,
+									   char *reason, size_t reason_size);
+
+/*
+ * Makes a SPINE_FIELD_ESCAPED the SPINE_FIELD_STRING that it stands for.  `room` has
+ * the field's len bytes, of which its text is then a part.
+ */
+extern void spine_unescape(SpineField *field, char *room);
 
 #endif							/* SPINE_DECODE_H */

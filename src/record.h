@@ -35,10 +35,11 @@ typedef enum SpineFieldKind
 	SPINE_FIELD_MISSING,		/* the object has no such key */
 	SPINE_FIELD_NULL,
 	SPINE_FIELD_BOOLEAN,		/* text is "true" or "false" */
-	SPINE_FIELD_NUMBER,			/* text is a JSON number of the same value */
+	SPINE_FIELD_NUMBER,			/* text is a JSON number, as the record spells it */
 	SPINE_FIELD_STRING,			/* text is the string itself, unescaped UTF-8 */
-	SPINE_FIELD_JSON			/* text is JSON: an object or array, or any
-								 * value that was asked for as JSON */
+	SPINE_FIELD_ESCAPED,		/* still with its escapes: see spine_unescape */
+	SPINE_FIELD_JSON			/* text is JSON, as the record spells it: an object
+								 * or array, or any value asked for as JSON */
 } SpineFieldKind;
 
 /* A field's text is not NUL-terminated, and a string may contain NUL bytes. */

@@ -23,6 +23,7 @@ int			spine_workers = 1;
 int			spine_batch_rows = 50000;
 int			spine_batch_interval_ms = 10;
 int			spine_breaker_records = 1000;
+int			spine_max_record_memory_kb = 96 * 1024;
 int			spine_log_interval_s = 5;
 double		spine_producer_rate = 0;
 char	   *spine_producer_tenants = NULL;
@@ -167,6 +168,13 @@ spine_settings_init(void)
 							"The table is then held to be at fault; 0 makes dead letters of them all.",
 							&spine_breaker_records, 1000, 0, INT_MAX,
 							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("spine.max_record_memory",
+							"The most memory that jsonb of one record may take, about, while it is made.",
+							"A record that would take more becomes a dead letter.",
+							&spine_max_record_memory_kb, 96 * 1024, 1024, INT_MAX,
+							PGC_SUSET, GUC_UNIT_KB,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("spine.log_interval",

@@ -18,6 +18,7 @@ extern int	spine_workers;
 extern int	spine_batch_rows;
 extern int	spine_batch_interval_ms;
 extern int	spine_breaker_records;	/* 0: never */
+extern int	spine_max_record_memory_kb;
 extern int	spine_log_interval_s;	/* -1: no summaries */
 extern double spine_producer_rate;	/* events per second, 0: off */
 extern char *spine_producer_tenants;

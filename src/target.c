@@ -188,18 +188,24 @@ find_target_column(const SpineTarget *target, const char *table_name, const char
 
 /* The index of a field in the decode plan, added when it is new. */
 static int
-plan_field(SpinePlan *plan, const char *json_key, bool as_json)
+plan_field(SpinePlan *plan, const char *json_key, SpineBinding binding)
 {
 	char	   *utf8 = pg_server_to_any(json_key, strlen(json_key), PG_UTF8);
+	bool		as_json = spine_binding_wants_json(binding);
+	bool		for_jsonb = binding == SPINE_BIND_JSONB;
 
 	for (int i = 0; i < plan->nfields; i++)
 	{
 		if (strcmp(plan->fields[i].json_key, utf8) == 0 && plan->fields[i].as_json == as_json)
+		{
+			plan->fields[i].for_jsonb |= for_jsonb;
 			return i;
+		}
 	}
 	plan->fields = repalloc(plan->fields, (plan->nfields + 1) * sizeof(SpineFieldSpec));
 	plan->fields[plan->nfields].json_key = pstrdup(utf8);
 	plan->fields[plan->nfields].as_json = as_json;
+	plan->fields[plan->nfields].for_jsonb = for_jsonb;
 	return plan->nfields++;
 }
 
@@ -269,7 +275,7 @@ make_column(SpinePlan *plan, SpineColumn *column, const TableColumn *from, const
 	column->binding = spine_choose_binding(base_type, typmod);
 	column->input = spine_make_input(from->type, base_type, plan->context);
 	if (column->source == SPINE_FROM_FIELD)
-		column->field = plan_field(plan, source, spine_binding_wants_json(column->binding));
+		column->field = plan_field(plan, source, column->binding);
 
 	/* as the table will hold it, so that keys and versions compare alike */
 	column->element_type = base_type;
@@ -572,6 +578,7 @@ spine_make_plan(const SpinePipeline *pipeline)
 		make_target(plan, &plan->targets[i], pipeline, &pipeline->sinks[i]);
 		plan->ntargets++;
 	}
+	spine_index_specs(plan->fields, plan->nfields);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextSetParent(context, TopMemoryContext);
 

@@ -351,7 +351,6 @@ run_batch(void)
 	SpineBatch	batch = {
 		.log = worker.log,
 		.plan = worker.plan,
-		.decoder = worker.decoder,
 		.records = consumer->records,
 		.nrecords = worker.piece ? Min(worker.piece, consumer->nrecords) : consumer->nrecords,
 		.refusals = &worker.refusals,
@@ -518,9 +517,6 @@ spine_worker_main(Datum slot_number)
 	BackgroundWorkerInitializeConnectionByOid(worker.database, InvalidOid, 0);
 	spine_prepare_session();
 
-	worker.decoder = spine_decoder_create();
-	if (worker.decoder == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	leave_if_database_settings_changed();	/* the first time: remember them */
 	worker.prefetch_share = FIRST_PREFETCH_SHARE;
 	worker.broker_commit_ms = BROKER_COMMIT_MS;

@@ -10,7 +10,6 @@
 #include "attempt.h"
 #include "catalog.h"
 #include "consume.h"
-#include "decode.h"
 #include "nodes/bitmapset.h"
 #include "offsets.h"
 #include "search.h"
@@ -41,7 +40,6 @@ typedef struct SpineWorker
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* of the assignment */
 	bool		broker_trouble; /* it did not answer, or has no such topic */
 
-	SpineDecoder *decoder;
 	SpineRefusals refusals;		/* in a row, over the batches */
 	size_t		piece;			/* the most records of a batch while many are
 								 * refused; 0: all */

@@ -13,9 +13,7 @@ common="record compat settings shared status"
 rooms="
 record:
 compat:
-json_scan:      record
-decode:         record json_scan
-flat_json:      decode json_scan
+decode:         record
 reduce:         record
 generate:       record
 option_list:
@@ -41,6 +39,8 @@ batch:          search apply dead_letters offsets target bind reduce decode flat
 worker_state:   search attempt catalog consume decode offsets target
 batch:          apply dead_letters offsets target trust bind reduce decode flat_json attempt catalog
 worker_state:   attempt catalog consume decode offsets target
+batch:          apply dead_letters offsets target bind reduce decode attempt catalog
+worker_state:   attempt catalog consume offsets target
 trouble:        worker_state
 assignment:     worker_state attempt trouble trust
 worker:         assignment batch counters trouble trust worker_state
@@ -60,6 +60,7 @@ topic_offsets:  session
 # The rooms that know neither PostgreSQL nor Kafka, so that they can be tested
 # and fuzzed alone.
 pure="record json_scan decode flat_json reduce generate option_list"
+pure="record decode reduce generate"
 
 bad=0
 complain() {

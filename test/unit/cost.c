@@ -1,9 +1,10 @@
 /*
  * cost.c
  *		What decode and reduce are counted on: see cost.sh.  The same events and
- *		rows each time; only what happens within measured() counts.
+ *		rows each time; only what happens within measured() counts.  An event is
+ *		flat, or "nested": two of them in an array.
  *
- *		cost json | decode | flat | reduce ROWS
+ *		cost json | flat | json-nested | nested | reduce ROWS
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,35 +13,47 @@
 #include <json.h>
 
 #include "decode.h"
-#include "flat_json.h"
 #include "generate.h"
 #include "reduce.h"
 
 #define EVENTS			1000
-#define MAX_EVENT		512
+#define MAX_EVENT		1024
 #define MAX_KEY			32
 #define ROWS_PER_KEY	2
 
 static char events[EVENTS][MAX_EVENT];
 static size_t event_len[EVENTS];
 
-static const SpineFieldSpec specs[] = {
-	{"tenant", false}, {"event_id", false}, {"event_type", false},
-	{"order_id", false}, {"amount_cents", false}, {"event_time", false}
+static SpineFieldSpec specs[] = {
+	{.json_key = "tenant"}, {.json_key = "event_id"}, {.json_key = "event_type"},
+	{.json_key = "order_id"}, {.json_key = "amount_cents"}, {.json_key = "event_time"},
+	{.json_key = "list", .as_json = true, .for_jsonb = true}
 };
+
+#define NSPECS			((int) (sizeof(specs) / sizeof(specs[0])))
 
 typedef void (*Work) (size_t n);
 
 static void
-make_events(void)
+make_events(bool nested)
 {
 	SpineRandom random;
 	char	   *tenant = spine_generate_tenant_literal("acme", 4);
 
+	spine_index_specs(specs, NSPECS);
 	spine_random_seed(&random, 1);
 	for (size_t i = 0; i < EVENTS; i++)
+	{
+		char		event[MAX_EVENT / 3];
+
 		event_len[i] = spine_generate_event(&random, tenant, INT64_C(1700000000000000) + (int64_t) i,
-											events[i], MAX_EVENT);
+											event, sizeof(event));
+		if (nested)
+			event_len[i] = (size_t) snprintf(events[i], MAX_EVENT, "{\"list\":[%s,%s],\"tenant\":\"acme\"}",
+											 event, event);
+		else
+			memcpy(events[i], event, event_len[i]);
+	}
 	free(tenant);
 }
 
@@ -61,27 +74,13 @@ parse_json(size_t n)
 static void
 decode(size_t n)
 {
-	SpineDecoder *decoder = spine_decoder_create();
-	SpineField	fields[6];
+	SpineField	fields[NSPECS];
 	char		reason[256];
 
 	for (size_t i = 0; i < n; i++)
 	{
-		if (!spine_decode(decoder, events[i], event_len[i], specs, 6, fields, reason, sizeof(reason)))
-			exit(1);
-	}
-	spine_decoder_destroy(decoder);
-}
-
-/* What is done for records like these, which are flat. */
-static void
-take_flat(size_t n)
-{
-	SpineField	fields[6];
-
-	for (size_t i = 0; i < n; i++)
-	{
-		if (!spine_flat_json(events[i], event_len[i], specs, 6, fields))
+		if (spine_decode(events[i], event_len[i], specs, NSPECS, SIZE_MAX, fields,
+						 reason, sizeof(reason)) != SPINE_DECODED)
 			exit(1);
 	}
 }
@@ -135,8 +134,7 @@ main(int argc, char **argv)
 	if (argc == 3)
 		make_keys(n);
 	else
-		make_events();
-	measured(argc == 3 ? reduce : strcmp(argv[1], "json") == 0 ? parse_json :
-			 strcmp(argv[1], "flat") == 0 ? take_flat : decode, n);
+		make_events(strstr(argv[1], "nested") != NULL);
+	measured(argc == 3 ? reduce : strncmp(argv[1], "json", 4) == 0 ? parse_json : decode, n);
 	return 0;
 }

@@ -36,11 +36,12 @@ cost_of() {
     awk -v total="$total" -v n="$n" 'BEGIN { print total / n }'
 }
 
+json=$(cost_of $events json-nested)
+cost=$(cost_of $events nested)
+compare "a nested event" "$cost" 0.155
 json=$(cost_of $events json)
-cost=$(cost_of $events decode)
-compare "an event in decode" "$cost" 1.6
 cost=$(cost_of $events flat)
-compare "a flat event" "$cost" 0.35
+compare "a flat event" "$cost" 0.22
 for rows in 1000 50000; do
     cost=$(cost_of $rows reduce $rows)
     compare "a row in reduce, of $rows" "$cost" 0.022

@@ -27,37 +27,36 @@ enum
 	EVENT_ID, TENANT, EVENT_TYPE, ORDER_ID, AMOUNT_CENTS, EVENT_TIME, NFIELDS
 };
 
-static const SpineFieldSpec specs[NFIELDS] = {
-	{"event_id", false}, {"tenant", false}, {"event_type", false},
-	{"order_id", false}, {"amount_cents", false}, {"event_time", false}
+static SpineFieldSpec specs[NFIELDS] = {
+	{.json_key = "event_id"}, {.json_key = "tenant"}, {.json_key = "event_type"},
+	{.json_key = "order_id"}, {.json_key = "amount_cents"}, {.json_key = "event_time"}
 };
 
 static int
 setup(void **state)
 {
-	*state = spine_decoder_create();
-	return *state == NULL;
-}
-
-static int
-teardown(void **state)
-{
-	spine_decoder_destroy(*state);
+	(void) state;
+	spine_index_specs(specs, NFIELDS);
 	return 0;
 }
 
 /* One event, decoded; texts are good until the next. */
 static void
-make_event(SpineDecoder *decoder, SpineRandom *random, const char *literal,
+make_event(SpineRandom *random, const char *literal,
 		   int64_t unix_time_us, SpineField fields[NFIELDS])
 {
-	char		event[1024];
+	static char event[1024];
+	static char string[1024];
 	char		reason[200];
 	size_t		len = spine_generate_event(random, literal, unix_time_us, event, sizeof(event));
 
 	assert_int_equal(len, strlen(event));
-	if (!spine_decode(decoder, event, len, specs, NFIELDS, fields, reason, sizeof(reason)))
+	if (spine_decode(event, len, specs, NFIELDS, SIZE_MAX, fields, reason, sizeof(reason)) != SPINE_DECODED)
 		fail_msg("%s: %s", event, reason);
+
+	/* only the tenant may have escapes */
+	if (fields[TENANT].kind == SPINE_FIELD_ESCAPED)
+		spine_unescape(&fields[TENANT], string);
 	for (int i = 0; i < NFIELDS; i++)
 		assert_int_equal(fields[i].kind,
 						 i == AMOUNT_CENTS ? SPINE_FIELD_NUMBER : SPINE_FIELD_STRING);
@@ -144,13 +143,14 @@ test_tenants(void **state)
 	SpineRandom random;
 	SpineField	fields[NFIELDS];
 
+	(void) state;
 	spine_random_seed(&random, 1);
 	for (size_t i = 0; i < sizeof(tenants) / sizeof(tenants[0]); i++)
 	{
 		char	   *literal = spine_generate_tenant_literal(tenants[i].tenant, tenants[i].len);
 
 		assert_non_null(literal);
-		make_event(*state, &random, literal, 0, fields);
+		make_event(&random, literal, 0, fields);
 		expect_text(&fields[TENANT], tenants[i].tenant, tenants[i].len);
 		free(literal);
 	}
@@ -184,13 +184,14 @@ test_event_times(void **state)
 	SpineRandom random;
 	SpineField	fields[NFIELDS];
 
+	(void) state;
 	/* the server's time zone is none of its business */
 	setenv("TZ", "NPT-5:45", 1);
 	tzset();
 	spine_random_seed(&random, 1);
 	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
 	{
-		make_event(*state, &random, "\"t\"", times[i].unix_time_us, fields);
+		make_event(&random, "\"t\"", times[i].unix_time_us, fields);
 		expect_text(&fields[EVENT_TIME], times[i].text, strlen(times[i].text));
 	}
 }
@@ -229,6 +230,7 @@ test_distribution(void **state)
 	SpineRandom random;
 	SpineField	fields[NFIELDS];
 
+	(void) state;
 	assert_non_null(uuids);
 	spine_random_seed(&random, 42);
 	for (int i = 0; i < DRAWS; i++)
@@ -238,7 +240,7 @@ test_distribution(void **state)
 		const char *uuid;
 		int			type = 0;
 
-		make_event(*state, &random, "\"t\"", i, fields);
+		make_event(&random, "\"t\"", i, fields);
 		while (type < 4 && (strlen(types[type]) != fields[EVENT_TYPE].len ||
 							memcmp(types[type], fields[EVENT_TYPE].text, strlen(types[type])) != 0))
 			type++;
@@ -334,5 +336,5 @@ main(void)
 		cmocka_unit_test(test_short_buffer),
 	};
 
-	return cmocka_run_group_tests_name("generate", tests, setup, teardown);
+	return cmocka_run_group_tests_name("generate", tests, setup, NULL);
 }

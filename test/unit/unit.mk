@@ -23,7 +23,7 @@ UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g -Isrc $(JSON
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
 TESTS = decode reduce generate option_list
-PURE = decode flat_json json_scan reduce generate option_list
+PURE = decode reduce generate option_list
 
 unit: $(TESTS:%=$(BUILD)/unit/test_%)
 	set -e; for program in $^; do $$program; done
@@ -71,7 +71,7 @@ $(BUILD)/unit/cost: $(BUILD)/unit/cost.o $(PURE:%=$(BUILD)/unit/%.o)
 	$(UNIT_CC) -o $@ $^ $(JSON_LIBS)
 $(BUILD)/unit-sanitize/test_%: $(BUILD)/unit-sanitize/test_%.o $(PURE:%=$(BUILD)/unit-sanitize/%.o)
 	$(SANITIZE_CC) $(SANITIZE) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS) $(RDKAFKA_LIBS)
-$(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o $(BUILD)/fuzz/flat_json.o $(BUILD)/fuzz/json_scan.o
+$(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o
 	$(SANITIZE_CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(JSON_LIBS)
 $(BUILD)/fuzz/fuzz_option_list: $(BUILD)/fuzz/fuzz_option_list.o $(BUILD)/fuzz/option_list.o
 	$(SANITIZE_CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^

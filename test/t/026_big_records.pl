@@ -1,0 +1,179 @@
+# The memory that a record takes is bounded by its size, not by its shape: a record of
+# 16 MB, which may be a few kB on its way, takes at most 256 MB of a worker, all in all,
+# whatever is in it and whether it is applied or becomes a dead letter.
+#
+# Broken when something makes a tree of a record or copies it once too often, when what
+# jsonb would cost is not counted, or is where no jsonb is made of it, when too many such
+# records are taken at once, or when one that costs too much takes its neighbours along.
+use strict;
+use warnings;
+use Digest::MD5 qw(md5_hex);
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use constant MAX_KB => 256 * 1024;
+
+my $broker = start_broker('documents', 1);
+my $node = spine_node('main', conf => <<CONF);
+spine.brokers = '$broker->{address}'
+shared_buffers = '8MB'			# which count as the worker's memory, here
+CONF
+my $work = PostgreSQL::Test::Utils::tempdir();
+
+sub query
+{
+	return $node->safe_psql('postgres', $_[0]);
+}
+
+# JSON of about so many bytes: a piece again and again.
+sub value_of
+{
+	my ($bytes, $before, $piece, $after) = @_;
+
+	return $before . $piece x ($bytes / length $piece) . $after;
+}
+
+# Sends records, compressed; large ones are in a batch of the producer's each.
+sub send_records
+{
+	my ($topic, @records) = @_;
+	my @files;
+
+	foreach my $record (@records)
+	{
+		push @files, "$work/record" . @files;
+		open my $handle, '>', $files[-1] or die $!;
+		binmode $handle;
+		print $handle $record;
+		close $handle;
+	}
+	run_log([ 'kcat', '-b', $broker->{address}, '-q', '-P', '-t', $topic, '-p', 0, '-z', 'zstd',
+			'-X', 'message.max.bytes=17000000', @files ])
+	  or die 'kcat failed';
+	return;
+}
+
+# The most memory that a process has had so far, with what it shares: the kernel keeps
+# it, and so no peak is missed.
+sub peaks_are_small
+{
+	my ($what) = @_;
+
+	foreach my $pid (worker_pids($node))
+	{
+		slurp_file("/proc/$pid/status") =~ /^VmHWM:\s*(\d+) kB/m or die;
+		cmp_ok($1, '<', MAX_KB, "$what: at most 256 MB (" . int($1 / 1024) . ')');
+	}
+	return;
+}
+
+query(<<'SQL');
+SELECT spine_pause('orders');
+CREATE TABLE documents (id text, as_text text, as_json json, as_jsonb jsonb, CHECK (id <> 'refused'));
+CREATE TABLE texts (id text, v text);
+CREATE TABLE numbers (n bigint);
+CREATE TABLE keyed (k jsonb PRIMARY KEY, version bigint, v jsonb);
+SQL
+make_pipeline($node, name => 'documents', topic => 'documents', target => 'documents', mode => 'append',
+	columns => '{"id": "id", "as_text": "v", "as_json": "v", "as_jsonb": "v"}');
+make_pipeline($node, name => 'texts', topic => 'documents', target => 'texts', mode => 'append',
+	columns => '{"id": "id", "v": "v"}');
+send_records('documents', '{"id":"first"}');
+ok(wait_applied($node), 'both pipelines run');
+my @pids = worker_pids($node);
+
+# The JSON of v, in some 16 MB; what becomes of it as text, json and jsonb (an SQLSTATE:
+# a dead letter) and as text alone; and what a piece of a string stands for.
+my @shapes = (
+	[ 'objects', '54000', '', '[{}', ',{}', ']' ],
+	[ 'arrays', '54000', '', '[[]', ',[]', ']' ],
+	[ 'deep arrays', '54000', '', '[0', ',' . '[' x 500 . ']' x 500, ']' ],
+	[ 'deep objects', '54000', '', '[0', ',' . '{"":' x 500 . '0' . '}' x 500, ']' ],
+	[ 'numbers', '54000', '', '[1', ',1', ']' ],
+	[ 'long numbers', '54000', '', '[1', ',12345678901234567890', ']' ],
+	[ 'empty strings', '54000', '', '[""', ',""', ']' ],
+	[ 'nulls', '54000', '', '[null', ',null', ']' ],
+	[ 'equal keys', '54000', '', '{"":1', ',"":1', '}' ],
+	[ 'objects with a key', '54000', '', '[0', ',{"":1}', ']' ],
+	[ 'white space', '', '', '[1', ' ', ']' ],
+	[ 'long strings', '', '', '[1', ',"' . 'x' x 1_000_000 . '"', ']' ],
+	[ 'one string', '', '', '"', 'x', '"', 'x' ],
+	[ 'escapes', '', '', '"', '\n', '"', "\n" ],
+	[ 'other escapes', '', '', '"', '\ud83d\ude00', '"', "\xf0\x9f\x98\x80" ],
+	[ 'not ASCII', '', '', '"', "\xf0\x9f\x98\x80", '"', "\xf0\x9f\x98\x80" ],
+	[ 'digits', '22003', '', '', '1', '' ],
+	[ 'too deep', '54000', '54000', '[' x 600, ' ', ']' x 600 ],
+	[ 'no end', '22P02', '22P02', '[1', ',1', '' ],
+	[ 'not valid at the end', '22P02', '22P02', '[1', ',1', ',]' ],
+	[ 'refused', '23514', '', '"', 'x', '"', 'x' ]);
+
+# What became of a record: hashes of its text and its JSON, or the SQLSTATE of its letter.
+sub fate
+{
+	my ($pipeline, $id, $record, $values) = @_;
+
+	return query(<<SQL);
+SELECT $values FROM $pipeline WHERE id = '$id'
+UNION ALL SELECT sqlstate FROM spine_dead_letters WHERE pipeline = '$pipeline'
+	AND md5(value) = '@{[ md5_hex($record) ]}'
+SQL
+}
+
+foreach my $shape (@shapes)
+{
+	my ($id, $documents, $texts, $before, $piece, $after, $unescaped) = @$shape;
+	my $value = value_of(16_000_000, $before, $piece, $after);
+	my $text = defined $unescaped ? value_of(16_000_000 / length($piece) * length($unescaped), '', $unescaped, '') : $value;
+	my $record = qq({"id":"$id","v":$value});
+
+	send_records('documents', '{"id":"before"}', $record, '{"id":"after"}');
+	ok(wait_applied($node), "$id: read");
+	peaks_are_small($id);
+	is(fate('documents', $id, $record, q{concat_ws(' ', md5(as_text), md5(as_json::text), as_jsonb = as_json::jsonb)}),
+		$documents || join(' ', md5_hex($text), md5_hex($value), 't'), "$id: as text, json and jsonb");
+	is(fate('texts', $id, $record, 'md5(v)'), $texts || md5_hex($text), "$id: as text");
+}
+is(query(q{SELECT count(*) FILTER (WHERE id = 'before'), count(*) FILTER (WHERE id = 'after') FROM documents}),
+	join('|', (scalar @shapes) x 2), 'all their neighbours are applied');
+is(query(q{SELECT DISTINCT regexp_replace(reason, '\d+ MB', 'N MB') FROM spine_dead_letters WHERE sqlstate = '54000' AND reason !~ 'deep'}),
+	'making jsonb of its values would take about N MB of memory, more than spine.max_record_memory allows',
+	'a letter of one that costs too much says which setting has refused it');
+is_deeply([ worker_pids($node) ], \@pids, 'the workers are the same still');
+
+#
+# Several at once.  Pipelines that are made now read all the topic.
+#
+query(q{SELECT spine_pause('texts'), spine_pause('documents')});
+query('TRUNCATE documents, texts, spine_dead_letters');
+query(q{SELECT spine_seek('texts', 'end'), spine_seek('documents', 'end')});
+send_records('documents', map { qq({"id":"$_","v":) . value_of(15_000_000, '"', chr(64 + $_), '"') . '}' } 1 .. 5);
+query(q{SELECT spine_resume('texts'), spine_resume('documents')});
+ok(wait_applied($node), 'large records, one after another');
+peaks_are_small('large records, one after another');
+is(query('SELECT count(*), count(DISTINCT md5(as_text)), min(length(as_text)) FROM documents'), '5|5|15000000', 'they are applied');
+is(query('SELECT count(*), count(DISTINCT md5(v)) FROM texts'), '5|5', 'as text, too');
+
+# just short of the limit; more of them than a batch takes
+query(q{SELECT spine_pause('texts'), spine_pause('documents')});
+send_records('documents', map { qq({"id":"$_","v":) . value_of(1_200_000, '[1', ',1', ']') . '}' } 1 .. 30);
+send_records('documents', map { qq({"id":"$_","v":) . value_of(400_000, '[{}', ',{}', ']') . '}' } 1 .. 30);
+query(q{SELECT spine_resume('documents')});
+ok(wait_applied($node), 'records that cost as much as they may');
+peaks_are_small('records that cost as much as they may');
+is(query('SELECT count(*) FROM documents'), 65, 'they are applied');
+is(query('SELECT count(*) FROM spine_dead_letters'), 0, 'all of them');
+
+# an upsert keeps the keys of a batch, and here they are jsonb that no index takes
+make_pipeline($node, name => 'keyed', topic => 'keyed', target => 'keyed', mode => 'upsert',
+	key => '{k}', version => 'version', columns => '{"k": "v", "version": "id", "v": "v"}');
+send_records('keyed', map { qq({"id":"$_","v":) . value_of(400_000, '[{}', ',{}', ']') . '}' } 1 .. 20);
+make_pipeline($node, name => 'numbers', topic => 'documents', target => 'numbers', mode => 'append',
+	columns => '{"n": "v"}');
+ok(wait_applied($node), 'keys that cost much, and text for a number');
+peaks_are_small('keys that cost much, and text for a number');
+is(query(q{SELECT pipeline, sqlstate, count(*) FROM spine_dead_letters GROUP BY 1, 2 ORDER BY 1, 2}), '',
+	'dead letters');
+done_testing();

@@ -1,0 +1,161 @@
+/*
+ * oracle.h
+ *		What json-c makes of the same bytes, for test_decode.c and the fuzzer.
+ *
+ * json-c is more forgiving than RFC 8259 and changes some values.  Where it is known
+ * to, it is not asked:
+ *	- it takes NaN, Infinity and names in any case, -01, 'quotes', comments, control
+ *	  characters, any UTF-8, one half of a surrogate pair, a comma before a closing
+ *	  bracket, values that are no object, and whatever comes after the first;
+ *	- it cuts a key at \u0000;
+ *	- an escaped pair for U+1D800 to U+1DFFF, or for the same range of a higher plane, it
+ *	  takes for half a pair;
+ *	- it clamps integers at 64 bits, and has no -0 of them.
+ */
+#ifndef SPINE_ORACLE_H
+#define SPINE_ORACLE_H
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <json.h>
+
+#include "decode.h"
+
+/* Reasons for which we refuse what json-c may take. */
+static const char *const lax_reasons[] = {
+	"neither a number nor", "unexpected byte", "no key", "invalid UTF-8", "control character",
+	"half of a surrogate pair", "\\u0000 in a key", "nothing after a comma",
+	"not a JSON object", "nothing but white space", "something after the JSON object", "empty value"
+};
+
+static bool
+json_c_is_lax(const char *bytes, const char *reason)
+{
+	const char *position = strstr(reason, " at byte ");
+
+	for (size_t i = 0; i < sizeof(lax_reasons) / sizeof(lax_reasons[0]); i++)
+	{
+		if (strncmp(reason, lax_reasons[i], strlen(lax_reasons[i])) == 0)
+			return true;
+	}
+
+	/* it may be a comment, wherever it stands */
+	return position != NULL && bytes[strtoul(position + strlen(" at byte "), NULL, 10) - 1] == '/';
+}
+
+/* Is there the first half of such a pair, D836, D837, D876, ... DBF7? */
+static bool
+has_misread_pair(const char *bytes, size_t len)
+{
+	for (size_t i = 0; i + 6 <= len; i++)
+	{
+		if (memcmp(bytes + i, "\\u", 2) == 0 && strchr("dD", bytes[i + 2]) && strchr("89aAbB", bytes[i + 3]) &&
+			strchr("37bBfF", bytes[i + 4]) && strchr("67", bytes[i + 5]))
+			return true;
+	}
+	return false;
+}
+
+/* The value as a tree, to be freed; *taken: it is one, from the first byte to the last. */
+static struct json_object *
+json_c_parse(const char *bytes, size_t len, bool *taken)
+{
+	struct json_tokener *tokener = json_tokener_new_ex(1000);
+	struct json_object *value = json_tokener_parse_ex(tokener, bytes, (int) len);
+
+	/* a number at the very end may go on, for all that it knows */
+	if (json_tokener_get_error(tokener) == json_tokener_continue)
+		value = json_tokener_parse_ex(tokener, "", 1);
+	else if (json_tokener_get_parse_end(tokener) < len)
+	{
+		json_object_put(value);
+		value = NULL;
+		json_tokener_free(tokener);
+		*taken = false;
+		return NULL;
+	}
+	*taken = json_tokener_get_error(tokener) == json_tokener_success;
+	json_tokener_free(tokener);
+	return value;
+}
+
+static bool
+same_text(const SpineField *field, const char *text, size_t len)
+{
+	return field->len == len && memcmp(field->text, text, len) == 0;
+}
+
+static bool
+same_number(const SpineField *field, struct json_object *value)
+{
+	const char *text = json_object_get_string(value);
+	size_t		ndigits = field->len - (field->text[0] == '-');
+
+	if (json_object_is_type(value, json_type_int) &&
+		(ndigits > 18 || same_text(field, "-0", 2)))
+		return true;
+	return same_text(field, text, strlen(text));
+}
+
+static bool
+same_json(const SpineField *field, struct json_object *value)
+{
+	bool		taken;
+	struct json_object *again = json_c_parse(field->text, field->len, &taken);
+	bool		same = taken && json_object_equal(again, value);
+
+	json_object_put(again);
+	return same;
+}
+
+static bool
+same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_object *root)
+{
+	struct json_object *value;
+
+	if (!json_object_object_get_ex(root, spec->json_key, &value))
+		return field->kind == SPINE_FIELD_MISSING && field->len == 0;
+	if (value == NULL)
+		return field->kind == SPINE_FIELD_NULL && field->len == 0;
+	if (spec->as_json)
+		return field->kind == SPINE_FIELD_JSON && same_json(field, value);
+	switch (json_object_get_type(value))
+	{
+		case json_type_boolean:
+			return field->kind == SPINE_FIELD_BOOLEAN &&
+				same_text(field, json_object_get_boolean(value) ? "true" : "false",
+						  json_object_get_boolean(value) ? 4 : 5);
+		case json_type_int:
+		case json_type_double:
+			return field->kind == SPINE_FIELD_NUMBER && same_number(field, value);
+		case json_type_string:
+			return field->kind == SPINE_FIELD_STRING &&
+				same_text(field, json_object_get_string(value),
+						  (size_t) json_object_get_string_len(value));
+		default:
+			return field->kind == SPINE_FIELD_JSON && same_json(field, value);
+	}
+}
+
+/* Does json-c say the same, where it can be trusted?  The fields are unescaped. */
+static bool
+json_c_agrees(const void *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
+			  SpineDecodeOutcome outcome, const SpineField *fields, const char *reason)
+{
+	bool		taken;
+	bool		agrees;
+	struct json_object *root;
+
+	if (outcome == SPINE_BEYOND_LIMIT || outcome == SPINE_NO_VALUE ||
+		json_c_is_lax(bytes, reason) || has_misread_pair(bytes, len))
+		return true;
+	root = json_c_parse(bytes, len, &taken);
+	agrees = taken == (outcome == SPINE_DECODED);
+	for (int i = 0; agrees && taken && i < nspecs; i++)
+		agrees = same_field(&specs[i], &fields[i], root);
+	json_object_put(root);
+	return agrees;
+}
+
+#endif							/* SPINE_ORACLE_H */

@@ -12,6 +12,7 @@ OBJS = \
 	src/kafka_options.o \
 	src/shared.o \
 	src/status.o \
+	src/totals.o \
 	src/counters.o \
 	src/wait.o \
 	src/topic_offsets.o \

@@ -24,6 +24,7 @@ shared:
 record_time:
 offsets:
 status:         offsets
+totals:
 counters:
 attempt:
 catalog:

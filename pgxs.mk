@@ -13,6 +13,7 @@ OBJS = \
 	src/option_list.o \
 	src/shared.o \
 	src/status.o \
+	src/totals.o \
 	src/counters.o \
 	src/wait.o \
 	src/topic_offsets.o \

@@ -62,7 +62,7 @@ CREATE TABLE @extschema@.spine_order_totals (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE @extschema@.spine_order_totals IS
 'totals of current_orders, exact at every commit; the sum over the sessions is what counts';
-COMMENT ON COLUMN @extschema@.spine_order_totals.session IS 'the number of the server''s session that counts here; numbers are used again';
+COMMENT ON COLUMN @extschema@.spine_order_totals.session IS 'the number of the server''s session that counts here, see spine_session_number(); numbers are used again';
 COMMENT ON COLUMN @extschema@.spine_order_totals.newest IS 'no order of this kind is newer';
 
 -- What follows changes tables of spine's with its owner's rights.  Whoever has the
@@ -78,7 +78,16 @@ CREATE FUNCTION @extschema@.spine_session_number()
 RETURNS integer
 AS 'MODULE_PATHNAME', 'spine_session_number'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION @extschema@.spine_session_number() IS 'a number that no other session has at this time';
+COMMENT ON FUNCTION @extschema@.spine_session_number() IS
+'a number that no other session has at this time; one has several in turn, the same modulo 262144';
+
+CREATE FUNCTION @extschema@.spine_session_adds_up()
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'spine_session_adds_up'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION @extschema@.spine_session_adds_up() IS
+'is it time for the session to add up its totals? part of spine_count_orders';
+REVOKE ALL ON FUNCTION @extschema@.spine_session_adds_up() FROM PUBLIC;
 
 -- As the extension's owner: who may change orders need not be allowed to change
 -- the totals.
@@ -89,6 +98,23 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
+	-- see spine_session_adds_up
+	IF TG_OP <> 'TRUNCATE' AND @extschema@.spine_session_adds_up() THEN
+		WITH mine AS (
+			DELETE FROM @extschema@.spine_order_totals
+			WHERE session > 262143 AND session % 262144 = @extschema@.spine_session_number()
+			RETURNING *)
+		INSERT INTO @extschema@.spine_order_totals AS t
+		SELECT m.tenant, m.currency, m.status, @extschema@.spine_session_number(),
+			   sum(m.orders), sum(m.amount_cents), max(m.newest)
+		FROM mine m
+		GROUP BY 1, 2, 3
+		ON CONFLICT (tenant, currency, status, session) DO UPDATE
+		SET orders = t.orders + EXCLUDED.orders,
+			amount_cents = t.amount_cents + EXCLUDED.amount_cents,
+			newest = greatest(t.newest, EXCLUDED.newest);
+	END IF;
+
 	IF TG_OP = 'INSERT' THEN
 		INSERT INTO @extschema@.spine_order_totals AS t
 		SELECT n.tenant, n.currency, n.status, @extschema@.spine_session_number(),

@@ -15,7 +15,6 @@
 
 PG_FUNCTION_INFO_V1(spine_worker_status);
 PG_FUNCTION_INFO_V1(spine_partition_status);
-PG_FUNCTION_INFO_V1(spine_session_number);
 
 static const char *
 state_name(SpineWorkerState state)
@@ -304,11 +303,4 @@ spine_partition_status(PG_FUNCTION_ARGS)
 		put_progress(result, &copies[i]);
 	pfree(copies);
 	return (Datum) 0;
-}
-
-/* Tells apart the sessions that there are at a time; a later one may have it. */
-Datum
-spine_session_number(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT32(MyProcNumber);
 }

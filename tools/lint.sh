@@ -23,6 +23,7 @@ shared:
 record_time:
 offsets:
 status:         offsets
+totals:
 counters:
 attempt:
 catalog:

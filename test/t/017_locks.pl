@@ -129,7 +129,8 @@ is($user->query_safe('SELECT count(*) FROM events'), $seen, 'which sees nothing 
 $user->query_safe('COMMIT');
 
 # Beside one no version of a row can be removed, and each batch makes one of its row of
-# spine_offsets: it must not walk through all that were before.  What it reads is
+# spine_offsets and of some of spine_order_totals: it must not walk through all that were
+# before.  What it reads is
 # counted, by the server's statistics, of 100 batches with few of them, and with many.
 set_config($node, 'spine.batch_rows' => 1, 'spine.batch_interval' => 0);
 my $batches = query(q{SELECT n_tup_upd FROM pg_stat_all_tables WHERE relname = 'spine_offsets'});
@@ -148,21 +149,31 @@ sub apply_singly
 sub blocks_of_100
 {
 	my $read = q{SELECT heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read
-		FROM pg_statio_all_tables WHERE relname = 'spine_offsets'};
-	my $before = query($read);
+		FROM pg_statio_all_tables WHERE relname IN ('spine_offsets', 'spine_order_totals') ORDER BY relname};
+	my @before = split /\n/, query($read);
 
 	apply_singly(100);
-	return query($read) - $before;
+	my @after = split /\n/, query($read);
+	return map { $after[$_] - $before[$_] } 0, 1;
 }
 
 $user->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM spine_offsets');
 apply_singly(1);
-my $blocks_first = blocks_of_100();
+my @blocks_first = blocks_of_100();
 apply_singly(3000);
-my $blocks_last = blocks_of_100();
-note "blocks of spine_offsets in 100 batches: $blocks_first, and $blocks_last after 3,000 more";
-cmp_ok($blocks_last, '<', 2 * $blocks_first, 'a batch reads no more beside an old snapshot');
+my @blocks_last = blocks_of_100();
+note "blocks of spine_offsets and of spine_order_totals in 100 batches: @blocks_first, and @blocks_last after 3,000 more";
+cmp_ok($blocks_last[0], '<', 2 * $blocks_first[0], 'a batch reads no more of spine_offsets beside an old snapshot');
+cmp_ok($blocks_last[1], '<', 4 * $blocks_first[1], 'and of spine_order_totals not more and more');
+my $more_rows = 'SELECT count(*) FROM spine_order_totals WHERE session > 262143';
+cmp_ok(query($more_rows), '>', 0, 'for which it begins other rows there');
 $user->query_safe('COMMIT');
+for (1 .. 20)
+{
+	last if query($more_rows) == 0;
+	apply_singly(100);
+}
+is(query($more_rows), '0', 'and adds them up when the snapshot is gone');
 query("ALTER SYSTEM RESET spine.$_") foreach 'batch_rows', 'batch_interval';
 query('SELECT pg_reload_conf()');
 audit('after many batches beside an old snapshot');

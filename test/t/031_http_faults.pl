@@ -838,15 +838,16 @@ is(hear($_), undef, 'then closed') foreach @open, $idle, $half;
 $blocker->quit;
 ends_well($http, 'with open requests');
 
-# An answer that is being sent is sent to its end: one of megabytes, because the
+# An answer that is being sent is sent to its end: one of a megabyte, because the
 # kernel takes what is smaller.
-query(q{INSERT INTO current_orders SELECT 'long', repeat('x', 10000) || i, 'order_placed', 1, 'USD', now() FROM generate_series(1, 1000) i});
-$http = start_http($node, '--memory=64');
-my $slow_reader = say_to(connect_narrow($http), get("/orders?limit=1000&tenant=long"));
+query(q{INSERT INTO current_orders SELECT 'long', repeat('x', 1000) || i, 'order_placed', 1, 'USD', now() FROM generate_series(1, 1000) i});
+$http = start_http($node);
+my $slow_reader = say_to(connect_distant($http), get("/orders?limit=1000&tenant=long"));
 ok(until_true(sub { can_hear($slow_reader) }), 'an answer is being sent');
 ok(!(grep { m{"GET /orders} } lines_of($http->{log})), 'and is not sent');
 $http->{process}->signal('TERM');
 ok(until_true(sub { !connect_to($http) }), 'SIGTERM');
+setsockopt $slow_reader->{socket}, SOL_SOCKET, SO_RCVBUF, 1024 * 1024;	# it is waited for only so long
 my $whole = hear($slow_reader);
 is(scalar(() = $whole->{content} =~ /"order_id":/g), 1000, 'it comes to its end');
 ends_well($http, 'while an answer was sent');

@@ -249,9 +249,9 @@ foreach my $call ([ 'spine_produce', q{SELECT spine_produce('nowhere', 5)} ],
 {
 	($out, $err) = ask($session, $call->[1]);
 	like($err, qr/ERROR: /, "$call->[0] without a broker: an error");
-	$refuse->(1000);
+	$refuse->(200);
 	my $before = memory_of($idle_pid, 'RssAnon');
-	$refuse->(4000);
+	$refuse->(1000);
 	cmp_ok(memory_of($idle_pid, 'RssAnon') - $before, '<', 2, 'and then its client piles nothing up');
 }
 

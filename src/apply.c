@@ -272,10 +272,12 @@ store_rows(Tuplestorestate *rows, const SpineTarget *target, Datum *const *bound
 				values[c] = bound[c][i];
 			else
 				values[c] = spine_bind_value(*current, &events[i], &nulls[c], &missing);
-			if ((*current)->default_expr)
+			if ((*current)->default_expr && target->packs_missing)
 				VARDATA(lacks)[ndefaults++] = missing;
+			else if ((*current)->default_expr)
+				values[attribute++] = BoolGetDatum(missing);
 		}
-		if (target->ndefaults > 0)
+		if (target->packs_missing)
 			values[attribute++] = PointerGetDatum(lacks);
 		if (target->reduce_in_sql)
 			values[attribute] = Int64GetDatum((int64) row);

@@ -8,6 +8,9 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
+/* Of a fixed size, or a table that is full would go on in what the server keeps for locks. */
+#define TABLE_FLAGS		(HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE)
+
 SpineShared *spine_shared = NULL;
 HTAB	   *spine_progress = NULL;
 HTAB	   *spine_pipeline_counts = NULL;
@@ -58,25 +61,25 @@ create_shared_memory(void)
 	info.entrysize = sizeof(SpineProgress);
 	spine_progress = ShmemInitHash("spine progress",
 								   SPINE_MAX_PARTITIONS, SPINE_MAX_PARTITIONS,
-								   &info, HASH_ELEM | HASH_BLOBS);
+								   &info, TABLE_FLAGS);
 
 	info.keysize = sizeof(SpinePipelineKey);
 	info.entrysize = sizeof(SpinePipelineCounters);
 	spine_pipeline_counts = ShmemInitHash("spine pipeline counters",
 										  SPINE_MAX_PIPELINES, SPINE_MAX_PIPELINES,
-										  &info, HASH_ELEM | HASH_BLOBS);
+										  &info, TABLE_FLAGS);
 
 	info.keysize = sizeof(SpineProducedKey);
 	info.entrysize = sizeof(SpineProduced);
 	spine_tenant_counts = ShmemInitHash("spine produced",
 										SPINE_MAX_PRODUCED, SPINE_MAX_PRODUCED,
-										&info, HASH_ELEM | HASH_BLOBS);
+										&info, TABLE_FLAGS);
 
 	info.keysize = sizeof(SpineLogEndKey);
 	info.entrysize = sizeof(SpineLogEnd);
 	spine_log_ends = ShmemInitHash("spine log ends",
-								   64, SPINE_MAX_PARTITIONS,
-								   &info, HASH_ELEM | HASH_BLOBS);
+								   SPINE_MAX_PARTITIONS, SPINE_MAX_PARTITIONS,
+								   &info, TABLE_FLAGS);
 
 	LWLockRelease(AddinShmemInitLock);
 }

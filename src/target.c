@@ -8,16 +8,17 @@
  *
  * In upsert mode with ON CONFLICT (key) DO UPDATE ... WHERE the new version is
  * not older.  spine_rows is a tuplestore that the statement finds by name, as a
- * trigger finds its transition table.  It has c<i>, the value for column i.  If
- * columns have defaults it has `missing`, a byte for each of those, which says
- * whether the record lacks it: a flag of its own for each would be more columns
- * than a row can have.  And it has `ordinal`, if the statement is to reduce the rows.
+ * trigger finds its transition table.  It has c<i>, the value for column i; m<i> if
+ * that has a default, which says whether the record lacks it; and `ordinal`, if the
+ * statement is to reduce the rows.  Where that were more columns than a row can have,
+ * it has `missing` instead of all m<i>: a byte for each column with a default.
  *
  * No name of the user's is ever a name of these rows, whatever it is, and those of
  * the table are qualified where another could be meant.
  */
 #include "target.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
@@ -353,18 +354,27 @@ describe_rows(SpineTarget *target)
 {
 	AttrNumber	n = 0;
 	char		name[NAMEDATALEN];
+	int			natts = target->ncolumns + target->reduce_in_sql;
 
 	for (int i = 0; i < target->ncolumns; i++)
 		target->ndefaults += target->columns[i].default_expr != NULL;
-	target->rows = CreateTemplateTupleDesc(target->ncolumns + (target->ndefaults > 0) +
-										   target->reduce_in_sql);
+	target->packs_missing = natts + target->ndefaults > MaxTupleAttributeNumber;
+	natts += target->packs_missing ? 1 : target->ndefaults;
+	target->rows = CreateTemplateTupleDesc(natts);
 	for (int i = 0; i < target->ncolumns; i++)
 	{
 		snprintf(name, sizeof(name), "c%d", i);
 		TupleDescInitEntry(target->rows, ++n, name, target->columns[i].element_type,
 						   target->columns[i].element_typmod, 0);
 	}
-	if (target->ndefaults > 0)
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		if (target->columns[i].default_expr == NULL || target->packs_missing)
+			continue;
+		snprintf(name, sizeof(name), "m%d", i);
+		TupleDescInitEntry(target->rows, ++n, name, BOOLOID, -1, 0);
+	}
+	if (target->packs_missing)
 		TupleDescInitEntry(target->rows, ++n, "missing", BYTEAOID, -1, 0);
 	if (target->reduce_in_sql)
 		TupleDescInitEntry(target->rows, ++n, "ordinal", INT8OID, -1, 0);
@@ -382,9 +392,11 @@ append_rows(StringInfo sql, const SpineTarget *target)
 		const SpineColumn *column = &target->columns[i];
 
 		appendStringInfoString(sql, i ? ", " : "");
-		if (column->default_expr)
+		if (column->default_expr && target->packs_missing)
 			appendStringInfo(sql, "CASE WHEN pg_catalog.get_byte(u.missing, %d) = 1 THEN %s ELSE ",
 							 ndefaults++, column->default_expr);
+		else if (column->default_expr)
+			appendStringInfo(sql, "CASE WHEN u.m%d THEN %s ELSE ", i, column->default_expr);
 		appendStringInfo(sql, "u.c%d", i);
 		if (column->default_expr)
 			appendStringInfoString(sql, " END");

@@ -26,6 +26,7 @@ typedef struct SpineTarget
 	int		   *keys;			/* indexes into columns */
 	int			version;		/* index into columns, -1 in append mode */
 	int			ndefaults;		/* columns that have a default */
+	bool		packs_missing;	/* see target.c */
 	bool		reduce_in_sql;	/* keys or version that C cannot compare */
 	TupleDesc	rows;			/* of SPINE_ROWS: see target.c */
 	char	   *insert;			/* append: plain INSERT; upsert: NULL */

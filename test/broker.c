@@ -46,7 +46,7 @@ main(int argc, char **argv)
 		return 1;
 	}
 	rd_kafka_mock_topic_create(cluster, argv[1], atoi(argv[2]), 1);
-	for (int p = 0; p < atoi(argv[2]); p++)
+	for (int p = 0; argc == 4 && atoi(argv[3]) > 1 && p < atoi(argv[2]); p++)	/* slow */
 		rd_kafka_mock_partition_set_leader(cluster, argv[1], p, 1);
 	printf("%s\n", rd_kafka_mock_cluster_bootstraps(cluster));
 	fflush(stdout);

@@ -250,10 +250,21 @@ foreach my $call ([ 'spine_produce', q{SELECT spine_produce('nowhere', 5)} ],
 {
 	($out, $err) = ask($session, $call->[1]);
 	like($err, qr/ERROR: /, "$call->[0] without a broker: an error");
-	$refuse->(1000);
+	$refuse->(200);
 	my $before = memory_of($idle_pid, 'RssAnon');
-	$refuse->(4000);
+	$refuse->(1000);
 	cmp_ok(memory_of($idle_pid, 'RssAnon') - $before, '<', 2, 'and then its client piles nothing up');
+}
+
+# One that has tokens to renew is ended, with its threads, and begins again.
+set_config($external, 'spine.kafka_options' => 'message.timeout.ms=500 security.protocol=sasl_plaintext'
+	. ' sasl.mechanism=OAUTHBEARER enable.sasl.oauthbearer.unsecure.jwt=true sasl.oauthbearer.config=principal=spine');
+$external->poll_query_until('postgres', q{SELECT current_setting('spine.kafka_options') ~ 'OAUTHBEARER'});
+foreach my $time ('once', 'twice')
+{
+	($out, $err) = ask($session, q{SELECT spine_produce('nowhere', 5)});
+	like($err, qr/ERROR: /, "with tokens, $time: an error");
+	like(slurp_file("/proc/$idle_pid/status"), qr/^Threads:\s+1$/m, 'and then no client');
 }
 set_config($external, 'spine.kafka_options' => 'message.timeout.ms=2000');
 $external->safe_psql('postgres', 'ALTER DATABASE postgres RESET spine.enabled; SELECT pg_reload_conf()');

@@ -351,8 +351,8 @@ checksum(const rd_kafka_message_t *message)
 }
 
 /*
- * The first record since the assignment, or a restart: is it the one that was read before?
- * Where it is gone (compaction), a later one comes, and nothing can be told.
+ * The first record since the assignment, or a restart: is it the one that was read
+ * before?  Where it is gone (compaction), a later one comes, and nothing can be told.
  */
 static void
 check_mark(SpineConsumer *consumer, SpinePosition *position, const rd_kafka_message_t *message)

@@ -11,6 +11,7 @@
  *
  *		hide TOPIC		as if there were no such topic (else it is made when asked for)
  *		show TOPIC
+ *		cut				all connections to the first broker
  *		refuse			the right to read, once
  *		stall GROUP		the second broker coordinates the group, and does not answer
  *						the next commit to it
@@ -60,6 +61,11 @@ main(int argc, char **argv)
 			rd_kafka_mock_topic_set_error(cluster, line + 5, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
 		else if (strncmp(line, "show ", 5) == 0)
 			rd_kafka_mock_topic_set_error(cluster, line + 5, RD_KAFKA_RESP_ERR_NO_ERROR);
+		else if (strcmp(line, "cut") == 0)
+		{
+			rd_kafka_mock_broker_set_down(cluster, 1);
+			rd_kafka_mock_broker_set_up(cluster, 1);
+		}
 		else if (strcmp(line, "refuse") == 0)
 			rd_kafka_mock_push_request_errors(cluster, FETCH, 1, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
 		else if (strncmp(line, "stall ", 6) == 0)

@@ -15,7 +15,7 @@
 #include "utils/timestamp.h"
 
 #define BROKER_TIMEOUT_MS		5000
-#define STUCK_RETRY_MS			5000
+#define ENOUGH_BYTES			(1024 * 1024)	/* to judge records by */
 
 #define SILENT_BROKER			"the broker does not answer: "
 
@@ -278,10 +278,10 @@ spine_take_assignment(SpineWorker *worker)
 	worker->log.cluster_id = worker->cluster_id;
 
 	assignment = list_partitions(worker, worker->index, worker->workers);
-	if (assignment.n > 2 * worker->prefetch_share)
+	if (assignment.n > 2 * worker->prefetch.partitions)
 	{
 		/* each would prefetch more than its share: start again with theirs */
-		worker->prefetch_share = assignment.n;
+		worker->prefetch.partitions = assignment.n;
 		spine_disconnect(worker);
 		return false;
 	}
@@ -302,6 +302,30 @@ spine_take_assignment(SpineWorker *worker)
 	return true;
 }
 
+bool
+spine_bound_prefetch(SpineWorker *worker)
+{
+	const SpineConsumer *consumer = worker->consumer;
+	int			records;
+
+	if (consumer->bytes < ENOUGH_BYTES || consumer->bytes < 2 * consumer->value_bytes)
+		return false;
+	records = SPINE_PREFETCH_KB * 1024.0 / consumer->bytes * consumer->nrecords;
+	if (records >= worker->prefetch.records / 2)
+		return false;
+	worker->prefetch.records = Max(records, 1);
+	spine_disconnect(worker);
+	return true;
+}
+
+/* Does the log not have the position? */
+static bool
+is_lost(const SpinePosition *position)
+{
+	return position->stuck_error == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
+		position->stuck_error == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+}
+
 void
 spine_note_partitions(SpineWorker *worker)
 {
@@ -311,27 +335,30 @@ spine_note_partitions(SpineWorker *worker)
 
 	for (int i = 0; i < consumer->npositions; i++)
 	{
-		const SpinePosition *position = &consumer->positions[i];
+		SpinePosition *position = &consumer->positions[i];
 
 		if (position->is_stuck)
+		{
 			worker->stuck = bms_add_member(worker->stuck, position->partition);
+
+			/*
+			 * It was read, and is no longer there: where the topic was made anew,
+			 * others may have grown beyond their positions.  Read all from their
+			 * marks.
+			 */
+			if (position->is_read && is_lost(position))
+				worker->assigned = false;
+		}
 		else if (position->is_read)
+		{
 			worker->stuck = bms_del_member(worker->stuck, position->partition);
+			position->explained_at = 0;
+		}
 	}
 	MemoryContextSwitchTo(old_context);
 
 	if (!was_well && bms_is_empty(worker->stuck))
-	{
-		worker->stuck_reported = 0;
 		spine_report_running(worker);
-	}
-}
-
-bool
-spine_partitions_need_help(const SpineWorker *worker)
-{
-	return worker->consumer->stuck_partition >= 0 &&
-		TimestampDifferenceExceeds(worker->stuck_reported, GetCurrentTimestamp(), STUCK_RETRY_MS);
 }
 
 /*
@@ -370,40 +397,73 @@ describe_lost_offset(SpineWorker *worker, const SpinePosition *position, char *t
 static bool
 describe_stuck_partition(SpineWorker *worker, const SpinePosition *position, char *text, size_t size)
 {
-	SpineConsumer *consumer = worker->consumer;
-
-	switch (consumer->stuck_error)
-	{
-		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
-		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-			return describe_lost_offset(worker, position, text, size);
-		case RD_KAFKA_RESP_ERR__INCONSISTENT:
-			snprintf(text, size, "partition %d of topic \"%s\" has another record at offset " INT64_FORMAT " than the one that was read: it is not the log that was read before"
-					 " HINT: To read it from its start: SELECT spine_seek(%s, %d, 'earliest')",
-					 position->partition, worker->log.topic, position->mark_offset,
-					 quote_literal_cstr(NameStr(worker->pipeline_name)), position->partition);
-			return true;
-		default:
-			snprintf(text, size, "partition %d of topic \"%s\" cannot be read from offset " INT64_FORMAT ": %s",
-					 position->partition, worker->log.topic, position->read_to, consumer->stuck_text);
-			return true;
-	}
+	if (is_lost(position))
+		return describe_lost_offset(worker, position, text, size);
+	if (position->stuck_error == RD_KAFKA_RESP_ERR__INCONSISTENT)
+		snprintf(text, size, "partition %d of topic \"%s\" has another record at offset " INT64_FORMAT " than the one that was read: it is not the log that was read before"
+				 " HINT: To read it from its start: SELECT spine_seek(%s, %d, 'earliest')",
+				 position->partition, worker->log.topic, position->mark_offset,
+				 quote_literal_cstr(NameStr(worker->pipeline_name)), position->partition);
+	else
+		snprintf(text, size, "partition %d of topic \"%s\" cannot be read from offset " INT64_FORMAT ": %s",
+				 position->partition, worker->log.topic, position->read_to,
+				 position->stuck_text ? position->stuck_text : rd_kafka_err2str(position->stuck_error));
+	return true;
 }
 
-void
-spine_report_stuck_partition(SpineWorker *worker)
+/* Says what is wrong; in the log the first time, for the next may be another's turn. */
+static void
+explain_stuck_partition(SpineWorker *worker, SpinePosition *position)
+{
+	char		text[SPINE_MAX_ERROR_LEN];
+
+	if (describe_stuck_partition(worker, position, text, sizeof(text)))
+	{
+		if (position->explained_at != 0)
+			strlcpy(worker->logged, text, sizeof(worker->logged));
+		spine_report_failed(worker, text);
+	}
+	position->explained_at = GetCurrentTimestamp();
+}
+
+bool
+spine_help_partitions(SpineWorker *worker)
 {
 	SpineConsumer *consumer = worker->consumer;
-	char		text[SPINE_MAX_ERROR_LEN];
+	TimestampTz now = GetCurrentTimestamp();
+	Assignment	again = {.worker = worker};
+	SpinePosition **positions = NULL;
+	bool		has_explained = false;
 
 	for (int i = 0; i < consumer->npositions; i++)
 	{
-		const SpinePosition *position = &consumer->positions[i];
+		SpinePosition *position = &consumer->positions[i];
+		bool		is_due = position->is_stuck && !has_explained &&
+			TimestampDifferenceExceeds(position->explained_at, now, SPINE_STUCK_RETRY_MS);
 
-		if (position->partition == consumer->stuck_partition &&
-			describe_stuck_partition(worker, position, text, sizeof(text)))
-			spine_report_failed(worker, text);
+		if (!position->is_suspect && !is_due)
+			continue;
+		if (positions == NULL)
+		{
+			positions = palloc(consumer->npositions * sizeof(SpinePosition *));
+			again.positions = palloc(consumer->npositions * sizeof(SpinePosition));
+		}
+		if (is_due)
+			explain_stuck_partition(worker, position);
+		has_explained = has_explained || is_due;
+		spine_consumer_mark(consumer, position);
+		positions[again.n] = position;
+		again.positions[again.n++] = *position;
 	}
-	worker->stuck_reported = GetCurrentTimestamp();
-	spine_disconnect(worker);
+
+	/* if the broker does not answer, the loop finds out why, and comes back here */
+	if (again.n == 0)
+		return false;
+	if (!find_marks(&again))
+		return true;
+	for (int i = 0; i < again.n; i++)
+		positions[i]->is_checked = again.positions[i].is_checked;
+	if (!spine_consumer_restart(consumer, positions, again.n))
+		worker->assigned = false;
+	return true;
 }

@@ -21,18 +21,25 @@ extern bool spine_count_partitions(SpineWorker *worker);
 extern bool spine_take_assignment(SpineWorker *worker);
 
 /*
- * After each poll: remembers which partitions cannot be read further, and which
- * can again.  The others go on meanwhile.
+ * After each poll: are the records much larger than the library knows?  Then it
+ * connects again, to prefetch fewer.  Drops the batch.
+ */
+extern bool spine_bound_prefetch(SpineWorker *worker);
+
+/*
+ * Then: remembers which partitions cannot be read further, and which
+ * can again.  Ends the assignment when one is found to be another log.
  */
 extern void spine_note_partitions(SpineWorker *worker);
 
-/* Is there a stuck partition that it is time to say something of? */
-extern bool spine_partitions_need_help(const SpineWorker *worker);
-
 /*
- * Says what is wrong with it, and connects anew: the library reports such an
- * error only once, and the position may have been changed.  Drops the batch.
+ * Then: says of each stuck partition what is wrong with it, at once and every
+ * SPINE_STUCK_RETRY_MS, and tries it again, for the library reports such an error
+ * only once.  Checks by their marks those that are read over another connection
+ * than before.  The others go on meanwhile: it asks the broker about one that is
+ * stuck at a time.  True: there may be more to do.
  */
-extern void spine_report_stuck_partition(SpineWorker *worker);
+#define SPINE_STUCK_RETRY_MS	5000
+extern bool spine_help_partitions(SpineWorker *worker);
 
 #endif							/* SPINE_ASSIGNMENT_H */

@@ -13,6 +13,8 @@
 /*
  * A batch is full at this size as well, whatever its rows: it is in memory
  * several times over, as fields, keys and rows.  Only a single record may be larger.
+ * What it takes for each of its records, the library's objects above all, is bounded
+ * by spine.batch_rows.
  */
 #define MAX_BATCH_BYTES		(16 * 1024 * 1024)
 
@@ -24,6 +26,15 @@
  * the client first, and does nothing before that may keep it from doing so.
  */
 #define GROUP_COMMIT_TIMEOUT_MS	(3600 * 1000)
+
+/* What the library says of a partition that cannot be read. */
+#define STUCK_TEXT_LEN		256
+
+/* Messages taken from the library at first, until their size is known. */
+#define FIRST_CHUNK			16
+
+/* What lies between two records may be headers up to this size; more is looked at. */
+#define MAX_HEADER_GUESS	(64 * 1024)
 
 static SpinePosition *
 find_position(SpineConsumer *consumer, int32 partition)
@@ -41,18 +52,28 @@ release_records(SpineConsumer *consumer, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 	{
-		consumer->bytes -= consumer->records[i].value_len + consumer->records[i].key_len;
+		consumer->bytes -= consumer->records[i].size;
+		consumer->value_bytes -= consumer->records[i].value_len;
 		rd_kafka_message_destroy(consumer->records[i].message);
 	}
 	consumer->nrecords -= n;
 	memmove(consumer->records, consumer->records + n, consumer->nrecords * sizeof(SpineRecord));
 }
 
+/* Drops what was taken of a partition (-1: of all), and is not in the batch. */
 static void
-release_taken(SpineConsumer *consumer)
+release_taken(SpineConsumer *consumer, int32 partition)
 {
-	while (consumer->next_taken < consumer->ntaken)
-		rd_kafka_message_destroy(consumer->taken[consumer->next_taken++]);
+	ssize_t		nkept = consumer->next_taken;
+
+	for (ssize_t i = consumer->next_taken; i < consumer->ntaken; i++)
+	{
+		if (partition == -1 || consumer->taken[i]->partition == partition)
+			rd_kafka_message_destroy(consumer->taken[i]);
+		else
+			consumer->taken[nkept++] = consumer->taken[i];
+	}
+	consumer->ntaken = nkept;
 }
 
 /* Returns when librdkafka's own thread has done what it was asked before. */
@@ -63,6 +84,22 @@ await_library(rd_kafka_t *rk)
 
 	if (rd_kafka_assignment(rk, &list) == RD_KAFKA_RESP_ERR_NO_ERROR)
 		rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* Empties a partition's own queue.  False: there was something of another's in it. */
+static bool
+release_queue(rd_kafka_queue_t *queue, int32 partition)
+{
+	rd_kafka_message_t *message;
+	bool		its_own = true;
+
+	while (rd_kafka_consume_batch_queue(queue, 0, &message, 1) > 0)
+	{
+		its_own = its_own && message->partition == partition;
+		rd_kafka_message_destroy(message);
+	}
+	rd_kafka_queue_destroy(queue);
+	return its_own;
 }
 
 /*
@@ -87,12 +124,9 @@ unassign(SpineConsumer *consumer)
 	await_library(rk);			/* and have said that they did */
 	while (consumer->nqueues > 0)
 	{
-		rd_kafka_queue_t *queue = consumer->queues[--consumer->nqueues];
-		rd_kafka_message_t *message;
-
-		while (rd_kafka_consume_batch_queue(queue, 0, &message, 1) > 0)
-			rd_kafka_message_destroy(message);
-		rd_kafka_queue_destroy(queue);
+		consumer->nqueues--;
+		(void) release_queue(consumer->queues[consumer->nqueues],
+							 consumer->positions[consumer->nqueues].partition);
 	}
 }
 
@@ -103,14 +137,14 @@ release_consumer(void *owner)
 	SpineConsumer *consumer = owner;
 
 	release_records(consumer, consumer->nrecords);
-	release_taken(consumer);
+	release_taken(consumer, -1);
 	unassign(consumer);
 	rd_kafka_queue_io_event_enable(consumer->admin_queue, -1, NULL, 0);
 	rd_kafka_queue_destroy(consumer->admin_queue);
 }
 
 SpineConsumer *
-spine_consumer_open(const char *topic, const char *group_id, int expected_partitions,
+spine_consumer_open(const char *topic, const char *group_id, const SpinePrefetch *prefetch,
 					int batch_rows)
 {
 	/* below the caller's context until it is whole, so that an error frees it */
@@ -120,12 +154,11 @@ spine_consumer_open(const char *topic, const char *group_id, int expected_partit
 	SpineClient *client;
 
 	consumer->context = context;
-	consumer->stuck_partition = -1;
 	consumer->topic = MemoryContextStrdup(context, topic);
 	consumer->capacity = batch_rows;
 	consumer->records = MemoryContextAllocHuge(context, batch_rows * sizeof(SpineRecord));
 
-	consumer->client = client = spine_client_create(SPINE_CONSUMER, group_id, expected_partitions);
+	consumer->client = client = spine_client_create(SPINE_CONSUMER, group_id, prefetch);
 	consumer->admin_queue = rd_kafka_queue_new(client->rk);
 	spine_client_watch(client, consumer->admin_queue);
 	client->before_release = release_consumer;
@@ -152,6 +185,15 @@ resize(SpineConsumer *consumer, void *array, Size size)
 	return array ? repalloc(array, size) : MemoryContextAlloc(consumer->context, size);
 }
 
+/* A partition, and where it is read from. */
+static void
+add_to_list(rd_kafka_topic_partition_list_t *list, const SpineConsumer *consumer,
+			const SpinePosition *position)
+{
+	rd_kafka_topic_partition_list_add(list, consumer->topic, position->partition)->offset =
+		position->is_checked ? position->read_to : position->mark_offset;
+}
+
 void
 spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n)
 {
@@ -159,9 +201,12 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 	rd_kafka_resp_err_t err;
 
 	release_records(consumer, consumer->nrecords);
-	release_taken(consumer);
+	release_taken(consumer, -1);
 	unassign(consumer);
-	consumer->stuck_partition = -1;
+	for (int i = 0; i < consumer->npositions; i++)
+		if (consumer->positions[i].stuck_text)
+			pfree(consumer->positions[i].stuck_text);
+	consumer->npositions = 0;
 	consumer->positions = resize(consumer, consumer->positions, n * sizeof(SpinePosition));
 	consumer->queues = resize(consumer, consumer->queues, n * sizeof(rd_kafka_queue_t *));
 	if (n > 0)
@@ -170,8 +215,7 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 
 	list = rd_kafka_topic_partition_list_new(Max(n, 1));
 	for (int i = 0; i < n; i++)
-		rd_kafka_topic_partition_list_add(list, consumer->topic, positions[i].partition)->offset =
-			positions[i].is_checked ? positions[i].next_offset : positions[i].mark_offset;
+		add_to_list(list, consumer, &positions[i]);
 	err = rd_kafka_assign(consumer->client->rk, list);
 	rd_kafka_topic_partition_list_destroy(list);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
@@ -180,6 +224,43 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 		consumer->queues[consumer->nqueues++] =
 			rd_kafka_queue_get_partition(consumer->client->rk, consumer->topic,
 										 positions[i].partition);
+}
+
+/* Frees the error, if there is one. */
+static bool
+is_done(rd_kafka_error_t *error)
+{
+	if (error == NULL)
+		return true;
+	rd_kafka_error_destroy(error);
+	return false;
+}
+
+bool
+spine_consumer_restart(SpineConsumer *consumer, SpinePosition *const *positions, int n)
+{
+	rd_kafka_t *rk = consumer->client->rk;
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+	bool		done;
+
+	for (int i = 0; i < n; i++)
+		add_to_list(list, consumer, positions[i]);
+	done = is_done(rd_kafka_incremental_unassign(rk, list));
+	await_library(rk);			/* as in unassign */
+	await_library(rk);
+	for (int i = 0; i < n; i++)
+	{
+		rd_kafka_queue_t **queue = &consumer->queues[positions[i] - consumer->positions];
+
+		release_taken(consumer, positions[i]->partition);
+		done = release_queue(*queue, positions[i]->partition) && done;
+		*queue = rd_kafka_queue_get_partition(rk, consumer->topic, positions[i]->partition);
+		positions[i]->is_read = positions[i]->is_stuck = positions[i]->is_suspect = false;
+		positions[i]->connection = 0;
+	}
+	done = done && is_done(rd_kafka_incremental_assign(rk, list));
+	rd_kafka_topic_partition_list_destroy(list);
+	return done;
 }
 
 /*
@@ -192,9 +273,29 @@ set_stuck(SpineConsumer *consumer, SpinePosition *position, rd_kafka_resp_err_t 
 		  const char *text)
 {
 	position->is_stuck = true;
-	consumer->stuck_partition = position->partition;
-	consumer->stuck_error = error;
-	strlcpy(consumer->stuck_text, text, sizeof(consumer->stuck_text));
+	position->stuck_error = error;
+	if (position->stuck_text == NULL)	/* no error may leave the poll */
+		position->stuck_text = MemoryContextAllocExtended(consumer->context, STUCK_TEXT_LEN,
+														  MCXT_ALLOC_NO_OOM);
+	if (position->stuck_text)
+		strlcpy(position->stuck_text, text, STUCK_TEXT_LEN);
+}
+
+/*
+ * Did a message come over the connection on which the position was checked?  A
+ * broker that was away may be back with another log, a shorter one that has grown
+ * beyond the position since; and another replica may lead the partition.
+ */
+static bool
+is_on_checked_connection(SpineConsumer *consumer, SpinePosition *position,
+						 const rd_kafka_message_t *message)
+{
+	uint64		connection = spine_client_connection(consumer->client, message);
+
+	if (position->connection == 0 || (position->mark_offset < 0 && position->last_record == 0))
+		position->connection = connection;	/* the first, or there is nothing to look at */
+	position->is_suspect = position->is_suspect || position->connection != connection;
+	return !position->is_suspect;
 }
 
 /* The end of a partition, or trouble with it. */
@@ -213,12 +314,15 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 			 */
 			if (position == NULL || position->is_stuck)
 				break;
-			if (message->offset < position->next_offset)
+			if (message->offset < position->read_to)
 			{
 				/* where it was asked to begin is the mark, which is not there */
 				set_stuck(consumer, position, RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE, "");
 				break;
 			}
+			if (position->is_checked && message->offset > position->read_to &&
+				!is_on_checked_connection(consumer, position, message))
+				break;
 			position->read_to = Max(position->read_to, message->offset);
 			position->is_read = true;
 			consumer->reached_end = true;
@@ -270,19 +374,50 @@ checksum(const rd_kafka_message_t *message)
 }
 
 /*
- * The first record since the assignment: is it the one that was read before?
- * Where it is gone (compaction), a later one comes, and nothing can be told.
+ * The first record since the assignment, or a restart: is it the one that was read
+ * before?  Where it is gone (compaction), a later one comes, and nothing can be told.
  */
 static void
 check_mark(SpineConsumer *consumer, SpinePosition *position, const rd_kafka_message_t *message)
 {
 	position->is_checked = true;
+	position->connection = spine_client_connection(consumer->client, message);
 	if (message->offset == position->mark_offset && checksum(message) != position->mark_crc)
 		set_stuck(consumer, position, RD_KAFKA_RESP_ERR__INCONSISTENT, "");
 }
 
+/*
+ * The bytes of a record's headers, or a little more: parsing them, which is how the
+ * library tells, costs too much for each record.  They lie behind its value, before
+ * the record that follows in the same answer of the broker.
+ */
+static size_t
+header_bytes(const rd_kafka_message_t *message, const rd_kafka_message_t *next)
+{
+	const char *end = message->payload ? (const char *) message->payload + message->len :
+		message->key ? (const char *) message->key + message->key_len : NULL;
+	const char *start = next == NULL ? NULL : next->key ? next->key : next->payload;
+	rd_kafka_headers_t *headers;
+	const char *name;
+	const void *value;
+	size_t		len;
+	size_t		bytes = 0;
+
+	if (end && start && (uintptr_t) start - (uintptr_t) end < MAX_HEADER_GUESS)
+		return (uintptr_t) start - (uintptr_t) end;
+
+	/* the last of an answer, or large ones */
+	if (rd_kafka_message_headers(message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &len) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+			bytes += strlen(name) + len;
+	}
+	return bytes;
+}
+
+/* next: what the library gave after it, or NULL. */
 static void
-add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
+add_record(SpineConsumer *consumer, rd_kafka_message_t *message, const rd_kafka_message_t *next)
 {
 	SpinePosition *position = find_position(consumer, message->partition);
 	SpineRecord *record;
@@ -290,8 +425,10 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	if (position && !position->is_checked)
 		check_mark(consumer, position, message);
 
-	/* left over from an assignment that is no more, or seen already */
-	if (position == NULL || position->is_stuck || message->offset < position->read_to)
+	/* left over from an assignment that is no more, to be checked, or seen already */
+	if (position == NULL || position->is_stuck ||
+		!is_on_checked_connection(consumer, position, message) ||
+		message->offset < position->read_to)
 	{
 		rd_kafka_message_destroy(message);
 		return;
@@ -310,8 +447,21 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message)
 	position->read_to = message->offset + 1;
 	position->last_record = consumer->nrecords;
 	position->is_read = true;
-	consumer->bytes += message->len + message->key_len;
+	record->size = message->len + message->key_len + header_bytes(message, next) + sizeof(SpineRecord);
+	consumer->bytes += record->size;
+	consumer->value_bytes += message->len;
 	consumer->uncounted++;
+}
+
+/* How many messages to take next, so that their bytes do not exceed the batch by much. */
+static size_t
+next_chunk(const SpineConsumer *consumer)
+{
+	size_t		fitting = FIRST_CHUNK;
+
+	if (consumer->nrecords > 0)
+		fitting = (MAX_BATCH_BYTES - consumer->bytes) * consumer->nrecords / consumer->bytes + 1;
+	return Min(fitting, SPINE_POLL_CHUNK);
 }
 
 /* The next message that the library has, NULL if none.  The caller takes it by next_taken++. */
@@ -322,7 +472,7 @@ peek_message(SpineConsumer *consumer)
 	{
 		consumer->next_taken = 0;
 		consumer->ntaken = rd_kafka_consume_batch_queue(consumer->client->queue, 0,
-														consumer->taken, SPINE_POLL_CHUNK);
+														consumer->taken, next_chunk(consumer));
 		if (consumer->ntaken < 0)
 			consumer->ntaken = 0;
 	}
@@ -348,7 +498,8 @@ spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
 			return true;
 		consumer->next_taken++;
 		if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
-			add_record(consumer, message);
+			add_record(consumer, message, consumer->next_taken < consumer->ntaken ?
+					   consumer->taken[consumer->next_taken] : NULL);
 		else
 		{
 			note_event(consumer, message);
@@ -388,6 +539,18 @@ stop_after(const SpineConsumer *consumer, size_t nrecords, SpinePosition *positi
 		position->read_to = records[i - 1].offset + 1;
 }
 
+void
+spine_consumer_mark(const SpineConsumer *consumer, SpinePosition *position)
+{
+	if (position->last_record > 0)
+	{
+		const SpineRecord *record = &consumer->records[position->last_record - 1];
+
+		position->mark_offset = record->offset;
+		position->mark_crc = checksum(record->message);
+	}
+}
+
 SpinePosition *
 spine_consumer_moved_positions(SpineConsumer *consumer, size_t nrecords, int *n)
 {
@@ -401,13 +564,7 @@ spine_consumer_moved_positions(SpineConsumer *consumer, size_t nrecords, int *n)
 		*position = consumer->positions[i];
 		if (position->last_record > nrecords)
 			stop_after(consumer, nrecords, position);
-		if (position->last_record > 0)
-		{
-			const SpineRecord *record = &consumer->records[position->last_record - 1];
-
-			position->mark_offset = record->offset;
-			position->mark_crc = checksum(record->message);
-		}
+		spine_consumer_mark(consumer, position);
 		if (position->read_to > position->next_offset)
 			(*n)++;
 	}

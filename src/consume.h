@@ -30,7 +30,8 @@ typedef struct SpineConsumer
 	SpineRecord *records;
 	size_t		nrecords;
 	size_t		capacity;
-	size_t		bytes;
+	size_t		bytes;			/* of keys, values and headers, and of records[] */
+	size_t		value_bytes;	/* of values alone, which is what the library counts */
 
 	/* taken from the library, not yet in the batch: taken[next_taken..ntaken-1] */
 	rd_kafka_message_t *taken[SPINE_POLL_CHUNK];
@@ -39,22 +40,15 @@ typedef struct SpineConsumer
 
 	size_t		uncounted;		/* records read since spine_count_consumed */
 
-	/* why the last stuck partition is, and which it was */
-	int32		stuck_partition;	/* -1: none */
-	rd_kafka_resp_err_t stuck_error;	/* __INCONSISTENT: its mark is not there */
-	char		stuck_text[256];
 	/* the topic was reported to be gone */
 	bool		topic_is_gone;
 	/* the end of a partition was seen: its high watermark is known */
 	bool		reached_end;
 } SpineConsumer;
 
-/*
- * Starts a client.  expected_partitions: how many this worker will be assigned,
- * as far as known, to share the prefetch budget between.
- */
+/* Starts a client. */
 extern SpineConsumer *spine_consumer_open(const char *topic, const char *group_id,
-										  int expected_partitions, int batch_rows);
+										  const SpinePrefetch *prefetch, int batch_rows);
 
 /* Safe on NULL. */
 extern void spine_consumer_close(SpineConsumer *consumer);
@@ -65,6 +59,16 @@ extern void spine_consumer_close(SpineConsumer *consumer);
  */
 extern void spine_consumer_assign(SpineConsumer *consumer,
 								  const SpinePosition *positions, int n);
+
+/*
+ * Fetches some of the partitions once more from where they stand, or from their
+ * marks where those are to be checked.  The others and the batch stay as they are.
+ * False: it could not; all of them have to be assigned again.
+ */
+extern bool spine_consumer_restart(SpineConsumer *consumer, SpinePosition *const *positions, int n);
+
+/* Makes the last record that was read the position's mark. */
+extern void spine_consumer_mark(const SpineConsumer *consumer, SpinePosition *position);
 
 /*
  * Takes what has arrived into the batch, without blocking.  Returns true when

@@ -13,6 +13,7 @@
  */
 #include "kafka.h"
 
+#include <ctype.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -27,7 +28,7 @@
 #include "utils/timestamp.h"
 
 /*
- * What a worker may prefetch.  The limit is not one of each partition: the library
+ * What a worker may prefetch: SPINE_PREFETCH_KB.  The limit is not one of each partition: the library
  * holds it against the queue that all of them lead to, and asks no broker for more
  * while that is exceeded.  Divided by the partitions, it starved most of them.
  *
@@ -35,7 +36,6 @@
  * librdkafka 2.2, which does not have that option, for a second.  So a worker that
  * applies more than this in a second would wait there.
  */
-#define PREFETCH_KB				"32768"
 #define FETCH_BACKOFF_MS		"20"
 
 /*
@@ -165,12 +165,30 @@ note_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 }
 
 /*
+ * The library has a new connection to a broker: "...: host:port/ID: Connected (#n)".
+ * Those that it was told to begin with have no ID yet; it fetches from none of them.
+ */
+static void
+note_connection(SpineClient *client, const char *message)
+{
+	const char *end = strstr(message, ": Connected (");
+	const char *id = end;
+
+	while (id && id > message && isdigit((unsigned char) id[-1]))
+		id--;
+	if (id && id > message && id < end && id[-1] == '/')
+		client->connections[strtoul(id, NULL, 10) % SPINE_CONNECTION_SLOTS]++;
+}
+
+/*
  * Runs in the owner's poll.  Errors come through note_error as well, with a
  * code; what is left is of use only when debugging the library.
  */
 static void
 note_log(const rd_kafka_t *rk, int level, const char *facility, const char *message)
 {
+	if (strcmp(facility, "CONNECTED") == 0)
+		note_connection(rd_kafka_opaque(rk), message);
 	if (log_min_messages <= DEBUG1)
 		write_stderr("spine: librdkafka: %s: %s\n", facility, message);
 }
@@ -195,7 +213,7 @@ set_option(rd_kafka_conf_t *conf, const char *key, const char *value)
  */
 static rd_kafka_conf_t *
 make_configuration(SpineClientKind kind, const char *address, bool embedded,
-				   const char *group_id, int partitions)
+				   const char *group_id, const SpinePrefetch *prefetch)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	char		reason[256];
@@ -206,12 +224,15 @@ make_configuration(SpineClientKind kind, const char *address, bool embedded,
 	set_option(conf, "socket.nagle.disable", "true");
 	if (kind == SPINE_CONSUMER)
 	{
-		set_option(conf, "queued.max.messages.kbytes", PREFETCH_KB);
+		snprintf(bytes, sizeof(bytes), "%d", SPINE_PREFETCH_KB);
+		set_option(conf, "queued.max.messages.kbytes", bytes);
+		snprintf(bytes, sizeof(bytes), "%d", prefetch->records);
+		set_option(conf, "queued.min.messages", bytes);
 		(void) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", FETCH_BACKOFF_MS, reason, sizeof(reason));
 		snprintf(bytes, sizeof(bytes), "%d", FETCH_BYTES);
 		set_option(conf, "fetch.max.bytes", bytes);
 		snprintf(bytes, sizeof(bytes), "%d",
-				 Min(Max(FETCH_BYTES / Max(partitions, 1), MIN_FETCH_SHARE_BYTES), 1024 * 1024));
+				 Min(Max(FETCH_BYTES / Max(prefetch->partitions, 1), MIN_FETCH_SHARE_BYTES), 1024 * 1024));
 		set_option(conf, "fetch.message.max.bytes", bytes);
 		set_option(conf, "fetch.wait.max.ms",
 				   embedded ? EMBEDDED_FETCH_WAIT_MS : FETCH_WAIT_MS);
@@ -247,6 +268,7 @@ make_configuration(SpineClientKind kind, const char *address, bool embedded,
 		set_option(conf, "enable.auto.offset.store", "false");
 		set_option(conf, "enable.partition.eof", "true");
 		set_option(conf, "auto.offset.reset", "error");
+		set_option(conf, "debug", "broker");	/* says when it connects; beside the user's */
 	}
 	else
 	{
@@ -358,7 +380,7 @@ start_client(SpineClient *client, SpineClientKind kind, rd_kafka_conf_t *conf)
 }
 
 SpineClient *
-spine_client_create(SpineClientKind kind, const char *group_id, int partitions)
+spine_client_create(SpineClientKind kind, const char *group_id, const SpinePrefetch *prefetch)
 {
 	char	   *address = spine_broker_address();
 	bool		embedded = spine_broker_is_embedded();
@@ -370,7 +392,7 @@ spine_client_create(SpineClientKind kind, const char *group_id, int partitions)
 		refuse_missing_broker();
 
 	/* what may raise an error comes before what would have to be undone */
-	conf = make_configuration(kind, address, embedded, group_id, partitions);
+	conf = make_configuration(kind, address, embedded, group_id, prefetch);
 	pfree(address);
 	client = allocate_client();
 	client->embedded = embedded;
@@ -431,6 +453,15 @@ void
 spine_client_wake(SpineClient *client)
 {
 	rd_kafka_queue_forward(client->queue, NULL);
+}
+
+uint64
+spine_client_connection(const SpineClient *client, const rd_kafka_message_t *message)
+{
+	uint32		broker = rd_kafka_message_broker_id(message);
+
+	/* never 0 */
+	return (uint64) broker << 32 | (client->connections[broker % SPINE_CONNECTION_SLOTS] + 1);
 }
 
 void

@@ -21,6 +21,9 @@ typedef enum SpineClientKind
 	SPINE_PRODUCER
 } SpineClientKind;
 
+/* Brokers that share a slot share their count: that costs a needless look, no more. */
+#define SPINE_CONNECTION_SLOTS	64
+
 typedef struct SpineClient
 {
 	rd_kafka_t *rk;
@@ -35,6 +38,9 @@ typedef struct SpineClient
 	 */
 	rd_kafka_resp_err_t error;
 	char		error_text[SPINE_MAX_ERROR_LEN];
+
+	/* how often the library has connected to a broker, by its id; of consumers */
+	uint32		connections[SPINE_CONNECTION_SLOTS];
 
 	/*
 	 * Called before the client goes, at the end of the process too: the owner
@@ -71,15 +77,30 @@ extern char *spine_broker_settings(void);
 /* Is the broker, by the settings, the embedded one? */
 extern bool spine_broker_is_embedded(void);
 
+/* How much a consumer may fetch before it is asked for it. */
+typedef struct SpinePrefetch
+{
+	int			partitions;		/* that share what a broker sends at a time */
+	int			records;		/* at most so many, if there are fewer bytes: see below */
+} SpinePrefetch;
+
 /*
- * Starts a client of the configured broker.  group_id and partitions (how many
- * share what a broker sends at a time) are for consumers.  Raises an error
+ * The limits of what is prefetched.  The library counts the bytes of values, but
+ * neither keys nor headers: where those are larger, it has to be told how many
+ * records these bytes are.  Small records are bounded by their number anyway.
+ */
+#define SPINE_PREFETCH_KB		32768
+#define SPINE_PREFETCH_RECORDS	100000
+
+/*
+ * Starts a client of the configured broker.  group_id and prefetch are for
+ * consumers, NULL otherwise.  Raises an error
  * when the embedded broker is not up yet (ERRCODE_CONNECTION_DOES_NOT_EXIST)
  * or the options do not fit together.  Lives until spine_client_destroy, or
  * the end of the process.
  */
 extern SpineClient *spine_client_create(SpineClientKind kind,
-										const char *group_id, int partitions);
+										const char *group_id, const SpinePrefetch *prefetch);
 
 /*
  * The owner will not poll for a while: what the client reports until spine_client_wake
@@ -91,6 +112,15 @@ extern void spine_client_wake(SpineClient *client);
 
 /* Safe on NULL.  The caller has destroyed its messages and events. */
 extern void spine_client_destroy(SpineClient *client);
+
+/*
+ * Which connection to which broker a message came over: a number for comparison,
+ * not 0.  A newer one
+ * may be named than that is, but never an older one: the library reports that it
+ * has connected before it fetches anything, and its reports overtake messages.
+ */
+extern uint64 spine_client_connection(const SpineClient *client,
+									  const rd_kafka_message_t *message);
 
 /* Empties the wake pipe; call before polling, so that no wake-up is lost. */
 extern void spine_client_drain_wakeups(SpineClient *client);

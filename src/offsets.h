@@ -11,6 +11,7 @@
 #define SPINE_OFFSETS_H
 
 #include "compat.h"
+#include "datatype/timestamp.h"
 
 /* Every embedded broker's cluster id begins with this; no other's does. */
 #define SPINE_EMBEDDED_PREFIX	"embedded-"
@@ -29,7 +30,12 @@ typedef struct SpinePosition
 	size_t		last_record;	/* of the current batch, counted from 1; 0: none */
 	bool		is_checked;		/* by its mark, as far as possible */
 	bool		is_read;		/* a record or the end was seen since assignment */
+	uint64		connection;		/* that it was checked on; 0: none yet */
+	bool		is_suspect;		/* that has changed: take no more unchecked */
 	bool		is_stuck;		/* it cannot be read from here: take no more */
+	int			stuck_error;	/* librdkafka's; __INCONSISTENT: its mark is not there */
+	char	   *stuck_text;		/* and what it said; the consumer's */
+	TimestampTz explained_at;	/* what is wrong; 0: not yet */
 } SpinePosition;
 
 /* Which rows of spine_offsets. */

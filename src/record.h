@@ -26,6 +26,7 @@ typedef struct SpineRecord
 	size_t		key_len;
 	const void *value;			/* NULL: a tombstone */
 	size_t		value_len;
+	size_t		size;			/* with its headers, about */
 	void	   *message;
 } SpineRecord;
 

@@ -163,7 +163,7 @@ leave_log(void)
 	spine_disconnect(&worker);
 	bms_free(worker.stuck);
 	worker.stuck = NULL;
-	worker.stuck_reported = 0;
+	worker.prefetch.records = SPINE_PREFETCH_RECORDS;
 }
 
 /* Step: what ALTER DATABASE and ALTER ROLE have set here. */
@@ -281,7 +281,7 @@ open_consumer(void *arg)
 								 NameStr(worker.pipeline_name));
 
 	worker.consumer = spine_consumer_open(worker.pipeline->topic, group,
-										  worker.prefetch_share, spine_batch_rows);
+										  &worker.prefetch, spine_batch_rows);
 	remember(&worker.connected_to, consumer_settings());
 	return true;
 }
@@ -462,7 +462,11 @@ poll_and_apply(void)
 	long		timeout_ms;
 
 	is_full = spine_consumer_poll(consumer, spine_batch_rows);
+	if (spine_bound_prefetch(&worker))
+		return;
 	spine_note_partitions(&worker);
+	if (!worker.assigned)
+		return;
 	if (consumer->topic_is_gone || consumer->client->error != RD_KAFKA_RESP_ERR_NO_ERROR ||
 		is_due(worker.partitions_checked, PARTITION_CHECK_MS))
 	{
@@ -473,14 +477,12 @@ poll_and_apply(void)
 	timeout_ms = do_chores();
 	if (consumer->group_commit_pending)
 		return;
-	if (spine_partitions_need_help(&worker))
-	{
-		if (spine_consumer_has_batch(consumer))
-			run_batch();
-		else
-			spine_report_stuck_partition(&worker);
+	if (spine_help_partitions(&worker))
+		timeout_ms = 0;
+	if (!worker.assigned)
 		return;
-	}
+	if (!bms_is_empty(worker.stuck))
+		timeout_ms = Min(timeout_ms, SPINE_STUCK_RETRY_MS);
 	if (spine_consumer_has_batch(consumer))
 	{
 		if (worker.batch_started == 0)
@@ -518,7 +520,8 @@ spine_worker_main(Datum slot_number)
 	spine_prepare_session();
 
 	leave_if_database_settings_changed();	/* the first time: remember them */
-	worker.prefetch_share = FIRST_PREFETCH_SHARE;
+	worker.prefetch.partitions = FIRST_PREFETCH_SHARE;
+	worker.prefetch.records = SPINE_PREFETCH_RECORDS;
 	worker.broker_commit_ms = BROKER_COMMIT_MS;
 
 	loop_context = AllocSetContextCreate(TopMemoryContext, "spine worker loop",

@@ -33,10 +33,9 @@ typedef struct SpineWorker
 	const char *database_settings;	/* those that the process started with */
 	const char *connected_to;	/* broker settings of the consumer */
 	SpineConsumer *consumer;
-	int			prefetch_share;
+	SpinePrefetch prefetch;		/* what the consumer is started with */
 	bool		assigned;
 	Bitmapset  *stuck;			/* partitions that could not be read further */
-	TimestampTz stuck_reported; /* 0: not yet */
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* of the assignment */
 	bool		broker_trouble; /* it did not answer, or has no such topic */
 

@@ -11,6 +11,8 @@
  *
  *		hide TOPIC		as if there were no such topic (else it is made when asked for)
  *		show TOPIC
+ *		cut				all connections to the first broker
+ *		refuse			the right to read, once
  *		stall GROUP		the second broker coordinates the group, and does not answer
  *						the next commit to it
  *		await commit	until such a commit has come
@@ -22,7 +24,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define OFFSET_COMMIT	8		/* of Kafka's request types */
+#define FETCH			1		/* of Kafka's request types */
+#define OFFSET_COMMIT	8
 
 int
 main(int argc, char **argv)
@@ -58,6 +61,13 @@ main(int argc, char **argv)
 			rd_kafka_mock_topic_set_error(cluster, line + 5, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
 		else if (strncmp(line, "show ", 5) == 0)
 			rd_kafka_mock_topic_set_error(cluster, line + 5, RD_KAFKA_RESP_ERR_NO_ERROR);
+		else if (strcmp(line, "cut") == 0)
+		{
+			rd_kafka_mock_broker_set_down(cluster, 1);
+			rd_kafka_mock_broker_set_up(cluster, 1);
+		}
+		else if (strcmp(line, "refuse") == 0)
+			rd_kafka_mock_push_request_errors(cluster, FETCH, 1, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
 		else if (strncmp(line, "stall ", 6) == 0)
 		{
 			rd_kafka_mock_coordinator_set(cluster, "group", line + 6, 2);

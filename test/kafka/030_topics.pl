@@ -194,6 +194,30 @@ foreach my $how (sort keys %leave)
 }
 
 #
+# The broker is back with what it had earlier, and gets more than it has lost before
+# the worker, which was connected throughout, reads on
+#
+ok(wait_applied($node), 'all is applied');
+save_kafka($kafka);
+restart_kafka($kafka);
+send_to('lost by the broker', 50, 0 .. 5);
+is_applied('lost by the broker', 300);
+my ($worker) = worker_pids($node);
+kill 'STOP', $worker;
+put_back_kafka($kafka);
+restart_kafka($kafka);
+send_to('written instead', 100, 0 .. 5);
+kill 'CONT', $worker;
+comes_to($node, 'another log, that goes beyond the position: it is read, or refused',
+	q{SELECT count(*) > 0 FROM spine_status WHERE state = 'failed' AND last_error LIKE '%it is not the log that was read before%'
+	UNION ALL SELECT true FROM events WHERE order_id = 'written instead' ORDER BY 1 DESC LIMIT 1});
+is(query(q{SELECT count(*) FROM events WHERE order_id = 'written instead'}), '0', 'nothing is read from it');
+is((worker_pids($node))[0], $worker, 'by the worker that was there');
+is(query(q{SELECT count(*) FROM spine_status WHERE state = 'failed'}), '6', 'which says so');
+query(q{SELECT spine_seek('orders', NULL, 'earliest')});
+is_applied('written instead', 600);
+
+#
 # Another cluster behind the same address
 #
 wait_applied($node);

@@ -2,7 +2,8 @@
 # worker's memory stays under its ceiling, and each record is applied once.
 #
 # Broken when few partitions keep the others from being read, and when what a broker
-# sends at a time is not bounded over all partitions.
+# sends at a time is not bounded over all partitions, or is bounded without the keys
+# and headers of records.
 use strict;
 use warnings;
 use FindBin;
@@ -86,6 +87,36 @@ note sprintf 'at most %d MB, and %d MB in the end', $peak_mb, private_memory_mb(
 is(query('SELECT count(*), count(DISTINCT (kafka_partition, kafka_offset)) FROM arrivals'),
 	"$records|$records", 'each record is applied once');
 is(query('SELECT count(*) FROM events'), $records, 'each event is in events');
+
+#
+# Records that are headers for the most part
+#
+query('DELETE FROM spine_pipelines');
+topic($kafka, 'create', 'headers', 3);
+my $large = 15_000;
+my $header = 'note=' . join ' ', map { $words[rand @words] } 1 .. 20_000 / 7;
+send_with($kafka, 'headers', -1, join('', map { "$_\t{\"n\": $_}\n" } 1 .. $large), '-H', $header);
+query('CREATE TABLE numbers (n int)');
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE numbers IN SHARE MODE');
+make_pipeline($node, name => 'headers', topic => 'headers', target => 'numbers', mode => 'append');
+wait_for_held_batch($node);
+($worker) = worker_pids($node);
+$peak_mb = 0;
+for (my $quiet = 0; $quiet < 50 && $peak_mb <= $ceiling_mb; usleep(100_000))
+{
+	# more is fetched, until it has enough
+	my $now_mb = private_memory_mb($worker);
+
+	$quiet = $now_mb > $peak_mb ? 0 : $quiet + 1;
+	$peak_mb = $now_mb if $now_mb > $peak_mb;
+}
+cmp_ok(int($peak_mb), '<=', $ceiling_mb, "records with large headers, which are held up: the worker's own memory, in MB");
+note sprintf 'at most %d MB', $peak_mb;
+$holder->query_safe('COMMIT');
+$holder->quit;
+ok(wait_applied($node), 'they are applied in the end');
+is(query('SELECT count(*), count(DISTINCT n) FROM numbers'), "$large|$large", 'each of them is applied once');
 
 $node->stop;
 stop_kafka($kafka);

@@ -13,6 +13,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   start_kafka need_own_kafka stop_kafka restart_kafka signal_kafka forget_kafka
+  save_kafka put_back_kafka
   start_proxy cut_proxy mend_proxy
   topic transaction start_sending send_with
 );
@@ -98,6 +99,42 @@ sub forget_kafka
 
 	system_or_bail('rm', '-rf', "$kafka->{dir}/data");
 	return;
+}
+
+# Kills it, and keeps a copy of its data.
+sub save_kafka
+{
+	my ($kafka) = @_;
+
+	kill_kafka($kafka);
+	system_or_bail('cp', '-a', "$kafka->{dir}/data", "$kafka->{dir}/saved");
+	return;
+}
+
+# Kills it, and gives it back the data it had then.
+sub put_back_kafka
+{
+	my ($kafka) = @_;
+
+	kill_kafka($kafka);
+	forget_kafka($kafka);
+	system_or_bail('mv', "$kafka->{dir}/saved", "$kafka->{dir}/data");
+	return;
+}
+
+sub kill_kafka
+{
+	my ($kafka) = @_;
+	my $pid = slurp_file("$kafka->{dir}/pid") + 0;
+
+	kill 'KILL', $pid;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		# it is nobody's child here, and may stay a zombie where init does not look
+		return if !-e "/proc/$pid" || slurp_file("/proc/$pid/stat") =~ /^\d+ \(.*\) Z/;
+		usleep(100_000);
+	}
+	die 'Kafka does not end';
 }
 
 # Starts a proxy, through which Kafka is then reached at $kafka->{KAFKA_PROXIED}:

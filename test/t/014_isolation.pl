@@ -134,6 +134,53 @@ ok(wait_for_state($node, 'running'), 'after the hint is followed, all run');
 ok(wait_applied($node), 'and catch up');
 
 #
+# The same with a backlog of the others: it is explained before they are drained, they
+# go on in full batches, and it is tried again alone.
+#
+query(q{SELECT spine_pause('orders')});
+ok(wait_for_state($node, 'paused'), 'paused');
+my $position = query('SELECT next_offset FROM spine_offsets WHERE partition = 0');
+send_values($broker->{address}, 'events', 0, [ map { qq({"n": $_, "filler": "$filler"}) } 1 .. 8 ]);
+send_events(1, map { order_event(order_id => 'backlog') } 1 .. 20000);
+query(<<'SQL');
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END$$;
+CREATE TRIGGER slow AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION slow();
+SQL
+set_config($node, 'spine.batch_rows' => 500);
+my $batches = q{SELECT batches FROM spine_pipeline_counters() WHERE pipeline = 'orders'};
+my $batches_before = query($batches);
+query(q{SELECT spine_resume('orders')});
+my $explained = "state = 'failed' AND last_error LIKE 'offsets $position to %'";
+comes_to($node, 'with a backlog: failed, with the reason', "SELECT bool_or($explained) FROM spine_status");
+cmp_ok(query(q{SELECT count(*) FROM events WHERE order_id = 'backlog'}), '<', 20000, 'which is said before it is drained');
+my $threads = client_threads($node);
+my $said_at = query('SELECT max(last_error_at) FROM spine_status');
+comes_to($node, 'the others are drained', q{SELECT count(*) = 20000 FROM events WHERE order_id = 'backlog'});
+cmp_ok(query($batches) - $batches_before, '<=', 60, 'in full batches');
+comes_to($node, 'it is tried again', "SELECT bool_or($explained AND last_error_at > '$said_at') FROM spine_status");
+send_events(2, order_event(order_id => 'beside-3'));
+comes_to($node, 'the others go on', q{SELECT count(*) = 1 FROM events WHERE order_id = 'beside-3'});
+is(client_threads($node), $threads, 'with the same client');
+is(query('SELECT next_offset FROM spine_offsets WHERE partition = 0'), $position, 'nothing is skipped');
+query('DROP TRIGGER slow ON events');
+query(q{SELECT spine_seek('orders', 0, 'earliest')});
+ok(wait_for_state($node, 'running'), 'after the hint is followed, all run');
+ok(wait_applied($node), 'and catch up');
+
+#
+# The broker refuses to have them read, and then does not: they go on by themselves.
+#
+$threads = client_threads($node);
+tell_broker($broker, 'refuse');
+comes_to($node, 'refused: failed, with the reason',
+	q{SELECT bool_or(state = 'failed' AND last_error ~ 'cannot be read from offset \d+: .*uthoriz') FROM spine_status});
+ok(wait_for_state($node, 'running'), 'and running when it is over');
+send_events($_, order_event(order_id => 'after the refusal')) for 0 .. 2;
+comes_to($node, 'nothing is lost', q{SELECT count(*) = 3 FROM events WHERE order_id = 'after the refusal'});
+is(client_threads($node), $threads, 'with the same client');
+
+#
 # start = 'latest', with several workers at once: none of them takes what was
 # there before for newly added.
 #

@@ -218,6 +218,19 @@ SQL
 query(q{SELECT spine_seek('orders', 0, 'earliest')});
 comes_to($node, 'and is well when that is done', "SELECT bool_and(state = 'running') AND ($rows) = $sum FROM spine_status");
 
+# Read over another connection: from the mark again, with nothing twice.
+foreach my $i (1 .. 5)
+{
+	send_values($broker->{address}, 'events', $_, [ map { order_event(order_id => "cut-$i") } 1 .. 3 ]) for 0, 1;
+	tell_broker($broker, 'cut');
+}
+comes_to($node, 'connections that are cut', q{SELECT count(*) = 30 FROM events WHERE order_id LIKE 'cut-%'});
+send_values($broker->{address}, 'events', $_, [ order_event(order_id => 'cut-again') ]) for 0, 1;
+comes_to($node, 'all is read', q{SELECT count(*) = 32 FROM events WHERE order_id LIKE 'cut-%'});
+is(query(q{SELECT count(*) FROM arrivals a JOIN events e USING (kafka_partition, kafka_offset) WHERE order_id LIKE 'cut-%'}),
+	'32', 'once');
+comes_to($node, 'and is well', q{SELECT bool_and(state = 'running') FROM spine_status});
+
 #
 # Without a broker
 #

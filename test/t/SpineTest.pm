@@ -17,7 +17,7 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   spine_node start_broker stop_broker tell_broker
   send_lines send_values send_tombstone read_log log_end
-  wait_applied wait_for_state wait_for_held_batch comes_to worker_pids
+  wait_applied wait_for_state wait_for_held_batch comes_to worker_pids client_threads
   set_config kill9_and_start kill9_and_wait freeze_node thaw_node poll_through_restart order_event make_pipeline
   grant_http_role start_http stop_http
 );
@@ -214,6 +214,15 @@ sub worker_pids
 
 	return split /\n/, $node->safe_psql('postgres',
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'spine worker' ORDER BY pid});
+}
+
+# The threads of the only worker's Kafka client: another client has others.
+sub client_threads
+{
+	my ($node) = @_;
+	my ($worker) = worker_pids($node);
+
+	return join ' ', sort map { m{(\d+)/comm$} } grep { slurp_file($_) =~ /^rdk:main/ } glob "/proc/$worker/task/*/comm";
 }
 
 # Changes settings of the running server, as an administrator would.

@@ -486,7 +486,6 @@ DELETE FROM public.spine_pipelines WHERE name OPERATOR(pg_catalog.=) 'probe';
 UPDATE public.spine_pipelines SET topic = NULL;
 SQL
 is_safe('CREATE on the schema');
-as_super('DROP OWNED BY app CASCADE');
 
 #
 # The default pipeline need not apply as a superuser: docs/CONFIGURATION.md

@@ -8,6 +8,10 @@
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION spine UPDATE" to load this file. \quit
 
+-- Others may create in the schema: no operator or function of theirs is taken for one
+-- of PostgreSQL's.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 --
 -- Whose code runs with whose rights: only spine's own triggers on spine's own
 -- tables, and a pipeline, its sinks and its positions are for members of its owner

@@ -9,6 +9,10 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION spine" to load this file. \quit
 
+-- Others may create in the schema: no operator or function of theirs is taken for one
+-- of PostgreSQL's.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 --
 -- 1. Orders: the targets of the default pipeline
 --

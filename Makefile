@@ -7,7 +7,7 @@
 PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
-	check check-code check-unit check-regress check-tap check-kafka check-k8s check-image check-matrix \
+	check check-code check-unit check-regress check-tap check-kafka check-sql check-k8s check-image check-matrix \
 	bench bench-peers kafka kafka-stop fuzz lint image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
@@ -48,6 +48,10 @@ check-kafka: ## the tests on a real Kafka [T=name of one file] [BROKERS=host:por
 
 check-code: ## all that depends on versions: neither lint nor check-k8s
 	@tools/check.sh code
+
+check-sql: ## the extension's scripts, with pgspot
+	@tools/deps.sh k8s
+	@tools/check-sql.sh
 
 check-k8s: ## the cluster's manifests, alert rules and scripts, without a cluster
 	@tools/deps.sh k8s

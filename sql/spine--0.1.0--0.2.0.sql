@@ -8,6 +8,10 @@
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION spine UPDATE" to load this file. \quit
 
+-- Others may create in the schema: no operator or function of theirs is taken for one
+-- of PostgreSQL's.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 --
 -- Positions that are none: a negative one would mean something else to the library
 --
@@ -215,7 +219,7 @@ BEGIN
 		IF NOT @extschema@.spine_may_change(OLD.owner, TG_RELID) THEN
 			RAISE EXCEPTION 'must be a member of role % to change pipeline "%"', OLD.owner, OLD.name
 				USING ERRCODE = 'insufficient_privilege',
-					  HINT = 'Since PostgreSQL 16, with the option SET.';
+					  HINT = 'What counts is to be able to SET ROLE to it.';
 		END IF;
 		-- what a foreign key does to these, it does as their owner
 		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks');
@@ -228,7 +232,7 @@ BEGIN
 	IF NOT @extschema@.spine_may_change(NEW.owner, TG_RELID) THEN
 		RAISE EXCEPTION 'must be a member of role % to let pipeline "%" apply as it', NEW.owner, NEW.name
 			USING ERRCODE = 'insufficient_privilege',
-				  HINT = 'Since PostgreSQL 16, with the option SET.';
+				  HINT = 'What counts is to be able to SET ROLE to it.';
 	END IF;
 	-- looked for first: INSERT on the table is no right to delete from it
 	IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM @extschema@.spine_pipelines p
@@ -270,7 +274,7 @@ BEGIN
 	IF FOUND THEN
 		RAISE EXCEPTION 'must be a member of the role that pipeline "%" applies as', of_another
 			USING ERRCODE = 'insufficient_privilege',
-				  HINT = 'Since PostgreSQL 16, with the option SET.';
+				  HINT = 'What counts is to be able to SET ROLE to it.';
 	END IF;
 	IF TG_OP = 'DELETE' THEN
 		RETURN OLD;

@@ -271,7 +271,7 @@ check_target(const CheckedTarget *target)
 
 		if (!HeapTupleIsValid(tuple))
 			continue;			/* dropped since */
-		memcpy(&class, GETSTRUCT(tuple), sizeof(class));
+		memcpy(&class, GETSTRUCT(tuple), CLASS_TUPLE_SIZE);
 		ReleaseSysCache(tuple);
 
 		if (table == target->table)

@@ -183,6 +183,7 @@ inside() {
 
     if [ "$goal" = all ]; then
         step lint tools/lint.sh
+        step pgspot tools/check-sql.sh
     fi
     if [ "$goal" != unit ]; then
         step private-postgres tools/private-postgres.sh "$work/pg"

@@ -93,6 +93,21 @@ INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'tar
 INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'target', 'append', '{}');
 \set VERBOSITY default
 
+-- So is a table that a crash would empty.
+CREATE UNLOGGED TABLE unlogged (id bigint);
+CREATE TABLE parts (id bigint) PARTITION BY RANGE (id);
+CREATE UNLOGGED TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+CREATE TEMP TABLE fleeting (id bigint);
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'unlogged', 'append');
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'parts', 'append');
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'fleeting', 'append');
+UPDATE spine_sinks SET target = 'unlogged' WHERE target = 'events'::regclass;
+ALTER TABLE unlogged SET LOGGED;
+BEGIN;
+INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'unlogged', 'append');
+ROLLBACK;
+DROP TABLE unlogged, parts, fleeting;
+
 --
 -- What is going on: a row per pipeline, also when nothing runs
 --
@@ -112,6 +127,12 @@ SELECT pipeline, state FROM spine_status;
 SELECT c.oid::regclass AS dumped
 FROM pg_extension e, unnest(e.extconfig) AS c(oid)
 WHERE e.extname = 'spine' ORDER BY c.oid::regclass::text COLLATE "C";
+
+-- Nobody makes a trigger on what is spine's own, nor replaces one that is there.
+CREATE TRIGGER t BEFORE INSERT ON spine_offsets FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+CREATE OR REPLACE TRIGGER spine_check_sink BEFORE INSERT ON spine_sinks FOR EACH ROW EXECUTE FUNCTION spine_check_sink();
+CREATE TABLE referencing (id bigint REFERENCES spine_dead_letters);
+SELECT spine_check_triggers('target');
 
 -- The schema is chosen once.
 CREATE SCHEMA elsewhere;

@@ -61,6 +61,7 @@ ALTER SYSTEM SET spine.kafka_options = 'client.id=mine';
 CREATE TEMP TABLE bait (name name, owner regrole);
 CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION spine_check_pipeline();
 CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION spine_check_sink();
+CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION spine_check_member();
 CREATE TRIGGER t AFTER INSERT ON bait EXECUTE FUNCTION spine_catalog_changed();
 DROP TABLE bait;
 
@@ -94,8 +95,9 @@ RESET ROLE;
 -- tables.
 GRANT INSERT, UPDATE ON spine_pipelines, spine_sinks TO regress_spine_nobody;
 CREATE TABLE precious (tenant text);
+CREATE TABLE mine (tenant text);
+ALTER TABLE mine OWNER TO regress_spine_nobody;
 SET ROLE regress_spine_nobody;
-CREATE TEMP TABLE mine (tenant text);
 INSERT INTO spine_pipelines (name, enabled) VALUES ('mine', false) RETURNING name, owner;
 INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('mine', 'mine', 'append');
 
@@ -113,9 +115,11 @@ SELECT pg_temp.attempt('INSERT INTO spine_pipelines (name, owner) VALUES (''not 
 SELECT pg_temp.attempt('UPDATE spine_pipelines SET owner = %L WHERE name = ''mine''');
 SELECT pg_temp.attempt('UPDATE spine_pipelines SET topic = ''mine'' WHERE name = ''orders''');
 SELECT pg_temp.attempt('INSERT INTO spine_pipelines (name) VALUES (''orders'')');
+SELECT pg_temp.attempt('UPDATE spine_pipelines SET owner = current_user::regrole WHERE name = ''orders''');
 INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'precious', 'append');
 UPDATE spine_sinks SET target = 'precious' WHERE target = 'events'::regclass;
 UPDATE spine_sinks SET pipeline = 'orders' WHERE pipeline = 'mine';
+UPDATE spine_sinks SET pipeline = 'mine' WHERE pipeline = 'orders';
 RESET ROLE;
 
 DROP EXTENSION spine;

@@ -110,6 +110,35 @@ ok(wait_applied($node), 'a target renamed is still the target');
 is(query("SELECT count(*) FROM history"), $orders, 'with everything in it');
 query('ALTER TABLE history RENAME TO events');
 
+# A crash would take the rows, and the position would stay.
+gets_into_trouble('a target that is no longer logged', 'orders', 'failed',
+	'table public.events is unlogged and cannot be a target: .* HINT: Use ALTER TABLE public.events SET LOGGED',
+	sub {
+		query('ALTER TABLE events SET UNLOGGED');
+		send_order();
+	});
+is(query("SELECT count(*) FROM events WHERE order_id = 'ord-$orders'"), '0', 'nothing is applied to it');
+query('ALTER TABLE events SET LOGGED');
+goes_on('logged again');
+
+query(<<'SQL');
+CREATE TABLE parts (order_id text) PARTITION BY HASH (order_id);
+CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+SQL
+make_pipeline($node, name => 'parts', topic => 'events', target => 'parts', mode => 'append');
+goes_on('into a partition');
+gets_into_trouble('a partition that is no longer logged', 'parts', 'failed',
+	'table public.parts_0 is unlogged and cannot be a target',
+	sub {
+		query('ALTER TABLE parts_0 SET UNLOGGED');
+		send_order();
+	});
+query('ALTER TABLE parts_0 SET LOGGED');
+nudge();
+goes_on('the partition logged again');
+is(query('SELECT count(DISTINCT order_id) FROM parts'), $orders, 'with everything in it');
+query(q{DELETE FROM spine_pipelines WHERE name = 'parts'; DROP TABLE parts});
+
 gets_into_trouble('the unique index of the key dropped', 'orders', 'failed',
 	'no unique or exclusion constraint matching',
 	sub {

@@ -143,29 +143,29 @@ fails_until_mended('orders', 'a row trigger',
 	'trigger "t" of table public.events would run function app.evil_trigger\(\) of role app with the rights of role \w+ HINT',
 	'DROP TRIGGER t ON events', 1);
 
+# A trusted function, which anybody may use in a trigger
+as_super('CREATE FUNCTION good() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$');
 foreach my $case (
 	[ 'a statement trigger', 'AFTER INSERT ON events EXECUTE FUNCTION app.evil_trigger()',
 		'trigger "t" of table public.events would run' ],
-	[ 'a trigger of an upsert', 'BEFORE UPDATE ON current_orders FOR EACH ROW EXECUTE FUNCTION app.evil_trigger_with_set()',
+	[ 'a trigger of an upsert', 'BEFORE INSERT ON current_orders FOR EACH ROW EXECUTE FUNCTION app.evil_trigger_with_set()',
 		'trigger "t" of table public.current_orders would run' ],
-	[ 'a condition that calls', 'BEFORE UPDATE ON current_orders FOR EACH ROW WHEN (app.evil()) EXECUTE FUNCTION suppress_redundant_updates_trigger()',
+	[ 'a condition that calls', 'BEFORE INSERT ON current_orders FOR EACH ROW WHEN (app.evil()) EXECUTE FUNCTION good()',
 		'the condition of trigger "t" of table public.current_orders .* DETAIL: It calls function app.evil\(\)' ],
-	[ 'a condition that calls what claims to be immutable', q{BEFORE UPDATE ON current_orders FOR EACH ROW WHEN (app.evil_equal('a', 'b')) EXECUTE FUNCTION suppress_redundant_updates_trigger()},
+	[ 'a condition that calls what claims to be immutable', q{BEFORE INSERT ON current_orders FOR EACH ROW WHEN (app.evil_equal('a', 'b')) EXECUTE FUNCTION good()},
 		'It calls function app.evil_equal\(' ],
-	[ 'an operator', q{BEFORE UPDATE ON current_orders FOR EACH ROW WHEN (NEW.status OPERATOR(app.===) 'x') EXECUTE FUNCTION suppress_redundant_updates_trigger()},
+	[ 'an operator', q{BEFORE INSERT ON current_orders FOR EACH ROW WHEN (NEW.status OPERATOR(app.===) 'x') EXECUTE FUNCTION good()},
 		'It calls function app.evil_equal\(' ],
-	[ 'a domain', q{BEFORE UPDATE ON current_orders FOR EACH ROW WHEN (NEW.status::app.evil_domain IS NOT NULL) EXECUTE FUNCTION suppress_redundant_updates_trigger()},
+	[ 'a domain', q{BEFORE INSERT ON current_orders FOR EACH ROW WHEN (NEW.status::app.evil_domain IS NOT NULL) EXECUTE FUNCTION good()},
 		'the condition of trigger "t"' ],
-	[ q{a built-in function that runs any SQL}, q{BEFORE UPDATE ON current_orders FOR EACH ROW WHEN (query_to_xml('SELECT app.evil()', true, true, '') IS NOT NULL) EXECUTE FUNCTION suppress_redundant_updates_trigger()},
+	[ q{a built-in function that runs any SQL}, q{BEFORE INSERT ON current_orders FOR EACH ROW WHEN (query_to_xml('SELECT app.evil()', true, true, '') IS NOT NULL) EXECUTE FUNCTION good()},
 		'It calls function pg_catalog.query_to_xml\(' ])
 {
 	my ($what, $trigger, $reason) = @$case;
 	my ($table) = $trigger =~ / ON (\w+)/;
 
 	is(as_app("CREATE TRIGGER t $trigger"), '', "$what: made");
-	as_super('UPDATE current_orders SET status = status');    # by a role of its own choice: PostgreSQL's usual hazard
-	as_super(q{ALTER ROLE app NOSUPERUSER; SELECT setval('app.escalated', 1, false)});
-	produce() foreach 1 .. 3;
+	produce();
 	fails_until_mended('orders', $what, $reason, "DROP TRIGGER t ON $table");
 }
 
@@ -174,7 +174,6 @@ is(as_app(<<'SQL'), '', 'a trigger with its author\'s rights');
 CREATE TRIGGER t BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION app.evil_definer();
 SQL
 as_super(<<'SQL');
-CREATE FUNCTION good() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
 CREATE TRIGGER good BEFORE UPDATE ON current_orders FOR EACH ROW
 	WHEN (OLD.status IS DISTINCT FROM NEW.status AND pg_trigger_depth() = 0 AND NEW.updated_at <> now())
 	EXECUTE FUNCTION good();
@@ -486,7 +485,6 @@ DELETE FROM public.spine_pipelines WHERE name OPERATOR(pg_catalog.=) 'probe';
 UPDATE public.spine_pipelines SET topic = NULL;
 SQL
 is_safe('CREATE on the schema');
-as_super('DROP OWNED BY app CASCADE');
 
 #
 # The default pipeline need not apply as a superuser: docs/CONFIGURATION.md

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Looks through the extension's scripts for what lets a role run its code with the
+# rights of whoever installs them, with pgspot. It stays in build/tools, for the next
+# run.
+set -eu
+cd "$(dirname "$0")/.."
+
+venv=build/tools/pgspot
+requirements="pgspot==0.9.4 pglast==7.21"
+
+if [ "$(cat "$venv/installed" 2>/dev/null)" != "$requirements" ]; then
+    echo "==> installing $requirements"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    # shellcheck disable=SC2086
+    "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-cache-dir install --no-compile $requirements || {
+        echo "check-sql: pip could not install $requirements; was PyPI reached?" >&2
+        exit 1
+    }
+    echo "$requirements" >"$venv/installed"
+fi
+
+bad=0
+for script in sql/*.sql; do
+    ignore=
+    # CREATE OR REPLACE in a step: since 14.5 PostgreSQL refuses to replace in it what
+    # is not the extension's.
+    case $script in
+        *--*--*) ignore="--ignore PS002" ;;
+    esac
+    echo "==> $script"
+    # shellcheck disable=SC2086
+    "$venv/bin/pgspot" $ignore "$script" || bad=1
+done
+exit "$bad"

@@ -481,7 +481,7 @@ read_nested(Reader *reader)
 			if (depth == MAX_DEPTH - 1)
 			{
 				reader->beyond_limit = true;
-				return complain(reader, "nested too deep");
+				return complain(reader, "nested deeper than 512 levels");
 			}
 			reader->at++;
 			reader->memory += first == '{' ? OBJECT_COST : ARRAY_COST;

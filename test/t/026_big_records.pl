@@ -172,14 +172,14 @@ sub numbered
 }
 
 at_once('large records', map { numbered($_, 15_000_000, '"', 'x', 'N"') } 1 .. 5);
-at_once('arrays that cost as much as they may', map { numbered($_, 600_000, '[1', ',1', ',N]') } 1 .. 40);
-at_once('objects that cost as much as they may', map { numbered($_, 260_000, '[{}', ',{}', ',N]') } 1 .. 40);
+at_once('arrays that cost as much as they may', map { numbered($_, 1_300_000, '[1', ',1', ',N]') } 1 .. 40);
+at_once('objects that cost as much as they may', map { numbered($_, 400_000, '[{}', ',{}', ',N]') } 1 .. 40);
 
 #
 # An upsert keeps the keys of a batch: here jsonb, which costs much and which no index
 # takes.  And an error quotes what it does not like.
 #
-send_records('keyed', map { numbered($_, 260_000, '[{}', ',{}', ',N]') } 1 .. 40);
+send_records('keyed', map { numbered($_, 400_000, '[{}', ',{}', ',N]') } 1 .. 40);
 make_pipeline($node, name => 'keyed', topic => 'keyed', target => 'keyed', mode => 'upsert',
 	key => '{k}', version => 'version', columns => '{"k": "v", "version": "id", "v": "v"}');
 send_records('numbers', numbered(1, 16_000_000, '"', 'x', 'N"'));

@@ -75,6 +75,7 @@ SELECT spine_pause('orders');
 CREATE TABLE documents (id text, as_text text, as_json json, as_jsonb jsonb, CHECK (id <> 'refused'));
 CREATE TABLE texts (id text, v text);
 CREATE TABLE numbers (n bigint);
+CREATE TABLE keys (k jsonb);
 CREATE TABLE keyed (k jsonb PRIMARY KEY, version bigint, v jsonb);
 SQL
 make_pipeline($node, name => 'documents', topic => 'documents', target => 'documents', mode => 'append',
@@ -139,7 +140,7 @@ foreach my $shape (@shapes)
 is(query(q{SELECT count(*) FILTER (WHERE id = 'before'), count(*) FILTER (WHERE id = 'after') FROM documents}),
 	join('|', (scalar @shapes) x 2), 'all their neighbours are applied');
 is(query(q{SELECT DISTINCT regexp_replace(reason, '\d+ MB', 'N MB') FROM spine_dead_letters WHERE sqlstate = '54000' AND reason !~ 'deep'}),
-	'making jsonb of its values would take about N MB of memory, more than spine.max_record_memory allows',
+	'jsonb of its values would take about N MB of memory to make, more than spine.max_record_memory allows',
 	'a letter of one that costs too much says which setting has refused it');
 is_deeply([ worker_pids($node) ], \@pids, 'the workers are the same still');
 
@@ -185,8 +186,12 @@ make_pipeline($node, name => 'keyed', topic => 'keyed', target => 'keyed', mode 
 send_records('numbers', numbered(1, 16_000_000, '"', 'x', 'N"'));
 make_pipeline($node, name => 'numbers', topic => 'numbers', target => 'numbers', mode => 'append',
 	columns => '{"n": "v"}');
+send_lines($broker->{address}, 'keys', 0, value_of(990_000, '[{}', ',{}', ']') . "\t{}\n[1,2]\t{}\n");
+make_pipeline($node, name => 'keys', topic => 'keys', target => 'keys', mode => 'append',
+	columns => '{"k": "$key"}');
 ok(wait_applied($node), 'costly keys, and text for a number: read');
 peaks_are_small('costly keys, and text for a number');
 is(query(q{SELECT pipeline, sqlstate, count(*) FROM spine_dead_letters GROUP BY 1, 2 ORDER BY 1, 2}),
-	"keyed|54000|6\nnumbers|22P02|1", 'they are dead letters');
+	"keyed|54000|6\nkeys|54000|1\nnumbers|22P02|1", 'they are dead letters');
+is(query('SELECT k FROM keys'), '[1, 2]', 'and a usual key is applied');
 done_testing();

@@ -704,6 +704,14 @@ test_memory_limit(void **state)
 								"]}", limit, reason), SPINE_DECODED);
 	assert_int_equal(outcome_of("{\"a\":\"", "text ", 3000000, "\"}", limit, reason), SPINE_DECODED);
 
+	/* of a text by itself */
+	assert_true(spine_jsonb_memory("[{},{}]", 7) > spine_jsonb_memory("[{}]", 4));
+	assert_true(spine_jsonb_memory("[{},{}", 6) > spine_jsonb_memory("[{}]", 4));
+	assert_true(spine_jsonb_memory("", 0) < 1000);
+	record = repeated("", "[", 600, "", &len);
+	assert_true(spine_jsonb_memory(record, len) == SIZE_MAX);
+	free(record);
+
 	/* of two fields, the sum */
 	text[0].for_jsonb = true;
 	assert_int_equal(decode_limited(BYTES("{\"a\":[1,1],\"b\":[[],{},\"x\"]}"), text, 2, 4000, fields, reason),

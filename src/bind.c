@@ -10,8 +10,10 @@
 
 #include "catalog/pg_type.h"
 #include "common/int.h"
+#include "decode.h"
 #include "mb/pg_wchar.h"
 #include "record_time.h"
+#include "settings.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
@@ -443,6 +445,13 @@ spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 
 	*missing = field->kind == SPINE_FIELD_MISSING;
 	*isnull = *missing || field->kind == SPINE_FIELD_NULL;
+
+	/* of fields decoding has counted it */
+	if (!*isnull && column->source == SPINE_FROM_KEY && column->binding == SPINE_BIND_JSONB &&
+		spine_jsonb_memory(field->text, field->len) > (size_t) spine_max_record_memory_kb * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("jsonb of the record's key would take more memory to make than spine.max_record_memory allows")));
 	if (!*isnull)
 		value = bind_field(column, field);
 

@@ -481,7 +481,7 @@ read_nested(Reader *reader)
 			if (depth == MAX_DEPTH - 1)
 			{
 				reader->beyond_limit = true;
-				return complain(reader, "nested too deep");
+				return complain(reader, "nested deeper than 512 levels");
 			}
 			reader->at++;
 			reader->memory += first == '{' ? OBJECT_COST : ARRAY_COST;
@@ -696,6 +696,17 @@ read_record(Reader *reader, const SpineFieldSpec *specs, int nspecs, SpineField 
 	return memory;
 }
 
+size_t
+spine_jsonb_memory(const void *text, size_t len)
+{
+	Reader		reader = {.start = text, .at = text, .end = (const char *) text + len};
+	SpineField	value;
+
+	/* where it is not valid, PostgreSQL gets no further either */
+	(void) read_value(&reader, &value);
+	return reader.beyond_limit ? SIZE_MAX : SCALAR_COST + reader.memory + BYTE_COST * len;
+}
+
 /* Positions in reasons count bytes from 1. */
 SpineDecodeOutcome
 spine_decode(const void *value, size_t value_len, const SpineFieldSpec *specs, int nspecs,
@@ -730,7 +741,7 @@ spine_decode(const void *value, size_t value_len, const SpineFieldSpec *specs, i
 	if (memory > max_memory)
 	{
 		snprintf(reason, reason_size,
-				 "making jsonb of its values would take about %zu MB of memory,"
+				 "jsonb of its values would take about %zu MB of memory to make,"
 				 " more than spine.max_record_memory allows", memory >> 20);
 		return SPINE_BEYOND_LIMIT;
 	}

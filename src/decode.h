@@ -52,4 +52,10 @@ extern SpineDecodeOutcome spine_decode(const void *value, size_t value_len,
  */
 extern void spine_unescape(SpineField *field, char *room);
 
+/*
+ * What PostgreSQL may need, about, to make jsonb of a text that is no part of a record's
+ * JSON; SIZE_MAX where that cannot be said.
+ */
+extern size_t spine_jsonb_memory(const void *text, size_t len);
+
 #endif							/* SPINE_DECODE_H */

@@ -171,7 +171,7 @@ spine_settings_init(void)
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("spine.max_record_memory",
-							"The most memory that jsonb of one record may take, about, while it is made.",
+							"The most memory that jsonb of one record may take while it is made, about.",
 							"A record that would take more becomes a dead letter.",
 							&spine_max_record_memory_kb, 96 * 1024, 1024, INT_MAX,
 							PGC_SUSET, GUC_UNIT_KB,

@@ -35,6 +35,8 @@ SET LOCAL spine.batch_rows = 1000;
 SHOW spine.batch_rows;
 SET LOCAL spine.batch_interval = '2s';
 SHOW spine.batch_interval;
+SET LOCAL spine.max_record_memory = '1GB';
+SHOW spine.max_record_memory;
 SET LOCAL spine.log_interval = '1min';
 SHOW spine.log_interval;
 SET LOCAL spine.log_interval = -1;
@@ -53,6 +55,7 @@ SET spine.batch_rows = 0;
 \set VERBOSITY sqlstate
 SET spine.batch_interval = -1;
 SET spine.batch_interval = '1min';
+SET spine.max_record_memory = '1kB';
 SET spine.log_interval = -2;
 \set VERBOSITY default
 

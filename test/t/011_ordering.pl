@@ -256,7 +256,7 @@ my $columns = q{"the ""key""", "select", "a percent", size, numbers, day, "local
 is(query(qq{SET client_encoding = 'UTF8'; SELECT $columns FROM "Odd ""schema"""."a table; with 'quotes'"}),
 	"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 \\ ' \"|9223372036854775807|100|large|{1,NULL,3}|2026-02-28"
 	. '|2026-02-28 12:00:00|2026-02-28 12:00:00.123456+00|2003-02-01 12:00:00+00|\x00ff|1234567890123456789012345.67891|0.001|t'
-	. '|{"list": [1, 2.50, null], "text": "x"}|[1,{"a":"b"}]|192.0.2.1/24|ab.|the default||6|1',
+	. '|{"list": [1, 2.50, null], "text": "x"}|[1, {"a": "b"}]|192.0.2.1/24|ab.|the default||6|1',
 	'every value is what its type makes of it; what is missing is the default, null is null');
 
 # One bad value harms nobody but its own record.

@@ -129,9 +129,9 @@ my @bad = (
 	[ 'an empty object', '{}', '23502', qr/null value/ ],
 	[ 'a key too large for the index', order_event(order_id => $random), '54000', qr/index row/ ],
 	[ '900 KB that are not JSON', $random, '22P02', qr/not a JSON object/ ],
-	[ '10,000 brackets', with_raw('order_id', '[' x 10_000), '22P02', qr/./ ],
-	[ '10,000 brackets, closed', with_raw('order_id', '[' x 10_000 . ']' x 10_000), '22P02', qr/nest/ ],
-	[ '100,000 braces', '{"a":' x 100_000, '22P02', qr/./ ]);
+	[ '10,000 brackets', with_raw('order_id', '[' x 10_000), '54000', qr/nested deeper than 512 levels/ ],
+	[ '10,000 brackets, closed', with_raw('order_id', '[' x 10_000 . ']' x 10_000), '54000', qr/nested deeper than 512 levels/ ],
+	[ '100,000 braces', '{"a":' x 100_000, '54000', qr/nested deeper than 512 levels/ ]);
 
 # [what, value, what becomes of it]
 my @legal = (

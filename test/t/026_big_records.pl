@@ -75,6 +75,7 @@ SELECT spine_pause('orders');
 CREATE TABLE documents (id text, as_text text, as_json json, as_jsonb jsonb, CHECK (id <> 'refused'));
 CREATE TABLE texts (id text, v text);
 CREATE TABLE numbers (n bigint);
+CREATE TABLE keys (k jsonb);
 CREATE TABLE keyed (k jsonb PRIMARY KEY, version bigint, v jsonb);
 SQL
 make_pipeline($node, name => 'documents', topic => 'documents', target => 'documents', mode => 'append',
@@ -139,41 +140,58 @@ foreach my $shape (@shapes)
 is(query(q{SELECT count(*) FILTER (WHERE id = 'before'), count(*) FILTER (WHERE id = 'after') FROM documents}),
 	join('|', (scalar @shapes) x 2), 'all their neighbours are applied');
 is(query(q{SELECT DISTINCT regexp_replace(reason, '\d+ MB', 'N MB') FROM spine_dead_letters WHERE sqlstate = '54000' AND reason !~ 'deep'}),
-	'making jsonb of its values would take about N MB of memory, more than spine.max_record_memory allows',
+	'jsonb of its values would take about N MB of memory to make, more than spine.max_record_memory allows',
 	'a letter of one that costs too much says which setting has refused it');
 is_deeply([ worker_pids($node) ], \@pids, 'the workers are the same still');
 
 #
-# Several at once.  Pipelines that are made now read all the topic.
+# Several at once: all are there when a worker starts.
 #
-query(q{SELECT spine_pause('texts'), spine_pause('documents')});
-query('TRUNCATE documents, texts, spine_dead_letters');
-query(q{SELECT spine_seek('texts', 'end'), spine_seek('documents', 'end')});
-send_records('documents', map { qq({"id":"$_","v":) . value_of(15_000_000, '"', chr(64 + $_), '"') . '}' } 1 .. 5);
-query(q{SELECT spine_resume('texts'), spine_resume('documents')});
-ok(wait_applied($node), 'large records, one after another');
-peaks_are_small('large records, one after another');
-is(query('SELECT count(*), count(DISTINCT md5(as_text)), min(length(as_text)) FROM documents'), '5|5|15000000', 'they are applied');
-is(query('SELECT count(*), count(DISTINCT md5(v)) FROM texts'), '5|5', 'as text, too');
+sub at_once
+{
+	my ($what, @records) = @_;
 
-# just short of the limit; more of them than a batch takes
-query(q{SELECT spine_pause('texts'), spine_pause('documents')});
-send_records('documents', map { qq({"id":"$_","v":) . value_of(1_200_000, '[1', ',1', ']') . '}' } 1 .. 30);
-send_records('documents', map { qq({"id":"$_","v":) . value_of(400_000, '[{}', ',{}', ']') . '}' } 1 .. 30);
-query(q{SELECT spine_resume('documents')});
-ok(wait_applied($node), 'records that cost as much as they may');
-peaks_are_small('records that cost as much as they may');
-is(query('SELECT count(*) FROM documents'), 65, 'they are applied');
-is(query('SELECT count(*) FROM spine_dead_letters'), 0, 'all of them');
+	query(q{SELECT spine_pause('texts'), spine_pause('documents')});
+	query('TRUNCATE documents, texts, spine_dead_letters');
+	send_records('documents', @records);
+	query(q{SELECT spine_resume('texts'), spine_resume('documents')});
+	ok(wait_applied($node), "$what: read");
+	peaks_are_small($what);
+	is(query('SELECT count(*), count(DISTINCT md5(as_text)) FROM documents'), join('|', (scalar @records) x 2),
+		"$what: they are applied");
+	is(query('SELECT count(*), count(DISTINCT md5(v)) FROM texts'), join('|', (scalar @records) x 2),
+		"$what: as text, too");
+	return;
+}
 
-# an upsert keeps the keys of a batch, and here they are jsonb that no index takes
+# A document whose text is no other's.
+sub numbered
+{
+	my ($id, $bytes, $before, $piece, $after) = @_;
+
+	return qq({"id":"$id","v":) . value_of($bytes, $before, $piece, $after =~ s/N/$id/r) . '}';
+}
+
+at_once('large records', map { numbered($_, 15_000_000, '"', 'x', 'N"') } 1 .. 5);
+at_once('arrays that cost as much as they may', map { numbered($_, 1_300_000, '[1', ',1', ',N]') } 1 .. 40);
+at_once('objects that cost as much as they may', map { numbered($_, 400_000, '[{}', ',{}', ',N]') } 1 .. 40);
+
+#
+# An upsert keeps the keys of a batch: here jsonb, which costs much and which no index
+# takes.  And an error quotes what it does not like.
+#
+send_records('keyed', map { numbered($_, 400_000, '[{}', ',{}', ',N]') } 1 .. 6);
 make_pipeline($node, name => 'keyed', topic => 'keyed', target => 'keyed', mode => 'upsert',
 	key => '{k}', version => 'version', columns => '{"k": "v", "version": "id", "v": "v"}');
-send_records('keyed', map { qq({"id":"$_","v":) . value_of(400_000, '[{}', ',{}', ']') . '}' } 1 .. 20);
-make_pipeline($node, name => 'numbers', topic => 'documents', target => 'numbers', mode => 'append',
+send_records('numbers', numbered(1, 16_000_000, '"', 'x', 'N"'));
+make_pipeline($node, name => 'numbers', topic => 'numbers', target => 'numbers', mode => 'append',
 	columns => '{"n": "v"}');
-ok(wait_applied($node), 'keys that cost much, and text for a number');
-peaks_are_small('keys that cost much, and text for a number');
-is(query(q{SELECT pipeline, sqlstate, count(*) FROM spine_dead_letters GROUP BY 1, 2 ORDER BY 1, 2}), '',
-	'dead letters');
+send_lines($broker->{address}, 'keys', 0, value_of(990_000, '[{}', ',{}', ']') . "\t{}\n[1,2]\t{}\n");
+make_pipeline($node, name => 'keys', topic => 'keys', target => 'keys', mode => 'append',
+	columns => '{"k": "$key"}');
+ok(wait_applied($node), 'costly keys, and text for a number: read');
+peaks_are_small('costly keys, and text for a number');
+is(query(q{SELECT pipeline, sqlstate, count(*) FROM spine_dead_letters GROUP BY 1, 2 ORDER BY 1, 2}),
+	"keyed|54000|6\nkeys|54000|1\nnumbers|22P02|1", 'they are dead letters');
+is(query('SELECT k FROM keys'), '[1, 2]', 'and a usual key is applied');
 done_testing();

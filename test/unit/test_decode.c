@@ -48,7 +48,8 @@ decode_limited(const char *bytes, size_t len, const SpineFieldSpec *specs, int n
 	SpineDecodeOutcome outcome;
 
 	assert_true(nspecs <= MAX_SPECS);
-	memcpy(indexed, specs, nspecs * sizeof(SpineFieldSpec));
+	if (nspecs > 0)
+		memcpy(indexed, specs, nspecs * sizeof(SpineFieldSpec));
 	spine_index_specs(indexed, nspecs);
 
 	free(last_record);
@@ -572,7 +573,7 @@ test_depth(void **state)
 	assert_int_equal(outcome_of_depth("[", "]", 512, reason), SPINE_DECODED);
 	assert_int_equal(outcome_of_depth("{\"b\":", "}", 512, reason), SPINE_DECODED);
 	assert_int_equal(outcome_of_depth("[", "]", 513, reason), SPINE_BEYOND_LIMIT);
-	assert_string_equal(reason, "nested too deep at byte 517");
+	assert_string_equal(reason, "nested deeper than 512 levels at byte 517");
 	assert_int_equal(outcome_of_depth("{\"b\":", "}", 513, reason), SPINE_BEYOND_LIMIT);
 	assert_int_equal(outcome_of_depth("[", "]", 1000000, reason), SPINE_BEYOND_LIMIT);
 	assert_int_equal(outcome_of("{\"a\":", "[", 1000000, "", SIZE_MAX, reason), SPINE_BEYOND_LIMIT);
@@ -702,6 +703,14 @@ test_memory_limit(void **state)
 	assert_int_equal(outcome_of("{\"a\":[0", ",{\"id\":12345,\"name\":\"a name\",\"tags\":[\"x\",\"y\"]}", 20000,
 								"]}", limit, reason), SPINE_DECODED);
 	assert_int_equal(outcome_of("{\"a\":\"", "text ", 3000000, "\"}", limit, reason), SPINE_DECODED);
+
+	/* of a text by itself */
+	assert_true(spine_jsonb_memory("[{},{}]", 7) > spine_jsonb_memory("[{}]", 4));
+	assert_true(spine_jsonb_memory("[{},{}", 6) > spine_jsonb_memory("[{}]", 4));
+	assert_true(spine_jsonb_memory("", 0) < 1000);
+	record = repeated("", "[", 600, "", &len);
+	assert_true(spine_jsonb_memory(record, len) == SIZE_MAX);
+	free(record);
 
 	/* of two fields, the sum */
 	text[0].for_jsonb = true;

@@ -112,6 +112,7 @@ typedef struct Assignment
 	SpinePosition *positions;
 	int			n;
 	bool		known_topic;
+	bool		lost_log;		/* an earlier embedded broker's was read before */
 } Assignment;
 
 static bool
@@ -120,7 +121,7 @@ load_offsets(void *arg)
 	Assignment *assignment = arg;
 
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
-					   &assignment->known_topic);
+					   &assignment->known_topic, &assignment->lost_log);
 	return true;
 }
 
@@ -131,7 +132,7 @@ insert_offsets(void *arg)
 
 	spine_offsets_insert(&assignment->worker->log, assignment->positions, assignment->n);
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
-					   &assignment->known_topic);
+					   &assignment->known_topic, &assignment->lost_log);
 	return true;
 }
 
@@ -163,8 +164,9 @@ ask_for_offsets(Assignment *assignment, int64 time_ms)
 static bool
 find_first_offsets(Assignment *assignment)
 {
-	/* a partition that joins a topic we know is new: all of it */
-	bool		latest = assignment->worker->pipeline->starts_at_latest && !assignment->known_topic;
+	/* a partition that joins a topic we know is new: all of it; and so is a new log */
+	bool		latest = assignment->worker->pipeline->starts_at_latest &&
+		!assignment->known_topic && !assignment->lost_log;
 	int64	   *offsets = NULL;
 
 	for (int i = 0; i < assignment->n; i++)
@@ -240,6 +242,7 @@ find_offsets(SpineWorker *worker, Assignment *mine)
 	if (!mine->known_topic)
 	{
 		all = list_partitions(worker, 0, 1);
+		all.lost_log = mine->lost_log;
 		for (int i = 0; i < all.n; i++)
 			all.positions[i].next_offset = -1;
 		unknown = &all;
@@ -252,6 +255,26 @@ find_offsets(SpineWorker *worker, Assignment *mine)
 	if (outcome == SPINE_DONE && !find_marks(mine))
 		outcome = SPINE_TRANSIENT;
 	return outcome;
+}
+
+/*
+ * The embedded broker is another than the one that was read.  What that had, and
+ * was not applied, nobody has: that is said, and the new one read.
+ */
+static void
+report_lost_log(SpineWorker *worker)
+{
+	char		reason[sizeof(spine_shared->broker.last_end)];
+	char		text[SPINE_MAX_ERROR_LEN];
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	strlcpy(reason, spine_shared->broker.last_end, sizeof(reason));
+	LWLockRelease(spine_shared->lock);
+	snprintf(text, sizeof(text), "the embedded broker ended (%s); records that were acknowledged but not applied are lost",
+			 reason[0] ? reason : "with the server");
+	ereport(LOG,
+			(errmsg("pipeline \"%s\": %s", NameStr(worker->pipeline_name), text)));
+	spine_set_worker_state(worker->slot, worker->slot->state, text);
 }
 
 bool
@@ -277,6 +300,8 @@ spine_take_assignment(SpineWorker *worker)
 	}
 
 	outcome = find_offsets(worker, &assignment);
+	if (assignment.lost_log && worker->consumer->client->embedded)
+		report_lost_log(worker);
 	if (outcome != SPINE_DONE)
 	{
 		spine_handle_outcome(worker, outcome);

@@ -17,6 +17,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "broker.h"
 #include "catalog/pg_database.h"
 #include "counters.h"
 #include "miscadmin.h"
@@ -338,6 +339,20 @@ tend(Child *child, const int *claimed_pid, bool wanted, const char *function, co
 		stop(child, pid);
 }
 
+/* A broker that is not wanted may have outlived its process: one has to stop it. */
+static void
+tend_broker(bool wanted)
+{
+	bool		is_orphan;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	spine_shared->broker.wanted = wanted;
+	is_orphan = !wanted && spine_shared->broker.pid == 0;
+	LWLockRelease(spine_shared->lock);
+	tend(&broker, &spine_shared->broker.pid, wanted || (is_orphan && spine_broker_is_left()),
+		 "spine_broker_main", "spine embedded broker");
+}
+
 static void
 forget_launcher(int code, Datum arg)
 {
@@ -402,8 +417,7 @@ spine_launcher_main(Datum arg)
 
 		start_probes();
 		exists = extension_exists();
-		tend(&broker, &spine_shared->broker.pid, exists && spine_brokers_setting[0] == '\0',
-			 "spine_broker_main", "spine embedded broker");
+		tend_broker(exists && spine_brokers_setting[0] == '\0');
 		tend(&producer, &spine_shared->producer_pid,
 			 exists && spine_producer_rate > 0,
 			 "spine_producer_main", "spine producer");

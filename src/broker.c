@@ -252,21 +252,16 @@ withdraw_broker(const char *reason)
 }
 
 static void
-note_end(const char *reason, bool started)
+note_end(const char *reason)
 {
 	disconnect();
-	start_after = 0;
-	if (!started && !answered)
-		return;					/* it was about to end, with an earlier server */
-
 	ereport(LOG,
 			(errmsg("embedded broker ended (%s)", reason),
 			 errdetail("Its log is gone; another one is started.")));
 	withdraw_broker(reason);
 
 	/* one that does not even come up is not started all the time */
-	if (!answered)
-		start_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
+	start_after = answered ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
 }
 
 static void
@@ -287,9 +282,14 @@ read_message(bool started)
 		answered = true;
 	}
 	else if (strncmp(message, "ended ", 6) == 0)
-		note_end(message + 6, started);
+	{
+		tell_program("stop");	/* it may go: somebody knows */
+		note_end(message + 6);
+	}
+	else if (started || answered)
+		note_end("without a word");
 	else
-		note_end("without a word", started);
+		disconnect();			/* it was about to end, with an earlier server or by itself */
 }
 
 static bool

@@ -77,8 +77,8 @@ typedef struct SpineDatabase
 } SpineDatabase;
 
 /*
- * The embedded broker, and the process that tends it.  Written by that process,
- * but for `wanted`.
+ * The embedded broker, and the process that tends it.  `wanted` is written by the
+ * launcher, the rest by that process.
  */
 typedef struct SpineEmbeddedBroker
 {

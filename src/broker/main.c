@@ -15,7 +15,8 @@
  * never sees a byte of a Kafka client's; the log is its child.  So there is
  * always somebody who can say how the log ended.  And whoever inherits the guard
  * when the background worker dies is never told of a signal: in a container that
- * is the postmaster, which would take it for a crash of one of its own.
+ * is the postmaster, which would take it for a crash of one of its own.  So each of
+ * the two ends with 0 when it is told to, and the log when the guard is gone.
  */
 #include "log.h"
 
@@ -35,7 +36,7 @@
 #define POSTMASTER_FD	3
 #define LISTENER_FD		4
 
-/* Every end that the guard comes to is a good one: see above. */
+/* Every end that they are told to come to is a good one: see above. */
 static void
 end(int signal_number)
 {
@@ -76,11 +77,8 @@ start_log(const char *cluster_id, pid_t *pid)
 	}
 	if (*pid == 0)
 	{
-		signal(SIGTERM, SIG_DFL);
-		signal(SIGINT, SIG_DFL);
-		signal(SIGQUIT, SIG_DFL);
-		signal(SIGHUP, SIG_DFL);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* SIGTERM, which comes when the guard is gone, ends it as it does the guard */
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		if (getppid() != guard)
 			_exit(0);
 		close(POSTMASTER_FD);
@@ -136,6 +134,7 @@ main(int argc, char **argv)
 		[WORKER] = {.fd = -1, .events = POLLIN}
 	};
 	char		how_it_ended[64] = "";
+	int			is_told = 0;
 	pid_t		log_pid;
 
 	if (argc != 2 || fcntl(POSTMASTER_FD, F_GETFD) < 0 || fcntl(LISTENER_FD, F_GETFD) < 0)
@@ -157,13 +156,18 @@ main(int argc, char **argv)
 		/* first of all: a server that is started next must not find us */
 		if (fds[POSTMASTER].revents)
 			return 0;
+		if (fds[WORKER].revents && !pass_on(fds[WORKER].fd, fds[LOG].fd))
+		{
+			close(fds[WORKER].fd);
+			fds[WORKER].fd = -1;
+		}
 		if (fds[LISTENER].revents)
 		{
-			/* the newest has taken the place of one that is gone */
+			/* the newest takes the place of one that is gone */
 			if (fds[WORKER].fd >= 0)
 				close(fds[WORKER].fd);
 			fds[WORKER].fd = accept(LISTENER_FD, NULL, NULL);
-			fds[WORKER].revents = 0;
+			is_told = 0;
 		}
 		if (fds[LOG].revents && !pass_on(fds[LOG].fd, fds[WORKER].fd))
 		{
@@ -171,17 +175,12 @@ main(int argc, char **argv)
 			fds[LOG].fd = -1;
 			describe_end(log_pid, how_it_ended, sizeof(how_it_ended));
 		}
-		if (fds[WORKER].revents && !pass_on(fds[WORKER].fd, fds[LOG].fd))
-		{
-			close(fds[WORKER].fd);
-			fds[WORKER].fd = -1;
-		}
 
-		/* if there is no background worker now, there will be one to tell */
-		if (how_it_ended[0] && fds[WORKER].fd >= 0)
+		/* to each that comes, until one has heard it, and says stop */
+		if (how_it_ended[0] && fds[WORKER].fd >= 0 && !is_told)
 		{
-			(void) send(fds[WORKER].fd, how_it_ended, strlen(how_it_ended), MSG_NOSIGNAL);
-			return 0;
+			(void) send(fds[WORKER].fd, how_it_ended, strlen(how_it_ended), MSG_NOSIGNAL | MSG_DONTWAIT);
+			is_told = 1;
 		}
 	}
 }

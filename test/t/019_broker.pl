@@ -3,7 +3,8 @@
 # restart of the server.
 #
 # Broken when the program shares memory, descriptors or a process group with the
-# server; when its end, by a packet or by kill -9, ends a session; when nobody
+# server; when its end, by a packet or by kill -9, ends a session, be the program
+# still its background worker's child or, by then, the postmaster's; when nobody
 # starts another, or a pipeline does not say what became of the records; when a
 # crash restart loses its log or lets producers overrun it; and when it outlives
 # the server, or spine.brokers.
@@ -11,6 +12,8 @@
 # SPINE_TEST_SEED repeats the random choices of an earlier run.
 use strict;
 use warnings;
+use File::Basename qw(dirname);
+use File::Temp qw(tempdir);
 use FindBin;
 use lib $FindBin::RealBin;
 use KafkaFrames;
@@ -24,7 +27,31 @@ srand($seed);
 note "SPINE_TEST_SEED=$seed";
 
 my $frames = 100_000;
-my $node = spine_node('main', conf => "restart_after_crash = on\n");
+
+# As process 1 of a container does, the postmaster inherits what outlives its own
+# children; and a signal that ends a child of its own is a crash to it.
+my $adopter = tempdir(CLEANUP => 1) . '/adopter';
+append_to_file("$adopter.c", <<'C');
+#include "postgres.h"
+#include "fmgr.h"
+#include <sys/prctl.h>
+PG_MODULE_MAGIC;
+void
+_PG_init(void)
+{
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+}
+C
+chomp(my $headers = `pg_config --includedir-server`);
+system_or_bail($ENV{CC} // 'cc', '-shared', '-fPIC', "-I$headers", '-o', "$adopter.so", "$adopter.c");
+chmod 0755, dirname($adopter);
+
+my $node = spine_node('main', conf => <<CONF);
+shared_preload_libraries = 'spine,$adopter'
+restart_after_crash = on
+wal_level = replica
+max_wal_senders = 4
+CONF
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
 
@@ -201,6 +228,8 @@ ok(wait_applied($node), 'what was acknowledged is applied');
 is(query(q{SELECT count(*), count(DISTINCT event_id) FROM events WHERE tenant LIKE 'held %'}),
 	'12000|12000', 'all of it, each event once');
 is(join(' ', programs()), "@programs", 'by the same broker');
+my $postmaster = slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr;
+like(slurp_file("/proc/$programs[0]/status"), qr/^PPid:\s$postmaster$/m, 'which the postmaster has inherited');
 is(query('SELECT spine_brokers()'), $address, 'at the same address');
 is(query(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'spine embedded broker'}), '1', 'which one process tends');
 is(query(q{SELECT string_agg(last_error, ' ') FROM spine_status}), '', 'and there is nothing to tell');
@@ -248,6 +277,8 @@ kill 'ABRT', $programs[1];
 kill 'CONT', $programs[1];
 ok($node->wait_for_log(qr/embedded broker ended \(signal 6\)/, $log_start), 'ended while nobody was there');
 says_what_happened('ended while nobody was there', 'signal 6');
+has_ended('ended while nobody was there', @programs);
+nobody_noticed('ended while nobody was there');
 flows('after that', 'fifth');
 
 #

@@ -95,9 +95,9 @@ sub random_frame
 	{
 		my ($key, $version, $body) = @{ $requests[ rand @requests ] };
 
-		# which end too many brokers: a tenth of them will do
+		# which end too many brokers: a few of them will do
 		($key, $version, $body) = @{ $requests[ rand @requests ] }
-		  while ($key == JOIN_GROUP || $key == TXN_OFFSET_COMMIT) && rand() < 0.9;
+		  while ($key == JOIN_GROUP || $key == TXN_OFFSET_COMMIT) && rand() < 0.98;
 
 		$frame = frame($key, $version, $body->($topic));
 		$frame = mutate($frame) for 0 .. int rand 3;

@@ -254,14 +254,17 @@ withdraw_broker(const char *reason)
 static void
 note_end(const char *reason)
 {
-	disconnect();
-	ereport(LOG,
-			(errmsg("embedded broker ended (%s)", reason),
-			 errdetail("Its log is gone; another one is started.")));
 	withdraw_broker(reason);
+	tell_program("stop");		/* it may go: it is written down */
+	disconnect();
 
 	/* one that does not even come up is not started all the time */
 	start_after = answered ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
+
+	/* last, as we may be told to end here */
+	ereport(LOG,
+			(errmsg("embedded broker ended (%s)", reason),
+			 errdetail("Its log is gone; another one is started.")));
 }
 
 static void
@@ -282,10 +285,7 @@ read_message(bool started)
 		answered = true;
 	}
 	else if (strncmp(message, "ended ", 6) == 0)
-	{
-		tell_program("stop");	/* it may go: somebody knows */
 		note_end(message + 6);
-	}
 	else if (started || answered)
 		note_end("without a word");
 	else

@@ -63,6 +63,7 @@ my $server_started;
 sub open_session
 {
 	$session = $node->background_psql('postgres');
+	$session->set_query_timer_restart();
 	$session_pid = $session->query_safe('SELECT pg_backend_pid()');
 	$server_started = query('SELECT pg_postmaster_start_time()');
 	return;

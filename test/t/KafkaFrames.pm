@@ -102,8 +102,9 @@ sub random_frame
 		$frame = frame($key, $version, $body->($topic));
 		$frame = mutate($frame) for 0 .. int rand 3;
 	}
-	# the size is mostly right: else nothing behind it would be looked at
-	substr($frame, 0, 4) = pack('N', rand() < 0.98 ? length($frame) - 4 : $odd_numbers[ rand @odd_numbers ]);
+	# the size is mostly right, or nothing behind it would be looked at; and a wrong
+	# one ends the broker
+	substr($frame, 0, 4) = pack('N', rand() < 0.998 ? length($frame) - 4 : $odd_numbers[ rand @odd_numbers ]);
 	return $frame;
 }
 

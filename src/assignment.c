@@ -112,7 +112,6 @@ typedef struct Assignment
 	SpinePosition *positions;
 	int			n;
 	bool		known_topic;
-	bool		lost_log;		/* an earlier embedded broker's was read before */
 } Assignment;
 
 static bool
@@ -121,7 +120,7 @@ load_offsets(void *arg)
 	Assignment *assignment = arg;
 
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
-					   &assignment->known_topic, &assignment->lost_log);
+					   &assignment->known_topic, &assignment->worker->lost_log);
 	return true;
 }
 
@@ -132,7 +131,7 @@ insert_offsets(void *arg)
 
 	spine_offsets_insert(&assignment->worker->log, assignment->positions, assignment->n);
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
-					   &assignment->known_topic, &assignment->lost_log);
+					   &assignment->known_topic, &assignment->worker->lost_log);
 	return true;
 }
 
@@ -166,7 +165,7 @@ find_first_offsets(Assignment *assignment)
 {
 	/* a partition that joins a topic we know is new: all of it; and so is a new log */
 	bool		latest = assignment->worker->pipeline->starts_at_latest &&
-		!assignment->known_topic && !assignment->lost_log;
+		!assignment->known_topic && !assignment->worker->lost_log;
 	int64	   *offsets = NULL;
 
 	for (int i = 0; i < assignment->n; i++)
@@ -242,7 +241,6 @@ find_offsets(SpineWorker *worker, Assignment *mine)
 	if (!mine->known_topic)
 	{
 		all = list_partitions(worker, 0, 1);
-		all.lost_log = mine->lost_log;
 		for (int i = 0; i < all.n; i++)
 			all.positions[i].next_offset = -1;
 		unknown = &all;
@@ -300,13 +298,16 @@ spine_take_assignment(SpineWorker *worker)
 	}
 
 	outcome = find_offsets(worker, &assignment);
-	if (assignment.lost_log && worker->consumer->client->embedded)
-		report_lost_log(worker);
 	if (outcome != SPINE_DONE)
 	{
 		spine_handle_outcome(worker, outcome);
 		return false;
 	}
+
+	/* only now, so that it is not the trouble on the way here that stays to be read */
+	if (worker->lost_log && worker->consumer->client->embedded)
+		report_lost_log(worker);
+	worker->lost_log = false;
 
 	spine_consumer_assign(worker->consumer, assignment.positions, assignment.n);
 	worker->assigned = true;

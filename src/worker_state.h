@@ -39,6 +39,7 @@ typedef struct SpineWorker
 	TimestampTz stuck_reported; /* 0: not yet */
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* of the assignment */
 	bool		broker_trouble; /* it did not answer, or has no such topic */
+	bool		lost_log;		/* the one that was read ended with an earlier embedded broker */
 
 	SpineDecoder *decoder;
 	SpineError	error;			/* the last one */

@@ -10,7 +10,7 @@ use Time::HiRes qw(time);
 
 our @EXPORT = qw(join_group_of_death random_frame send_frames);
 
-use constant { JOIN_GROUP => 11, TXN_OFFSET_COMMIT => 28 };
+use constant { METADATA => 3, JOIN_GROUP => 11, TXN_OFFSET_COMMIT => 28 };
 
 sub string   { return pack('n/a*', $_[0]) }
 sub nullable { return defined $_[0] ? string($_[0]) : pack('n', 0xffff) }
@@ -43,8 +43,8 @@ my @requests = (
 	[ 1, 11, sub { pack('NNNNCNN', 0xffffffff, 10, 1, 1 << 20, 0, 0, 0xffffffff)
 		. array(string($_[0]) . array(pack('NN', 0, 0xffffffff) . int64(0) . int64(-1) . pack('N', 1 << 16))) . array() . string('') } ],
 	[ 2, 1, sub { pack('N', 0xffffffff) . array(string($_[0]) . array(pack('N', 0) . int64(-1))) } ],
-	[ 3, 1, sub { array(string($_[0])) } ],
-	[ 3, 4, sub { array(string($_[0])) . pack('C', 1) } ],
+	[ METADATA, 1, sub { array(string($_[0])) } ],
+	[ METADATA, 4, sub { array(string($_[0])) . pack('C', 1) } ],
 	[ 8, 2, sub { string('group') . pack('N', 0xffffffff) . string('') . int64(-1)
 		. array(string($_[0]) . array(pack('N', 0) . int64(1) . nullable(undef))) } ],
 	[ 9, 1, sub { string('group') . array(string($_[0]) . array(pack('N', 0))) } ],
@@ -97,7 +97,7 @@ sub random_frame
 
 		# which end too many brokers: a few of them will do
 		($key, $version, $body) = @{ $requests[ rand @requests ] }
-		  while ($key == JOIN_GROUP || $key == TXN_OFFSET_COMMIT) && rand() < 0.98;
+		  while ($key == METADATA || $key == JOIN_GROUP || $key == TXN_OFFSET_COMMIT) && rand() < 0.98;
 
 		$frame = frame($key, $version, $body->($topic));
 		$frame = mutate($frame) for 0 .. int rand 3;

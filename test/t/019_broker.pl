@@ -336,8 +336,10 @@ set_config($node, 'spine.brokers' => $real->{address});
 has_ended('spine.brokers', @programs);
 comes_to($node, 'nobody tends it', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine embedded broker'});
 ok(!-e $node->data_dir . '/pg_stat_tmp/spine-broker', 'and no socket is left');
+comes_to($node, 'the pipeline reads from the other', q{SELECT count(*) = 3 FROM spine_offsets WHERE cluster_id NOT LIKE 'embedded-%'});
 set_config($node, 'spine.brokers' => '');
-query('TRUNCATE spine_offsets');
+ok(wait_for_state($node, 'failed'), 'the embedded broker is another cluster');
+query(q{SELECT spine_seek('orders', NULL, 'earliest')});
 flows('back on the embedded broker', 'back');
 
 # One that nobody tends at that moment is found and ended.

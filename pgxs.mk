@@ -47,8 +47,9 @@ OBJS = \
 	src/produce.o \
 	src/producer.o
 
-# The HTTP server: a program of its own, which PGXS installs beside psql.
-SCRIPTS_built = build/http/spine-http
+# The HTTP server and the embedded broker: programs of their own, which PGXS
+# installs beside psql.
+SCRIPTS_built = build/http/spine-http build/broker/spine-broker
 
 EXTENSION = spine
 DATA = $(wildcard sql/spine--*.sql)
@@ -100,11 +101,12 @@ endif
 include $(PGXS)
 
 include src/http/http.mk
+include src/broker/broker.mk
 
-# PGXS installs it by its name, but would remove it by its path.
-uninstall: uninstall-http
-uninstall-http:
-	rm -f '$(DESTDIR)$(bindir)/spine-http'
+# PGXS installs them by their names, but would remove them by their paths.
+uninstall: uninstall-programs
+uninstall-programs:
+	rm -f '$(DESTDIR)$(bindir)/spine-http' '$(DESTDIR)$(bindir)/spine-broker'
 
 # PGXS tracks no headers; and objects made for another PostgreSQL, by another
 # compiler or with other warnings must be made again.
@@ -118,7 +120,7 @@ $(REGRESS_OUT)/expected:
 	@mkdir -p $(@D)
 	@ln -sfn ../../expected $@
 
-.PHONY: FORCE uninstall-http
+.PHONY: FORCE uninstall-programs
 FORCE:
 
 endif

@@ -122,7 +122,7 @@ load_offsets(void *arg)
 
 	spine_check_trust(assignment->worker->plan);
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
-					   &assignment->known_topic);
+					   &assignment->known_topic, &assignment->worker->lost_log);
 	return true;
 }
 
@@ -134,7 +134,7 @@ insert_offsets(void *arg)
 	spine_check_trust(assignment->worker->plan);
 	spine_offsets_insert(&assignment->worker->log, assignment->positions, assignment->n);
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
-					   &assignment->known_topic);
+					   &assignment->known_topic, &assignment->worker->lost_log);
 	return true;
 }
 
@@ -166,8 +166,9 @@ ask_for_offsets(Assignment *assignment, int64 time_ms)
 static bool
 find_first_offsets(Assignment *assignment)
 {
-	/* a partition that joins a topic we know is new: all of it */
-	bool		latest = assignment->worker->pipeline->starts_at_latest && !assignment->known_topic;
+	/* a partition that joins a topic we know is new: all of it; and so is a new log */
+	bool		latest = assignment->worker->pipeline->starts_at_latest &&
+		!assignment->known_topic && !assignment->worker->lost_log;
 	int64	   *offsets = NULL;
 
 	for (int i = 0; i < assignment->n; i++)
@@ -264,6 +265,26 @@ find_offsets(SpineWorker *worker, Assignment *mine)
 	return outcome;
 }
 
+/*
+ * The embedded broker is another than the one that was read.  What that had, and
+ * was not applied, nobody has: that is said, and the new one read.
+ */
+static void
+report_lost_log(SpineWorker *worker)
+{
+	char		reason[sizeof(spine_shared->broker.last_end)];
+	char		text[SPINE_MAX_ERROR_LEN];
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	strlcpy(reason, spine_shared->broker.last_end, sizeof(reason));
+	LWLockRelease(spine_shared->lock);
+	snprintf(text, sizeof(text), "the embedded broker ended (%s); records that were acknowledged but not applied are lost",
+			 reason[0] ? reason : "with the server");
+	ereport(LOG,
+			(errmsg("pipeline \"%s\": %s", NameStr(worker->pipeline_name), text)));
+	spine_set_worker_state(worker->slot, worker->slot->state, text);
+}
+
 bool
 spine_take_assignment(SpineWorker *worker)
 {
@@ -292,6 +313,11 @@ spine_take_assignment(SpineWorker *worker)
 		spine_handle_outcome(worker, outcome);
 		return false;
 	}
+
+	/* only now, so that it is not the trouble on the way here that stays to be read */
+	if (worker->lost_log && worker->consumer->client->embedded)
+		report_lost_log(worker);
+	worker->lost_log = false;
 
 	spine_consumer_assign(worker->consumer, assignment.positions, assignment.n);
 	worker->assigned = true;

@@ -1,13 +1,19 @@
 /*
  * broker.h
- *		The embedded broker.
+ *		The process that tends the embedded broker.
  */
 #ifndef SPINE_BROKER_H
 #define SPINE_BROKER_H
 
 #include "compat.h"
 
-/* Main function of its process. */
+/* Its main function.  What it is to do is in spine_shared->broker.wanted. */
 extern PGDLLEXPORT void spine_broker_main(Datum arg);
+
+/*
+ * May there be an embedded broker, though no process tends it?  If none is
+ * wanted, one has to be started that stops it.
+ */
+extern bool spine_broker_is_left(void);
 
 #endif							/* SPINE_BROKER_H */

@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 #include "settings.h"
 #include "delivery.h"
+#include "session.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -19,6 +20,9 @@
 
 /* How long a new client is given to find the broker. */
 #define FIRST_CONTACT_MS	1000
+
+/* How long the embedded broker may take to say where its log ends. */
+#define LEARN_MS			10000
 
 /* Events on their way at a time: enough to keep a broker busy. */
 #define MAX_IN_FLIGHT		20000
@@ -120,6 +124,8 @@ spine_delivery_begin(SpineDelivery *delivery, SpineClient *client, const char *t
 	 */
 	if (client->topic == NULL || strcmp(rd_kafka_topic_name(client->topic), topic) != 0)
 		(void) spine_client_partition_count(client, topic, FIRST_CONTACT_MS);
+	if (!spine_backpressure_learn(client, topic, LEARN_MS))
+		spine_refuse_silent_broker(client);
 }
 
 bool
@@ -168,8 +174,8 @@ count_report(SpineDelivery *delivery, const rd_kafka_message_t *message)
 	int64		bytes = message->len + message->key_len + RECORD_OVERHEAD;
 
 	if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
-		spine_backpressure_acknowledged(rd_kafka_topic_name(message->rkt), message->partition,
-										message->offset, bytes);
+		spine_backpressure_acknowledged(delivery->client, rd_kafka_topic_name(message->rkt),
+										message->partition, message->offset, bytes);
 
 	/* of an earlier delivery, which has given back what it had reserved */
 	if ((uint64) (uintptr_t) message->_private != delivery->id)

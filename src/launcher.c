@@ -17,6 +17,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "broker.h"
 #include "catalog/pg_database.h"
 #include "counters.h"
 #include "miscadmin.h"
@@ -306,15 +307,23 @@ tend_workers(void)
 	}
 }
 
+/* Does any database have the extension?  is_certain: all have been looked into. */
 static bool
-extension_exists(void)
+extension_exists(bool *is_certain)
 {
 	bool		exists = false;
 
+	*is_certain = true;
 	LWLockAcquire(spine_shared->lock, LW_SHARED);
 	for (int i = 0; i < SPINE_MAX_DATABASES; i++)
-		exists |= OidIsValid(spine_shared->databases[i].oid) &&
-			spine_shared->databases[i].has_extension;
+	{
+		SpineDatabase *db = &spine_shared->databases[i];
+
+		if (!OidIsValid(db->oid))
+			continue;
+		exists |= db->has_extension;
+		*is_certain &= db->probe_done && !db->probe_wanted;
+	}
 	LWLockRelease(spine_shared->lock);
 	return exists;
 }
@@ -336,6 +345,26 @@ tend(Child *child, const int *claimed_pid, bool wanted, const char *function, co
 		start(child, function, name, name, (Datum) 0);
 	else if (!wanted)
 		stop(child, pid);
+}
+
+/*
+ * A broker that is not wanted may have outlived its process, which then has to be
+ * started to stop it.  After a crash restart we know only when all databases have
+ * been looked into that none has the extension.
+ */
+static void
+tend_broker(bool exists, bool is_certain)
+{
+	bool		wanted = exists && spine_brokers_setting[0] == '\0';
+	bool		is_orphan;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	spine_shared->broker.wanted = wanted;
+	is_orphan = !wanted && spine_shared->broker.pid == 0 &&
+		(is_certain || spine_brokers_setting[0] != '\0');
+	LWLockRelease(spine_shared->lock);
+	tend(&broker, &spine_shared->broker.pid, wanted || (is_orphan && spine_broker_is_left()),
+		 "spine_broker_main", "spine embedded broker");
 }
 
 static void
@@ -378,6 +407,7 @@ spine_launcher_main(Datum arg)
 	{
 		bool		changed;
 		bool		exists;
+		bool		is_certain;
 
 		CHECK_FOR_INTERRUPTS();
 		wake_at = from_now(DATABASE_SCAN_MS);
@@ -401,9 +431,8 @@ spine_launcher_main(Datum arg)
 		}
 
 		start_probes();
-		exists = extension_exists();
-		tend(&broker, &spine_shared->broker.pid, exists && spine_brokers_setting[0] == '\0',
-			 "spine_broker_main", "spine embedded broker");
+		exists = extension_exists(&is_certain);
+		tend_broker(exists, is_certain);
 		tend(&producer, &spine_shared->producer_pid,
 			 exists && spine_producer_rate > 0,
 			 "spine_producer_main", "spine producer");

@@ -166,12 +166,15 @@ int32_value(uint64 row, int column)
 }
 
 void
-spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *known_topic)
+spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *known_topic,
+				   bool *lost_log)
 {
 	run(NULL,
 		psprintf("DELETE FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
 				 " AND cluster_id <> $3 AND cluster_id LIKE '" SPINE_EMBEDDED_PREFIX "%%'", log->schema),
 		log, positions, 0, SPI_OK_DELETE);
+	if (SPI_processed > 0)
+		*lost_log = true;
 
 	run(NULL,
 		psprintf("SELECT cluster_id FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"

@@ -51,11 +51,11 @@ typedef struct SpineLog
  * Fills next_offset and the mark of each position from the table, -1 where there
  * is none: a position that was moved by hand has no mark.  Sets *known_topic:
  * any partition of this topic has a row.  Rows that an earlier embedded broker
- * left are deleted: its log is gone.  Raises an error (structural) when the
- * rows belong to another cluster.
+ * left are deleted, and *lost_log is set then: its log is gone.  Raises an error
+ * (structural) when the rows belong to another cluster.
  */
 extern void spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n,
-							   bool *known_topic);
+							   bool *known_topic, bool *lost_log);
 
 /* Adds a row for each position; one that is there already stays as it is. */
 extern void spine_offsets_insert(const SpineLog *log, const SpinePosition *positions, int n);

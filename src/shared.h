@@ -76,12 +76,17 @@ typedef struct SpineDatabase
 	uint64		catalog_generation; /* bumped when the catalog changes */
 } SpineDatabase;
 
-/* The embedded broker, while it runs.  Written by the broker's process. */
+/*
+ * The embedded broker, and the process that tends it.  `wanted` is written by the
+ * launcher, the rest by that process.
+ */
 typedef struct SpineEmbeddedBroker
 {
-	int			pid;
+	bool		wanted;			/* written by the launcher */
+	int			pid;			/* of the process that tends it */
 	char		address[64];	/* "": not running */
-	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* new at each start */
+	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* new at each start of the program */
+	char		last_end[64];	/* how the last one ended; "": none has, by itself */
 	int64		in_flight_bytes;	/* sent by producers, not yet acknowledged */
 } SpineEmbeddedBroker;
 

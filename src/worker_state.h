@@ -38,6 +38,7 @@ typedef struct SpineWorker
 	Bitmapset  *stuck;			/* partitions that could not be read further */
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* of the assignment */
 	bool		broker_trouble; /* it did not answer, or has no such topic */
+	bool		lost_log;		/* the one that was read ended with an earlier embedded broker */
 
 	SpineRefusals refusals;		/* in a row, over the batches */
 	size_t		piece;			/* the most records of a batch while many are

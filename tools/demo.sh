@@ -106,12 +106,12 @@ bin_directory() {
     "$(find "$demo/pg" -path '*/bin/pg_config' -print -quit)" --bindir
 }
 
-# The ids of the demo's server processes.
+# The ids of the demo's server processes, and of its broker's.
 server_processes() {
     local process
     for process in /proc/[0-9]*; do
         case $(readlink "$process/exe" || :) in
-            "$demo/pg"/*/postgres) echo "${process#/proc/}" ;;
+            "$demo/pg"/*/postgres | "$demo/pg"/*/spine-broker) echo "${process#/proc/}" ;;
         esac
     done 2>/dev/null
 }

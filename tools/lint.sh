@@ -48,9 +48,9 @@ worker:         assignment batch counters trouble trust worker_state
 probe:          catalog counters worker
 launcher:       counters probe worker broker producer
 guard:          catalog launcher
-broker:         kafka offsets
+broker:         offsets
 backpressure:   kafka
-delivery:       counters kafka generate backpressure
+delivery:       counters kafka generate backpressure session
 session:        kafka
 produce:        session delivery
 producer:       session delivery
@@ -116,12 +116,18 @@ check_includes() {
                 complain "$file: must not include $header (see the table of tools/lint.sh)"
         done
     done
-    for file in src/http/*.c src/http/*.h; do
+    # the programs: neither knows the extension, and the broker no PostgreSQL
+    for file in src/http/*.[ch] src/broker/*.[ch]; do
         [ -e "$file" ] || continue
+        floor=${file%/*}
         for header in $(includes "$file"); do
-            if [ ! -e "src/http/$header" ] && [ -e "src/${header#../}" ]; then
-                complain "$file: includes $header, but src/http uses nothing of src"
+            if [ ! -e "$floor/$header" ] && [ -e "src/${header#../}" ]; then
+                complain "$file: includes $header, but $floor uses nothing of src"
             fi
+            case $floor:$header in
+                src/broker:postgres*.h | src/broker:c.h | src/broker:libpq*)
+                    complain "$file: includes $header, but $floor knows no PostgreSQL" ;;
+            esac
         done
     done
 }

@@ -150,7 +150,7 @@ like(read_log($address, 'events', "%k %s\n"), qr/^to kcat .*"tenant": ?"to kcat"
 sub produce_at_once
 {
 	my ($what, $sessions, $n) = @_;
-	my ($broker_pid) = pids_of($node, 'spine embedded broker');
+	my (undef, $broker_pid) = broker_programs($node);
 	my ($worker_pid) = pids_of($node, 'spine worker');
 	my $started = time;
 	my @running = map {
@@ -276,13 +276,14 @@ $session->quit;
 #
 # Nothing to do: no CPU, no WAL
 #
-# Clock ticks (of 10 ms) that all of spine's processes have used.
+# Clock ticks (of 10 ms) that all of spine's processes have used, the embedded
+# broker's too.
 sub cpu_ticks
 {
 	my ($of) = @_;
 	my $ticks = 0;
 
-	foreach my $spine_pid (pids_of($of, 'spine %'))
+	foreach my $spine_pid (pids_of($of, 'spine %'), broker_programs($of))
 	{
 		my @fields = split / /, slurp_file("/proc/$spine_pid/stat") =~ s/^.*\) //sr;
 		$ticks += $fields[11] + $fields[12];

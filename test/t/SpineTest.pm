@@ -4,6 +4,7 @@ package SpineTest;
 
 use strict;
 use warnings;
+use Cwd ();
 use Exporter 'import';
 use File::Basename qw(dirname);
 use File::Temp qw(tempdir);
@@ -16,7 +17,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   spine_node start_broker stop_broker tell_broker
-  send_lines send_values send_tombstone read_log log_end
+  send_lines send_values send_tombstone read_log log_end broker_programs
   wait_applied wait_for_state wait_for_held_batch comes_to worker_pids client_threads
   set_config kill9_and_start kill9_and_wait freeze_node thaw_node poll_through_restart order_event make_pipeline
   grant_http_role start_http stop_http
@@ -278,6 +279,24 @@ sub server_pids
 		push @pids, $pid if $parent == $postmaster;
 	}
 	return @pids;
+}
+
+# The process ids of the embedded broker of a server: its guard, and the log.
+sub broker_programs
+{
+	my ($node) = @_;
+	my $data_dir = Cwd::abs_path($node->data_dir);
+	my %parent_of;
+
+	foreach my $process (glob '/proc/[0-9]*')
+	{
+		next unless (readlink("$process/exe") // '') =~ m{/spine-broker$};
+		next unless (readlink("$process/cwd") // '') eq $data_dir;
+		open my $handle, '<', "$process/stat" or next;
+		my ($pid, $parent) = (readline($handle) // '') =~ /^(\d+) \(.*\) \S (\d+)/s or next;
+		$parent_of{$pid} = $parent;
+	}
+	return sort { exists $parent_of{ $parent_of{$a} } <=> exists $parent_of{ $parent_of{$b} } } keys %parent_of;
 }
 
 # Kills the postmaster with -9 for good, and waits until its orphans are gone.

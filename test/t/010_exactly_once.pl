@@ -109,10 +109,10 @@ $node->safe_psql('postgres', <<'SQL');
 CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pg_advisory_xact_lock(1);
-	RETURN NEW;
+	RETURN NULL;
 END $$;
-CREATE TRIGGER wait_here BEFORE UPDATE ON spine_offsets
-	FOR EACH ROW EXECUTE FUNCTION wait_here();
+CREATE TRIGGER wait_here AFTER INSERT ON current_orders		-- which is written to last
+	FOR EACH STATEMENT EXECUTE FUNCTION wait_here();
 SQL
 my $holder = $node->background_psql('postgres');
 $holder->query_safe('SELECT pg_advisory_lock(1)');
@@ -124,7 +124,7 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $kills * $even
 kill_and_recover('worker', $node->safe_psql('postgres', "SELECT pid $blocked"));
 $holder->quit;
 ok(wait_applied($node), 'the worker that was killed there has a successor');
-$node->safe_psql('postgres', 'DROP TRIGGER wait_here ON spine_offsets');
+$node->safe_psql('postgres', 'DROP TRIGGER wait_here ON current_orders');
 my $sent = $kills * $events_per_kill + 1;
 
 copy_log($node, $broker->{address}, 'events', $sent);

@@ -30,6 +30,10 @@
 /* What the library says of a partition that cannot be read. */
 #define STUCK_TEXT_LEN		256
 
+/* What is taken at most to look further: so many records, if they are more than a batch. */
+#define LOOK_FURTHER_ROWS	1000
+#define LOOK_FURTHER_BYTES	(2 * MAX_BATCH_BYTES)
+
 /* Messages taken from the library at first, until their size is known. */
 #define FIRST_CHUNK			16
 
@@ -155,8 +159,8 @@ spine_consumer_open(const char *topic, const char *group_id, const SpinePrefetch
 
 	consumer->context = context;
 	consumer->topic = MemoryContextStrdup(context, topic);
-	consumer->capacity = batch_rows;
-	consumer->records = MemoryContextAllocHuge(context, batch_rows * sizeof(SpineRecord));
+	consumer->capacity = Max(batch_rows, LOOK_FURTHER_ROWS);
+	consumer->records = MemoryContextAllocHuge(context, consumer->capacity * sizeof(SpineRecord));
 
 	consumer->client = client = spine_client_create(SPINE_CONSUMER, group_id, prefetch);
 	consumer->admin_queue = rd_kafka_queue_new(client->rk);
@@ -453,6 +457,12 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message, const rd_kafka_
 	consumer->uncounted++;
 }
 
+static size_t
+max_bytes(const SpineConsumer *consumer)
+{
+	return consumer->looks_further ? LOOK_FURTHER_BYTES : MAX_BATCH_BYTES;
+}
+
 /* How many messages to take next, so that their bytes do not exceed the batch by much. */
 static size_t
 next_chunk(const SpineConsumer *consumer)
@@ -460,7 +470,7 @@ next_chunk(const SpineConsumer *consumer)
 	size_t		fitting = FIRST_CHUNK;
 
 	if (consumer->nrecords > 0)
-		fitting = (MAX_BATCH_BYTES - consumer->bytes) * consumer->nrecords / consumer->bytes + 1;
+		fitting = (max_bytes(consumer) - consumer->bytes) * consumer->nrecords / consumer->bytes + 1;
 	return Min(fitting, SPINE_POLL_CHUNK);
 }
 
@@ -484,9 +494,11 @@ spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
 {
 	size_t		limit = Min((size_t) batch_rows, consumer->capacity);
 
+	if (consumer->looks_further)
+		limit = Max(limit, LOOK_FURTHER_ROWS);
 	spine_client_drain_wakeups(consumer->client);
 
-	while (consumer->nrecords < limit && consumer->bytes < MAX_BATCH_BYTES)
+	while (consumer->nrecords < limit && consumer->bytes < max_bytes(consumer))
 	{
 		rd_kafka_message_t *message = peek_message(consumer);
 
@@ -494,7 +506,8 @@ spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
 			return false;
 
 		/* a large record is not added to what is nearly full */
-		if (consumer->nrecords > 0 && consumer->bytes + message->len + message->key_len > MAX_BATCH_BYTES)
+		if (consumer->nrecords > 0 && !consumer->looks_further &&
+			consumer->bytes + message->len + message->key_len > MAX_BATCH_BYTES)
 			return true;
 		consumer->next_taken++;
 		if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)

@@ -40,6 +40,9 @@
 /* What lies between two records may be headers up to this size; more is looked at. */
 #define MAX_HEADER_GUESS	(64 * 1024)
 
+/* What the library allocates for each header, once they are looked at. */
+#define HEADER_COST			80
+
 static SpinePosition *
 find_position(SpineConsumer *consumer, int32 partition)
 {
@@ -393,7 +396,8 @@ check_mark(SpineConsumer *consumer, SpinePosition *position, const rd_kafka_mess
 /*
  * The bytes of a record's headers, or a little more: parsing them, which is how the
  * library tells, costs too much for each record.  They lie behind its value, before
- * the record that follows in the same answer of the broker.
+ * the record that follows in the same answer of the broker.  Once they are parsed, an
+ * object of each stays in memory as well.
  */
 static size_t
 header_bytes(const rd_kafka_message_t *message, const rd_kafka_message_t *next)
@@ -414,7 +418,7 @@ header_bytes(const rd_kafka_message_t *message, const rd_kafka_message_t *next)
 	if (rd_kafka_message_headers(message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &len) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-			bytes += strlen(name) + len;
+			bytes += strlen(name) + len + HEADER_COST;
 	}
 	return bytes;
 }

@@ -226,4 +226,21 @@ make_pipeline($node, name => 'wide', topic => 'wide', target => 'wide', mode => 
 ok(wait_applied($node), 'small records for a wide table: read');
 peaks_are_small('small records for a wide table');
 is(query('SELECT count(*) FROM wide'), '50000', 'they are applied');
+
+#
+# Thousands of tiny headers: the library makes an object of each.
+#
+query('CREATE TABLE headed (n int)');
+my @headers = map { ('-H', 'h=') } 1 .. 25_000;
+append_to_file("$work/lines", "{\"n\": 1}\n" x 50);
+foreach (1 .. 10)
+{
+	system('kcat', '-b', $broker->{address}, '-q', '-P', '-t', 'headed', '-p', 0, '-z', 'zstd', '-l', @headers,
+		"$work/lines") == 0
+	  or die 'kcat failed';
+}
+make_pipeline($node, name => 'headed', topic => 'headed', target => 'headed', mode => 'append');
+ok(wait_applied($node), 'records with thousands of headers: read');
+peaks_are_small('records with thousands of headers');
+is(query('SELECT count(*) FROM headed'), '500', 'they are applied');
 done_testing();

@@ -80,7 +80,7 @@ spine_count_partitions(SpineWorker *worker)
 	error = client->error;
 	strlcpy(reason, client->error_text, sizeof(reason));
 	client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
-	(void) spine_consumer_poll(worker->consumer, spine_batch_rows);
+	(void) spine_consumer_poll(worker->consumer, spine_batch_limit(worker));
 	if (client->error != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		error = client->error;

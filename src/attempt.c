@@ -82,7 +82,7 @@ describe_error(const ErrorData *edata, SpineError *error)
 	strlcpy(error->sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(error->sqlstate));
 	initStringInfo(&text);
 	appendStringInfoString(&text, edata->message ? edata->message : "missing error text");
-	error->message_len = Min(text.len, (int) sizeof(error->text) - 1);
+	error->message_len = text.len;
 	if (edata->detail)
 		appendStringInfo(&text, " DETAIL: %s", edata->detail);
 	if (edata->column_name && strstr(text.data, edata->column_name) == NULL)
@@ -93,6 +93,7 @@ describe_error(const ErrorData *edata, SpineError *error)
 	/* cut at a character, not within one */
 	text.data[pg_mbcliplen(text.data, text.len, sizeof(error->text) - 1)] = '\0';
 	strlcpy(error->text, text.data, sizeof(error->text));
+	error->message_len = Min(error->message_len, (int) strlen(error->text));
 	pfree(text.data);
 }
 

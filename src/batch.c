@@ -10,7 +10,6 @@
 #include "apply.h"
 #include "dead_letters.h"
 #include "decode.h"
-#include "mb/pg_wchar.h"
 #include "search.h"
 #include "settings.h"
 #include "trust.h"

@@ -30,11 +30,18 @@
 /* What the library says of a partition that cannot be read. */
 #define STUCK_TEXT_LEN		256
 
+/* What is taken at most to look further: so many records, if they are more than a batch. */
+#define LOOK_FURTHER_ROWS	1000
+#define LOOK_FURTHER_BYTES	(2 * MAX_BATCH_BYTES)
+
 /* Messages taken from the library at first, until their size is known. */
 #define FIRST_CHUNK			16
 
 /* What lies between two records may be headers up to this size; more is looked at. */
 #define MAX_HEADER_GUESS	(64 * 1024)
+
+/* What the library allocates for each header, once they are looked at. */
+#define HEADER_COST			80
 
 static SpinePosition *
 find_position(SpineConsumer *consumer, int32 partition)
@@ -155,8 +162,8 @@ spine_consumer_open(const char *topic, const char *group_id, const SpinePrefetch
 
 	consumer->context = context;
 	consumer->topic = MemoryContextStrdup(context, topic);
-	consumer->capacity = batch_rows;
-	consumer->records = MemoryContextAllocHuge(context, batch_rows * sizeof(SpineRecord));
+	consumer->capacity = Max(batch_rows, LOOK_FURTHER_ROWS);
+	consumer->records = MemoryContextAllocHuge(context, consumer->capacity * sizeof(SpineRecord));
 
 	consumer->client = client = spine_client_create(SPINE_CONSUMER, group_id, prefetch);
 	consumer->admin_queue = rd_kafka_queue_new(client->rk);
@@ -389,7 +396,8 @@ check_mark(SpineConsumer *consumer, SpinePosition *position, const rd_kafka_mess
 /*
  * The bytes of a record's headers, or a little more: parsing them, which is how the
  * library tells, costs too much for each record.  They lie behind its value, before
- * the record that follows in the same answer of the broker.
+ * the record that follows in the same answer of the broker.  Once they are parsed, an
+ * object of each stays in memory as well.
  */
 static size_t
 header_bytes(const rd_kafka_message_t *message, const rd_kafka_message_t *next)
@@ -410,7 +418,7 @@ header_bytes(const rd_kafka_message_t *message, const rd_kafka_message_t *next)
 	if (rd_kafka_message_headers(message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &len) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-			bytes += strlen(name) + len;
+			bytes += strlen(name) + len + HEADER_COST;
 	}
 	return bytes;
 }
@@ -453,6 +461,12 @@ add_record(SpineConsumer *consumer, rd_kafka_message_t *message, const rd_kafka_
 	consumer->uncounted++;
 }
 
+static size_t
+max_bytes(const SpineConsumer *consumer)
+{
+	return consumer->looks_further ? LOOK_FURTHER_BYTES : MAX_BATCH_BYTES;
+}
+
 /* How many messages to take next, so that their bytes do not exceed the batch by much. */
 static size_t
 next_chunk(const SpineConsumer *consumer)
@@ -460,7 +474,7 @@ next_chunk(const SpineConsumer *consumer)
 	size_t		fitting = FIRST_CHUNK;
 
 	if (consumer->nrecords > 0)
-		fitting = (MAX_BATCH_BYTES - consumer->bytes) * consumer->nrecords / consumer->bytes + 1;
+		fitting = (max_bytes(consumer) - consumer->bytes) * consumer->nrecords / consumer->bytes + 1;
 	return Min(fitting, SPINE_POLL_CHUNK);
 }
 
@@ -484,9 +498,11 @@ spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
 {
 	size_t		limit = Min((size_t) batch_rows, consumer->capacity);
 
+	if (consumer->looks_further)
+		limit = Max(limit, LOOK_FURTHER_ROWS);
 	spine_client_drain_wakeups(consumer->client);
 
-	while (consumer->nrecords < limit && consumer->bytes < MAX_BATCH_BYTES)
+	while (consumer->nrecords < limit && consumer->bytes < max_bytes(consumer))
 	{
 		rd_kafka_message_t *message = peek_message(consumer);
 
@@ -494,7 +510,8 @@ spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
 			return false;
 
 		/* a large record is not added to what is nearly full */
-		if (consumer->nrecords > 0 && consumer->bytes + message->len + message->key_len > MAX_BATCH_BYTES)
+		if (consumer->nrecords > 0 && !consumer->looks_further &&
+			consumer->bytes + message->len + message->key_len > MAX_BATCH_BYTES)
 			return true;
 		consumer->next_taken++;
 		if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)

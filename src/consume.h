@@ -38,6 +38,12 @@ typedef struct SpineConsumer
 	ssize_t		ntaken;
 	ssize_t		next_taken;
 
+	/*
+	 * Take more than is one batch: of this one no record passes, and only if another
+	 * does are they to blame.  Set by the owner.
+	 */
+	bool		looks_further;
+
 	size_t		uncounted;		/* records read since spine_count_consumed */
 
 	/* the topic was reported to be gone */

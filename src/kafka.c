@@ -28,9 +28,9 @@
 #include "utils/timestamp.h"
 
 /*
- * What a worker may prefetch: SPINE_PREFETCH_KB.  The limit is not one of each partition: the library
- * holds it against the queue that all of them lead to, and asks no broker for more
- * while that is exceeded.  Divided by the partitions, it starved most of them.
+ * What a worker may prefetch, SPINE_PREFETCH_KB, is not a limit of each partition: the
+ * library holds it against the queue that all of them lead to, and asks no broker for
+ * more while that is exceeded.  Divided by the partitions, it starved most of them.
  *
  * Once it is exceeded, the library does not look again for FETCH_BACKOFF_MS; before
  * librdkafka 2.2, which does not have that option, for a second.  So a worker that

@@ -94,10 +94,9 @@ typedef struct SpinePrefetch
 
 /*
  * Starts a client of the configured broker.  group_id and prefetch are for
- * consumers, NULL otherwise.  Raises an error
- * when the embedded broker is not up yet (ERRCODE_CONNECTION_DOES_NOT_EXIST)
- * or the options do not fit together.  Lives until spine_client_destroy, or
- * the end of the process.
+ * consumers, NULL otherwise.  Raises an error when the embedded broker is not up yet
+ * (ERRCODE_CONNECTION_DOES_NOT_EXIST) or the options do not fit together.  Lives until
+ * spine_client_destroy, or the end of the process.
  */
 extern SpineClient *spine_client_create(SpineClientKind kind,
 										const char *group_id, const SpinePrefetch *prefetch);
@@ -115,9 +114,9 @@ extern void spine_client_destroy(SpineClient *client);
 
 /*
  * Which connection to which broker a message came over: a number for comparison,
- * not 0.  A newer one
- * may be named than that is, but never an older one: the library reports that it
- * has connected before it fetches anything, and its reports overtake messages.
+ * not 0.  A newer one may be named than that is, but never an older one: the library
+ * reports that it has connected before it fetches anything, and its reports overtake
+ * messages.
  */
 extern uint64 spine_client_connection(const SpineClient *client,
 									  const rd_kafka_message_t *message);

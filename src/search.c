@@ -19,7 +19,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-/* Without a breaker: suspects to look at before the table is held to be at fault. */
+/* Suspects to look at before the table is held to be at fault, if no breaker trips. */
 #define MAX_SUSPECTS	1000
 
 /* Part of the events, for one nested attempt. */
@@ -67,7 +67,7 @@ blame(SpineSearch *search, const SpineRecord *record, SpineOutcome outcome, cons
 	add_dead_letter(search, record, error);
 	if (outcome == SPINE_STRUCTURAL)
 	{
-		search->nsuspects++;
+		search->has_suspects = true;
 		search->suspicion = *error;
 	}
 }
@@ -149,6 +149,7 @@ note_refusal(SpineSearch *search, const SpineRecord *record, SpineOutcome outcom
 
 	if (search->breaker > 0 && search->nrefused >= search->breaker)
 		return trip_breaker(search);
+	search->nsuspects += outcome == SPINE_STRUCTURAL;
 	if (search->npassed == 0 && search->nsuspects >= MAX_SUSPECTS)
 		return give_up(search, &search->suspicion);
 	return true;
@@ -192,7 +193,7 @@ spine_search(SpineSearch *search)
 	search_values(search);
 	if (search_range(search, 0, search->nevents) && search->npassed == 0)
 	{
-		if (search->nsuspects > 0)
+		if (search->has_suspects)
 			(void) give_up(search, &search->suspicion);
 		else if (search->breaker > 0 && search->refusals.n >= search->breaker && search->nrefused > 0)
 			(void) trip_breaker(search);

@@ -39,7 +39,8 @@ typedef struct SpineSearch
 	/* while it runs */
 	size_t		npassed;		/* events that are applied */
 	int			nrefused;		/* in a row for one reason, in this batch */
-	int			nsuspects;		/* refused as if the table were at fault */
+	bool		has_suspects;	/* refused as if the table were at fault */
+	int			nsuspects;		/* of these: whose values are right */
 	SpineError	suspicion;		/* of the last of them */
 	SpineOutcome outcome;
 } SpineSearch;

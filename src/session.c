@@ -52,7 +52,7 @@ spine_session_client(void)
 		char	   *settings = spine_broker_settings();
 
 		spine_session_close();
-		client = spine_client_create(SPINE_PRODUCER, NULL, 0);
+		client = spine_client_create(SPINE_PRODUCER, NULL, NULL);
 		client_settings = MemoryContextStrdup(client->context, settings);
 		pfree(settings);
 	}

@@ -381,6 +381,7 @@ run_batch(void)
 	if (outcome == SPINE_DONE)
 	{
 		spine_consumer_finish_batch(consumer, batch.nrecords, batch.positions, batch.npositions);
+		consumer->looks_further = false;
 		for (int i = 0; i < batch.npositions; i++)
 			batch.positions[i].next_offset = batch.positions[i].read_to;
 		spine_count_batch(&worker.pipeline_name, batch.nupserts, INSTR_TIME_GET_DOUBLE(duration));
@@ -402,8 +403,14 @@ run_batch(void)
 	}
 	else if (outcome == SPINE_TOO_LARGE)
 		worker.piece = batch.nsettled;
+	else if (outcome == SPINE_STRUCTURAL && batch.nrecords < consumer->nrecords)
+		worker.piece = 0;		/* one that passes may be among the others */
 	else
+	{
+		if (outcome == SPINE_STRUCTURAL)
+			consumer->looks_further = true;
 		spine_handle_outcome(&worker, outcome);
+	}
 	pfree(batch.positions);
 }
 
@@ -461,7 +468,7 @@ poll_and_apply(void)
 	bool		is_full;
 	long		timeout_ms;
 
-	is_full = spine_consumer_poll(consumer, spine_batch_rows);
+	is_full = spine_consumer_poll(consumer, spine_batch_limit(&worker));
 	if (spine_bound_prefetch(&worker))
 		return;
 	spine_note_partitions(&worker);

@@ -4,8 +4,12 @@
  */
 #include "worker_state.h"
 
+#include "settings.h"
 #include "status.h"
 #include "utils/memutils.h"
+
+/* Of small records for a wide table the fields are the most: 64 MB of them. */
+#define MAX_BATCH_FIELDS	(4 * 1024 * 1024)
 
 void
 spine_forget_pipeline(SpineWorker *worker)
@@ -24,6 +28,12 @@ spine_disconnect(SpineWorker *worker)
 	worker->consumer = NULL;
 	worker->assigned = false;
 	worker->batch_started = 0;
+}
+
+int
+spine_batch_limit(const SpineWorker *worker)
+{
+	return Max(Min(spine_batch_rows, MAX_BATCH_FIELDS / Max(worker->plan->nfields, 1)), 1);
 }
 
 void

@@ -69,6 +69,9 @@ extern void spine_forget_pipeline(SpineWorker *worker);
 /* The broker's settings have changed: connect again.  Drops the batch. */
 extern void spine_disconnect(SpineWorker *worker);
 
+/* How many records a batch may have, by its rows and by its decoded fields. */
+extern int	spine_batch_limit(const SpineWorker *worker);
+
 /* Publishes what the client knows of the ends of the assigned partitions. */
 extern void spine_publish_watermarks(SpineWorker *worker);
 

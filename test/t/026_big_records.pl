@@ -194,4 +194,53 @@ peaks_are_small('costly keys, and text for a number');
 is(query(q{SELECT pipeline, sqlstate, count(*) FROM spine_dead_letters GROUP BY 1, 2 ORDER BY 1, 2}),
 	"keyed|54000|6\nkeys|54000|1\nnumbers|22P02|1", 'they are dead letters');
 is(query('SELECT k FROM keys'), '[1, 2]', 'and a usual key is applied');
+
+#
+# No single record stops its pipeline, though there is room for no other one beside it.
+#
+query(<<'SQL');
+CREATE TABLE guarded (id text, v text);
+CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.id = 'bad' THEN
+		RAISE EXCEPTION 'not this one' USING ERRCODE = '42501';
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER guard BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION guard();
+SQL
+send_records('guarded', map { numbered($_, 9_000_000, '"', 'x', 'N"') } 'bad', 'good');
+make_pipeline($node, name => 'guarded', topic => 'guarded', target => 'guarded', mode => 'append');
+ok(wait_applied($node), 'large records, of which the first has an error of the schema: read');
+peaks_are_small('large records, of which the first has an error of the schema');
+is(query(q{SELECT id FROM guarded}), 'good', 'the second is applied');
+is(query(q{SELECT sqlstate FROM spine_dead_letters WHERE pipeline = 'guarded'}), '42501', 'the first is a dead letter');
+
+#
+# A batch of small records for a wide table: each column takes memory for each record.
+#
+query('DELETE FROM spine_pipelines');
+query('CREATE TABLE wide (' . join(', ', map { "c$_ bool" } 1 .. 1600) . ')');
+send_lines($broker->{address}, 'wide', 0, "k\t{}\n" x 50_000);
+make_pipeline($node, name => 'wide', topic => 'wide', target => 'wide', mode => 'append');
+ok(wait_applied($node), 'small records for a wide table: read');
+peaks_are_small('small records for a wide table');
+is(query('SELECT count(*) FROM wide'), '50000', 'they are applied');
+
+#
+# Thousands of tiny headers: the library makes an object of each.
+#
+query('CREATE TABLE headed (n int)');
+my @headers = map { ('-H', 'h=') } 1 .. 25_000;
+append_to_file("$work/lines", "{\"n\": 1}\n" x 50);
+foreach (1 .. 10)
+{
+	system('kcat', '-b', $broker->{address}, '-q', '-P', '-t', 'headed', '-p', 0, '-z', 'zstd', '-l', @headers,
+		"$work/lines") == 0
+	  or die 'kcat failed';
+}
+make_pipeline($node, name => 'headed', topic => 'headed', target => 'headed', mode => 'append');
+ok(wait_applied($node), 'records with thousands of headers: read');
+peaks_are_small('records with thousands of headers');
+is(query('SELECT count(*) FROM headed'), '500', 'they are applied');
 done_testing();

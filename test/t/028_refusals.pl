@@ -109,6 +109,40 @@ is(query('SELECT id FROM shielded ORDER BY 1'), "0\n5", 'the good records are ap
 like(dead_letters('shielded'), qr/^1\|42501\n2\|42P01\n3\|3F000\n4\|42601$/, 'the bad ones are dead letters');
 
 #
+# A run of records with errors of the schema is looked through up to one that passes,
+# whatever limits the batch: the parts in which many refused records are committed, ...
+#
+query(<<'SQL');
+CREATE TABLE parts (id int PRIMARY KEY, code text);
+CREATE TRIGGER raise_it BEFORE INSERT ON parts FOR EACH ROW EXECUTE FUNCTION raise_it();
+CREATE TABLE places (id int PRIMARY KEY CHECK (id > 0), place regclass);
+SQL
+$id = 0;
+send_to('parts', map { qq({"id": @{[$id++]}, "code": "$_"}) } ('23503', '') x 1000, ('42501') x 500, ('') x 10);
+make_pipeline($node, name => 'parts', topic => 'parts', target => 'parts', mode => 'append', key => '{id}');
+ok(wait_applied($node), 'a run of them that is longer than a part of the batch');
+is(query('SELECT count(*) FROM parts'), '1010', 'the good records are applied');
+is(query(q{SELECT sqlstate, count(*) FROM spine_dead_letters WHERE topic = 'parts' GROUP BY 1 ORDER BY 1}),
+	"23503|1000\n42501|500", 'the others are dead letters');
+
+# ... how many of the values cannot be converted, ...
+send_to('places', (map { qq({"id": $_, "place": "no_such_$_"}) } 1 .. 1200), '{"id": -1}', '{"id": 1}');
+make_pipeline($node, name => 'places', topic => 'places', target => 'places', mode => 'append', key => '{id}');
+ok(wait_applied($node), 'a run of values, and then a row that is refused');
+is(query('SELECT id FROM places'), '1', 'the good record is applied');
+is(query(q{SELECT sqlstate, count(*) FROM spine_dead_letters WHERE topic = 'places' GROUP BY 1 ORDER BY 1}),
+	"23514|1\n42P01|1200", 'the others are dead letters');
+
+# ... or spine.batch_rows.
+set_config($node, 'spine.batch_rows' => 1);
+send_to('parts', map { qq({"id": @{[$id++]}, "code": "$_"}) } ('42501') x 3, '');
+ok(wait_applied($node), 'a run of them that is longer than a batch may be');
+is(query('SELECT count(*) FROM parts'), '1011', 'the good record is applied');
+is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'parts' AND sqlstate = '42501'}), '503',
+	'the others are dead letters');
+set_config($node, 'spine.batch_rows' => 50000);
+
+#
 # Each kind of error at each depth of the search, and then no more: whatever a nested
 # attempt meets, the transaction it leaves behind is the one its caller began.
 #

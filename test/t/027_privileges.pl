@@ -430,6 +430,20 @@ foreach my $table (@own)
 	like(as_app("CREATE OR REPLACE TRIGGER spine_check_member BEFORE INSERT ON $table FOR EACH ROW WHEN (false) EXECUTE FUNCTION spine_check_member()"),
 		qr/may have none but spine's own/, "no trigger of $table is put out of action");
 }
+# The rows that are counted are a table's only while a trigger says so.
+my $counted = q{SELECT app.evil()::text AS tenant, 'USD' AS currency, 's' AS status, 1 AS amount_cents, now() AS updated_at};
+foreach my $table (qw(app.bait current_orders))
+{
+	like(as_app(<<"SQL"), qr/trigger "t" of table \w+(\.\w+)? is not one of spine's own/, "spine_count_orders takes no view of the role's for what is new in $table");
+CREATE TEMP VIEW new_orders AS $counted;
+CREATE TEMP VIEW old_orders AS $counted;
+CREATE TABLE app.bait (tenant text, order_id text, status text, amount_cents bigint, updated_at timestamptz);
+CREATE TRIGGER t AFTER INSERT ON $table EXECUTE FUNCTION spine_count_orders();
+INSERT INTO $table (tenant, order_id, status, amount_cents, updated_at) VALUES ('t', 'o', 's', 1, now());
+SQL
+	is_safe("spine_count_orders on $table");
+	as_super("DROP TRIGGER t ON $table; DROP TABLE app.bait");
+}
 like(as_app(q{SELECT spine_check_triggers('secret')}), qr/is not a table of spine's own/, 'spine_check_triggers: of spine only');
 is(as_app(<<'SQL'), '', 'spine_move_positions and the trigger functions are no way to its rights');
 CREATE TABLE app.bait (pipeline name, name name, owner regrole, target regclass);

@@ -201,6 +201,11 @@ as_super('ALTER ROLE shop NOSUPERUSER');
 produce();
 fails_until_mended('orders', 'who is one no longer', 'function public.good\(\) of role shop', 'DROP FUNCTION good() CASCADE');
 
+# Those that count the orders are not replaced: nobody would see that the totals stand still.
+like(as_app("CREATE OR REPLACE TRIGGER spine_count_$_ AFTER UPDATE ON current_orders FOR EACH ROW WHEN (false) EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
+	qr/cannot make trigger "spine_count_$_" of table public.current_orders: the name belongs to spine's own/, "spine_count_$_ is not replaced")
+  foreach qw(inserted updated deleted truncated);
+
 # A role that may act for the one that applies needs no trick.
 as_super(<<'SQL');
 CREATE TABLE owned (tenant text);

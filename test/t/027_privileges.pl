@@ -505,6 +505,13 @@ UPDATE public.spine_pipelines SET topic = NULL;
 SQL
 is_safe('CREATE on the schema');
 
+# Its own schema: the functions name it, and would find there what is put in its place.
+as_super('GRANT CREATE ON DATABASE postgres TO app; ALTER SCHEMA public OWNER TO app');
+like(as_app('ALTER SCHEMA public RENAME TO elsewhere'), qr/cannot rename schema public: the functions of the extension spine name it/,
+	q{the owner of the extension's schema does not rename it});
+is(as_app('ALTER SCHEMA app RENAME TO app_2; ALTER SCHEMA app_2 RENAME TO app'), '', 'but any other');
+as_super('ALTER SCHEMA public OWNER TO CURRENT_USER; REVOKE CREATE ON DATABASE postgres FROM app');
+
 #
 # The default pipeline need not apply as a superuser: docs/CONFIGURATION.md
 #

@@ -73,6 +73,7 @@ typedef struct SpineDatabase
 	int			probe_pid;		/* 0: none; written by the probe */
 	int			holds;			/* backends that keep us out */
 	bool		has_extension;	/* written by the probe */
+	int			left_out;		/* workers that found no slot; written by the probe */
 	uint64		catalog_generation; /* bumped when the catalog changes */
 } SpineDatabase;
 

@@ -443,6 +443,21 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	-- without its own table and its two names, it would take others' for them
+	IF TG_RELID <> '@extschema@.current_orders'::regclass OR NOT EXISTS (
+		SELECT FROM pg_trigger t
+		WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME
+			AND t.tgname = CASE TG_OP WHEN 'INSERT' THEN 'spine_count_inserted'
+									  WHEN 'UPDATE' THEN 'spine_count_updated'
+									  WHEN 'DELETE' THEN 'spine_count_deleted'
+									  ELSE 'spine_count_truncated' END
+			AND (TG_OP NOT IN ('INSERT', 'UPDATE') OR t.tgnewtable = 'new_orders')
+			AND (TG_OP NOT IN ('UPDATE', 'DELETE') OR t.tgoldtable = 'old_orders')) THEN
+		RAISE EXCEPTION 'trigger "%" of table % is not one of spine''s own, which alone may run spine_count_orders',
+				TG_NAME, TG_RELID::regclass
+			USING ERRCODE = 'insufficient_privilege',
+				  HINT = 'Drop the trigger.';
+	END IF;
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
 	-- see spine_session_adds_up
 	IF TG_OP <> 'TRUNCATE' AND @extschema@.spine_session_adds_up() THEN

@@ -178,12 +178,18 @@ start_program(void)
 	close(watch);
 	close(listener);
 
-	errno = rc;
 	if (rc != 0)
+	{
+		LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+		snprintf(spine_shared->broker.why_not, sizeof(spine_shared->broker.why_not),
+				 "could not execute \"%s\": %s", path, strerror(rc));
+		LWLockRelease(spine_shared->lock);
+		errno = rc;
 		ereport(LOG,
 				(errcode_for_file_access(),
 				 errmsg("could not start the embedded broker: could not execute \"%s\": %m", path),
 				 errhint("\"make install\" puts it beside the server's programs.")));
+	}
 }
 
 /* Sends the program a message; that it is gone we hear elsewhere. */
@@ -226,6 +232,7 @@ publish_broker(const char *address, const char *cluster_id, bool started)
 		strlcpy(broker->cluster_id, cluster_id, sizeof(broker->cluster_id));
 	}
 	strlcpy(broker->address, address, sizeof(broker->address));
+	broker->why_not[0] = '\0';
 	spine_wake_workers(InvalidOid);
 	LWLockRelease(spine_shared->lock);
 	ConditionVariableBroadcast(&spine_shared->progress);

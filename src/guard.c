@@ -3,7 +3,7 @@
  *		DROP DATABASE and its like fail while anyone is connected, and DROP
  *		EXTENSION could deadlock with a batch.  So the workers are stopped first
  *		and kept out until the transaction is over; then the launcher looks
- *		again what there is.
+ *		again what there is.  The extension's schema keeps its name.
  */
 #include "compat.h"
 
@@ -23,6 +23,7 @@
 #include "shared.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 static object_access_hook_type prev_object_access = NULL;
@@ -121,6 +122,25 @@ hold_database(Oid database)
 	ConditionVariableCancelSleep();
 }
 
+/*
+ * The functions name their schema.  Whoever renames it, as its owner may, and puts
+ * another in its place would have them run his code, with their owner's rights.
+ */
+static void
+refuse_rename(Node *statement)
+{
+	const RenameStmt *rename = (const RenameStmt *) statement;
+	const char *schema;
+
+	if (!IsA(statement, RenameStmt) || rename->renameType != OBJECT_SCHEMA)
+		return;
+	schema = spine_extension_schema();
+	if (schema && strcmp(schema, quote_identifier(rename->subname)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot rename schema %s: the functions of the extension spine name it", schema)));
+}
+
 /* Only for those who may: others get their error and disturb nobody. */
 static void
 hold_named_database(const char *name)
@@ -190,6 +210,7 @@ guard_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 {
 	Node	   *statement = pstmt->utilityStmt;
 
+	refuse_rename(statement);
 	hold_named_database(exclusive_database(statement));
 	if (drops_extension(statement) && spine_owns_extension())
 		hold_database(MyDatabaseId);

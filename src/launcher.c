@@ -270,6 +270,20 @@ start_probes(void)
 	}
 }
 
+/* A slot is free again: there may be workers that found none.  The lock is held. */
+static void
+probe_those_left_out(void)
+{
+	for (int i = 0; i < SPINE_MAX_DATABASES; i++)
+	{
+		if (spine_shared->databases[i].left_out > 0)
+		{
+			spine_shared->databases[i].probe_wanted = true;
+			wake_no_later_than(GetCurrentTimestamp());
+		}
+	}
+}
+
 /* Starts, stops and frees worker slots. */
 static void
 tend_workers(void)
@@ -295,6 +309,7 @@ tend_workers(void)
 			{
 				memset(slot, 0, sizeof(*slot));
 				workers[i].start_after = 0;
+				probe_those_left_out();
 			}
 		}
 		LWLockRelease(spine_shared->lock);

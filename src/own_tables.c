@@ -141,6 +141,14 @@ spine_check_triggers(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* current_orders may have others' triggers, but they must not replace those of spine_count_orders. */
+static bool
+replaces_count(const Form_pg_trigger trigger)
+{
+	return strncmp(NameStr(trigger->tgname), "spine_count_", strlen("spine_count_")) == 0 &&
+		spine_is_extension_member(RelationRelationId, trigger->tgrelid);
+}
+
 static void
 guard_creation(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
 {
@@ -160,6 +168,12 @@ guard_creation(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 				ObjectIdGetDatum(object_id));
 	scan = systable_beginscan(rel, TriggerOidIndexId, true, SnapshotSelf, 1, &key);
 	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple) && replaces_count((Form_pg_trigger) GETSTRUCT(tuple)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot make trigger \"%s\" of table %s: the name belongs to spine's own, which move the totals",
+						NameStr(((Form_pg_trigger) GETSTRUCT(tuple))->tgname),
+						spine_table_name(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid))));
 	if (HeapTupleIsValid(tuple) && is_own_table(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid))
 	{
 		const Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);

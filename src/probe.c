@@ -110,6 +110,7 @@ want_workers(bool has_extension, const NameData *pipelines, uint64 npipelines)
 	if (db)
 	{
 		db->has_extension = has_extension;
+		db->left_out = left_out;
 		db->probe_done = true;
 	}
 	LWLockRelease(spine_shared->lock);

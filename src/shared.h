@@ -73,6 +73,7 @@ typedef struct SpineDatabase
 	int			probe_pid;		/* 0: none; written by the probe */
 	int			holds;			/* backends that keep us out */
 	bool		has_extension;	/* written by the probe */
+	int			left_out;		/* workers that found no slot; written by the probe */
 	uint64		catalog_generation; /* bumped when the catalog changes */
 } SpineDatabase;
 
@@ -87,6 +88,7 @@ typedef struct SpineEmbeddedBroker
 	char		address[64];	/* "": not running */
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* new at each start of the program */
 	char		last_end[64];	/* how the last one ended; "": none has, by itself */
+	char		why_not[256];	/* why it was not started; "": it was */
 	int64		in_flight_bytes;	/* sent by producers, not yet acknowledged */
 } SpineEmbeddedBroker;
 

@@ -286,6 +286,18 @@ open_consumer(void *arg)
 	return true;
 }
 
+static void
+wait_for_embedded_broker(void)
+{
+	char		text[SPINE_MAX_ERROR_LEN];
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	snprintf(text, sizeof(text), "the embedded broker is not running%s%s",
+			 spine_shared->broker.why_not[0] ? ": " : "", spine_shared->broker.why_not);
+	LWLockRelease(spine_shared->lock);
+	spine_wait_out(&worker, text);
+}
+
 static bool
 connect_to_broker(void)
 {
@@ -302,7 +314,7 @@ connect_to_broker(void)
 		if (worker.slot->state == SPINE_RUNNING)
 			spine_set_worker_state(worker.slot, SPINE_STARTING, NULL);
 		if (is_due(worker.slot->state_since, BROKER_START_MS))
-			spine_wait_out(&worker, "the embedded broker is not running");
+			wait_for_embedded_broker();
 		else
 			sleep_ms(BROKER_START_MS);
 		return false;

@@ -349,6 +349,19 @@ query(q{SELECT pg_terminate_backend(pid), pg_reload_conf() FROM pg_stat_activity
 has_ended('spine.brokers, with nobody there', @programs);
 set_config($node, 'spine.brokers' => '');
 flows('back again', 'back again');
+
+# Without the program, what says that there is no broker says why.
+chomp(my $program = `pg_config --bindir`);
+$program .= '/spine-broker';
+@programs = programs();
+rename $program, "$program.away" or die $!;
+END { rename "$program.away", $program if defined $program && -e "$program.away" }
+kill 'KILL', @programs;
+comes_to($node, 'the program is away', q{SELECT bool_and(state = 'waiting' AND
+	last_error ~ 'the embedded broker is not running: could not execute ".*/spine-broker": No such file or directory') FROM spine_status});
+rename "$program.away", $program or die $!;
+comes_to($node, 'and back', q{SELECT bool_and(state = 'running') FROM spine_status});
+flows('with the program', 'again there');
 @programs = programs();
 query('DROP EXTENSION spine CASCADE');
 has_ended('DROP EXTENSION', @programs);

@@ -259,6 +259,19 @@ ok($node->poll_query_until('postgres',
 	'the producer is off');
 audit('after all that', @databases);
 
+#
+# More pipelines than there is room for: those left out have their turn
+#
+$log_start = -s $node->logfile;
+$node->safe_psql('postgres', <<'SQL');
+SELECT spine_pause('orders');
+INSERT INTO spine_pipelines (name) SELECT 'another ' || i FROM generate_series(1, 128) i;
+SQL
+ok($node->wait_for_log(qr/workers of spine are not started: the server has room for 128/, $log_start), 'there is no room for all');
+$node->safe_psql('postgres', q{SELECT spine_resume('orders'); DELETE FROM spine_pipelines WHERE name LIKE 'another %'});
+ok($node->poll_query_until('postgres', q{SELECT bool_and(state = 'running') FROM spine_status}),
+	'once there is, the one that was left out goes on');
+
 $node->stop;
 stop_broker($broker);
 done_testing();

@@ -201,6 +201,11 @@ as_super('ALTER ROLE shop NOSUPERUSER');
 produce();
 fails_until_mended('orders', 'who is one no longer', 'function public.good\(\) of role shop', 'DROP FUNCTION good() CASCADE');
 
+# Those that count the orders are not replaced: nobody would see that the totals stand still.
+like(as_app("CREATE OR REPLACE TRIGGER spine_count_$_ AFTER UPDATE ON current_orders FOR EACH ROW WHEN (false) EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
+	qr/cannot make trigger "spine_count_$_" of table public.current_orders: the name belongs to spine's own/, "spine_count_$_ is not replaced")
+  foreach qw(inserted updated deleted truncated);
+
 # A role that may act for the one that applies needs no trick.
 as_super(<<'SQL');
 CREATE TABLE owned (tenant text);
@@ -430,6 +435,20 @@ foreach my $table (@own)
 	like(as_app("CREATE OR REPLACE TRIGGER spine_check_member BEFORE INSERT ON $table FOR EACH ROW WHEN (false) EXECUTE FUNCTION spine_check_member()"),
 		qr/may have none but spine's own/, "no trigger of $table is put out of action");
 }
+# The rows that are counted are a table's only while a trigger says so.
+my $counted = q{SELECT app.evil()::text AS tenant, 'USD' AS currency, 's' AS status, 1 AS amount_cents, now() AS updated_at};
+foreach my $table (qw(app.bait current_orders))
+{
+	like(as_app(<<"SQL"), qr/trigger "t" of table \w+(\.\w+)? is not one of spine's own/, "spine_count_orders takes no view of the role's for what is new in $table");
+CREATE TEMP VIEW new_orders AS $counted;
+CREATE TEMP VIEW old_orders AS $counted;
+CREATE TABLE app.bait (tenant text, order_id text, status text, amount_cents bigint, updated_at timestamptz);
+CREATE TRIGGER t AFTER INSERT ON $table EXECUTE FUNCTION spine_count_orders();
+INSERT INTO $table (tenant, order_id, status, amount_cents, updated_at) VALUES ('t', 'o', 's', 1, now());
+SQL
+	is_safe("spine_count_orders on $table");
+	as_super("DROP TRIGGER t ON $table; DROP TABLE app.bait");
+}
 like(as_app(q{SELECT spine_check_triggers('secret')}), qr/is not a table of spine's own/, 'spine_check_triggers: of spine only');
 is(as_app(<<'SQL'), '', 'spine_move_positions and the trigger functions are no way to its rights');
 CREATE TABLE app.bait (pipeline name, name name, owner regrole, target regclass);
@@ -485,6 +504,13 @@ DELETE FROM public.spine_pipelines WHERE name OPERATOR(pg_catalog.=) 'probe';
 UPDATE public.spine_pipelines SET topic = NULL;
 SQL
 is_safe('CREATE on the schema');
+
+# Its own schema: the functions name it, and would find there what is put in its place.
+as_super('GRANT CREATE ON DATABASE postgres TO app; ALTER SCHEMA public OWNER TO app');
+like(as_app('ALTER SCHEMA public RENAME TO elsewhere'), qr/cannot rename schema public: the functions of the extension spine name it/,
+	q{the owner of the extension's schema does not rename it});
+is(as_app('ALTER SCHEMA app RENAME TO app_2; ALTER SCHEMA app_2 RENAME TO app'), '', 'but any other');
+as_super('ALTER SCHEMA public OWNER TO CURRENT_USER; REVOKE CREATE ON DATABASE postgres FROM app');
 
 #
 # The default pipeline need not apply as a superuser: docs/CONFIGURATION.md

@@ -75,7 +75,7 @@ BEGIN
 			USING ERRCODE = 'feature_not_supported',
 				  HINT = 'Do it in a transaction of level READ COMMITTED.';
 	END IF;
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals'::regclass);
 	LOCK TABLE @extschema@.current_orders IN SHARE ROW EXCLUSIVE MODE;
 	DELETE FROM @extschema@.spine_order_totals;
 	INSERT INTO @extschema@.spine_order_totals
@@ -91,7 +91,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines'::regclass);
 	UPDATE @extschema@.spine_pipelines SET enabled = false WHERE name = pipeline;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
@@ -107,7 +107,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines'::regclass);
 	UPDATE @extschema@.spine_pipelines SET enabled = true WHERE name = pipeline;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
@@ -128,7 +128,7 @@ DECLARE
 	of_topic	text;
 	log			record;
 BEGIN
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	SELECT coalesce(p.topic, current_setting('spine.topic'))
 	INTO of_topic
 	FROM @extschema@.spine_pipelines p
@@ -222,8 +222,8 @@ BEGIN
 					  HINT = 'What counts is to be able to SET ROLE to it.';
 		END IF;
 		-- what a foreign key does to these, it does as their owner
-		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks');
-		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets');
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks'::regclass);
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	END IF;
 	IF TG_OP = 'DELETE' THEN
 		RETURN OLD;
@@ -458,7 +458,7 @@ BEGIN
 			USING ERRCODE = 'insufficient_privilege',
 				  HINT = 'Drop the trigger.';
 	END IF;
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals'::regclass);
 	-- see spine_session_adds_up
 	IF TG_OP <> 'TRUNCATE' AND @extschema@.spine_session_adds_up() THEN
 		WITH mine AS (
@@ -520,5 +520,89 @@ BEGIN
 		DELETE FROM @extschema@.spine_order_totals;
 	END IF;
 	RETURN NULL;
+END
+$$;
+
+--
+-- A literal without a type is taken for text where a function of that name takes text,
+-- which whoever may create in the schema can make
+--
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint)
+RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, target, NULL::timestamptz, NULL::text)
+$$;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target timestamptz)
+RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, NULL::bigint, target, NULL::text)
+$$;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_orders(
+	of_tenant text DEFAULT NULL, of_status text DEFAULT NULL, max_rows integer DEFAULT 100)
+RETURNS SETOF @extschema@.spine_order
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET jit = off
+SET enable_sort = off SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	tenants		integer;
+	per_tenant	integer;
+	oldest		timestamptz := '-infinity';
+BEGIN
+	IF max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 1000000 THEN
+		RAISE EXCEPTION 'max_rows must be between 1 and 1000000'
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+
+	IF of_tenant IS NOT NULL THEN
+		RETURN QUERY
+			SELECT *
+			FROM @extschema@.spine_tenant_orders(of_tenant, of_status, timestamptz '-infinity', max_rows);
+		RETURN;
+	END IF;
+
+	SELECT count(DISTINCT tenant)
+	INTO tenants
+	FROM @extschema@.spine_order_totals
+	WHERE of_status IS NULL OR status = of_status;
+
+	IF tenants > 1 THEN
+		per_tenant := 1 + max_rows / least(tenants, max_rows);
+		SELECT min(o.updated_at)
+		INTO oldest
+		FROM (SELECT w.updated_at
+			  FROM (SELECT tenant
+					FROM @extschema@.spine_order_totals
+					WHERE of_status IS NULL OR status = of_status
+					GROUP BY tenant
+					ORDER BY max(newest) DESC
+					LIMIT max_rows) t
+			  CROSS JOIN LATERAL @extschema@.spine_walk_orders(
+				  t.tenant, of_status, timestamptz '-infinity', 100 + 10 * per_tenant, per_tenant) w
+			  ORDER BY w.updated_at DESC
+			  LIMIT max_rows) o
+		HAVING count(*) = max_rows;
+		oldest := coalesce(oldest, '-infinity');
+	END IF;
+
+	RETURN QUERY
+		SELECT o.*
+		FROM (SELECT tenant
+			  FROM @extschema@.spine_order_totals
+			  WHERE of_status IS NULL OR status = of_status
+			  GROUP BY tenant
+			  HAVING max(newest) >= oldest) t
+		CROSS JOIN LATERAL @extschema@.spine_tenant_orders(t.tenant, of_status, oldest, max_rows) o
+		ORDER BY o.updated_at DESC, o.tenant, o.order_id
+		LIMIT max_rows;
 END
 $$;

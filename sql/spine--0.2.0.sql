@@ -116,7 +116,7 @@ BEGIN
 			USING ERRCODE = 'insufficient_privilege',
 				  HINT = 'Drop the trigger.';
 	END IF;
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals'::regclass);
 	-- see spine_session_adds_up
 	IF TG_OP <> 'TRUNCATE' AND @extschema@.spine_session_adds_up() THEN
 		WITH mine AS (
@@ -208,7 +208,7 @@ BEGIN
 			USING ERRCODE = 'feature_not_supported',
 				  HINT = 'Do it in a transaction of level READ COMMITTED.';
 	END IF;
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals'::regclass);
 	LOCK TABLE @extschema@.current_orders IN SHARE ROW EXCLUSIVE MODE;
 	DELETE FROM @extschema@.spine_order_totals;
 	INSERT INTO @extschema@.spine_order_totals
@@ -334,8 +334,8 @@ BEGIN
 					  HINT = 'What counts is to be able to SET ROLE to it.';
 		END IF;
 		-- what a foreign key does to these, it does as their owner
-		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks');
-		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets');
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks'::regclass);
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	END IF;
 	IF TG_OP = 'DELETE' THEN
 		RETURN OLD;
@@ -460,7 +460,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines'::regclass);
 	UPDATE @extschema@.spine_pipelines SET enabled = false WHERE name = pipeline;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
@@ -478,7 +478,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines'::regclass);
 	UPDATE @extschema@.spine_pipelines SET enabled = true WHERE name = pipeline;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
@@ -561,7 +561,7 @@ DECLARE
 	of_topic	text;
 	log			record;
 BEGIN
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets');
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	SELECT coalesce(p.topic, current_setting('spine.topic'))
 	INTO of_topic
 	FROM @extschema@.spine_pipelines p
@@ -633,7 +633,7 @@ RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, target, NULL, NULL)
+	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, target, NULL::timestamptz, NULL::text)
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint) IS
 'let a pipeline go on from an offset of a partition (NULL: of each)';
@@ -644,7 +644,7 @@ RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, NULL, target, NULL)
+	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, NULL::bigint, target, NULL::text)
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) IS
 'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time';
@@ -893,7 +893,7 @@ BEGIN
 	IF of_tenant IS NOT NULL THEN
 		RETURN QUERY
 			SELECT *
-			FROM @extschema@.spine_tenant_orders(of_tenant, of_status, '-infinity', max_rows);
+			FROM @extschema@.spine_tenant_orders(of_tenant, of_status, timestamptz '-infinity', max_rows);
 		RETURN;
 	END IF;
 
@@ -914,7 +914,7 @@ BEGIN
 					ORDER BY max(newest) DESC
 					LIMIT max_rows) t
 			  CROSS JOIN LATERAL @extschema@.spine_walk_orders(
-				  t.tenant, of_status, '-infinity', 100 + 10 * per_tenant, per_tenant) w
+				  t.tenant, of_status, timestamptz '-infinity', 100 + 10 * per_tenant, per_tenant) w
 			  ORDER BY w.updated_at DESC
 			  LIMIT max_rows) o
 		HAVING count(*) = max_rows;

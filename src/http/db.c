@@ -41,7 +41,10 @@ struct DbSession
 	RecentAnswers recent;
 };
 
-/* The last parameter is how long the body may be. */
+/*
+ * The last parameter is how long the body may be.  json_agg is named in full: another's,
+ * made for just this type, would be preferred to it.
+ */
 #define BOUNDED(query, second, limit) \
 	"SELECT CASE WHEN octet_length(body) <= " limit "::integer THEN body END, " second ", octet_length(body)" \
 	" FROM (SELECT " query ") q (body, ready)"
@@ -61,11 +64,11 @@ static const struct
 	size_t		usual_len;		/* of a body: more is asked for if need be */
 }			statements[DB_STATEMENTS] = {
 	[DB_ORDERS] = {
-		"orders", WITH_ETAG("coalesce(json_agg(o), '[]')::text", "spine_orders($1::text, $2::text, $3::integer) o", "$4"),
+		"orders", WITH_ETAG("coalesce(pg_catalog.json_agg(o), '[]')::text", "spine_orders($1::text, $2::text, $3::integer) o", "$4"),
 		3, true, 256 * 1024
 	},
 	[DB_STATS] = {
-		"stats", WITH_ETAG("coalesce(json_agg(s), '[]')::text", "spine_stats($1::text) s", "$2"),
+		"stats", WITH_ETAG("coalesce(pg_catalog.json_agg(s), '[]')::text", "spine_stats($1::text) s", "$2"),
 		1, true, 256 * 1024
 	},
 	[DB_METRICS] = {

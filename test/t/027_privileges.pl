@@ -10,6 +10,7 @@
 use strict;
 use warnings;
 use FindBin;
+use HTTP::Tiny;
 use lib $FindBin::RealBin;
 use SpineTest;
 use PostgreSQL::Test::Utils;
@@ -482,17 +483,27 @@ CREATE FUNCTION public.coalesce(bigint, integer) RETURNS bigint LANGUAGE plpgsql
 CREATE FUNCTION public.quote_ident(name) RETURNS text LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); RETURN $1; END';
 CREATE FUNCTION public.pg_has_role(regrole, text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN app.evil(); END';
 CREATE FUNCTION public.jsonb_typeof(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); RETURN $1; END';
+-- of the extension's own, with a type that fits a literal better
+CREATE FUNCTION public.spine_check_triggers(text) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
+CREATE FUNCTION public.spine_move_positions(name, integer, bigint, text, text)
+	RETURNS TABLE (a integer, b bigint, c bigint) LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
+CREATE FUNCTION public.spine_walk_orders(text, text, text, integer, integer)
+	RETURNS SETOF public.spine_order LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
+CREATE FUNCTION public.spine_tenant_orders(text, text, text, integer)
+	RETURNS SETOF public.spine_order LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
+CREATE FUNCTION public.json_agg(public.spine_order) RETURNS json LANGUAGE sql AS $$ SELECT '"evil"'::json $$;
 SQL
 produce();
 ok(wait_applied($node), 'events flow');
 as_super(<<'SQL');
 SET search_path = public, pg_catalog;
 SELECT spine_pause('orders'), spine_resume('orders'), spine_recount_orders();
+SELECT * FROM spine_seek('orders', 0, 0::bigint);
 SELECT * FROM spine_seek('orders', NULL, 'latest');
 SELECT * FROM spine_orders();
 SELECT * FROM spine_orders('acme', 'order_paid', 5);
-SELECT * FROM spine_walk_orders('acme', NULL, '-infinity', 100, 5);
-SELECT * FROM spine_tenant_orders('acme', NULL, '-infinity', 5);
+SELECT * FROM spine_walk_orders('acme', NULL, timestamptz '-infinity', 100, 5);
+SELECT * FROM spine_tenant_orders('acme', NULL, timestamptz '-infinity', 5);
 SELECT * FROM spine_stats(), spine_readiness(), spine_metrics_text();
 SQL
 as_super(<<'SQL');
@@ -504,6 +515,10 @@ DELETE FROM public.spine_pipelines WHERE name OPERATOR(pg_catalog.=) 'probe';
 UPDATE public.spine_pipelines SET topic = NULL;
 SQL
 is_safe('CREATE on the schema');
+grant_http_role($node);
+my $http = start_http($node);
+like(HTTP::Tiny->new->get("$http->{url}/orders?limit=1")->{content}, qr/"order_id"/, 'nor does spine-http run such a function');
+stop_http($http);
 
 # Its own schema: the functions name it, and would find there what is put in its place.
 as_super('GRANT CREATE ON DATABASE postgres TO app; ALTER SCHEMA public OWNER TO app');

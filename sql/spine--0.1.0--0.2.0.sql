@@ -295,7 +295,7 @@ CREATE TRIGGER spine_check_truncate
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
 CREATE TRIGGER spine_check_member
 	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.spine_offsets
-	FOR EACH ROW WHEN (NOT pg_catalog.pg_has_role(10::oid, 'MEMBER'))
+	FOR EACH ROW WHEN (NOT pg_catalog.pg_has_role(10::oid, 'USAGE'))
 	EXECUTE FUNCTION @extschema@.spine_check_member();
 CREATE TRIGGER spine_check_truncate
 	BEFORE TRUNCATE ON @extschema@.spine_offsets

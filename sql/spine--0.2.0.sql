@@ -520,7 +520,7 @@ COMMENT ON COLUMN @extschema@.spine_offsets.mark_crc IS 'its checksum (CRC-32C o
 -- superusers: role 10 is the first one.
 CREATE TRIGGER spine_check_member
 	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.spine_offsets
-	FOR EACH ROW WHEN (NOT pg_catalog.pg_has_role(10::oid, 'MEMBER'))
+	FOR EACH ROW WHEN (NOT pg_catalog.pg_has_role(10::oid, 'USAGE'))
 	EXECUTE FUNCTION @extschema@.spine_check_member();
 CREATE TRIGGER spine_check_truncate
 	BEFORE TRUNCATE ON @extschema@.spine_offsets

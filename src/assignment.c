@@ -320,6 +320,12 @@ spine_take_assignment(SpineWorker *worker)
 	worker->lost_log = false;
 
 	spine_consumer_assign(worker->consumer, assignment.positions, assignment.n);
+	for (int p = -1; (p = bms_next_member(worker->stuck, p)) >= 0;)
+	{
+		/* the topic was made anew, with fewer */
+		if (p >= worker->consumer->npartitions)
+			worker->stuck = bms_del_member(worker->stuck, p);
+	}
 	worker->assigned = true;
 	worker->batch_started = 0;
 	spine_prune_progress(&worker->log, worker->consumer->npartitions);

@@ -233,6 +233,22 @@ is(query(q{SELECT count(*) FROM events WHERE order_id = 'of another'}), '0', 'no
 query(q{SELECT spine_seek('orders', NULL, 'earliest')});
 is_applied('of another', 600);
 
+#
+# Made again with fewer partitions, while none could be read: those that are gone do not
+# keep the pipeline from being well
+#
+topic($kafka, 'delete', 'events');
+make_topic('events', 4);
+send_to('of four', 10, 0 .. 3);
+comes_to($node, 'made again: each is stopped',
+	q{SELECT count(*) >= 4 FROM spine_status WHERE state = 'failed' AND last_error LIKE '%it is not the log that was read before%'});
+topic($kafka, 'delete', 'events');
+make_topic('events', 2);
+send_to('of two', 10, 0, 1);
+query(q{SELECT spine_seek('orders', NULL, 'earliest')});
+comes_to($node, 'made again with fewer partitions: it is read', q{SELECT count(*) = 20 FROM events WHERE order_id = 'of two'});
+comes_to($node, 'and the pipeline runs', q{SELECT bool_and(state = 'running') FROM spine_status});
+
 $node->stop;
 stop_kafka($kafka);
 done_testing();

@@ -189,7 +189,7 @@ undocumented_options() {
             grep -o '`[a-zA-Z._]*`' | tr -d '`' | sort)
         [ "$in_code" = "$in_docs" ] ||
             echo "src/option_list.c and docs/CONFIGURATION.md differ in the options that are $kind:" \
-                $(printf '%s\n%s\n' "$in_code" "$in_docs" | sort | uniq -u)
+                "$(printf '%s\n%s\n' "$in_code" "$in_docs" | sort | uniq -u | tr '\n' ' ')"
     done
 }
 

@@ -161,7 +161,7 @@ test_complete(void **state)
 		nshown++;
 	}
 	fclose(file);
-	assert_in_range(nshown, 140, 1000);
+	assert_true(nshown >= 140);
 
 	dump = rd_kafka_conf_dump(conf, &n);
 	for (size_t i = 0; i < n; i += 2)

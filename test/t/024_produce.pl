@@ -169,8 +169,9 @@ sub produce_at_once
 	my $took = time - $started;
 	is($node->safe_psql('postgres', "SELECT count(*), count(DISTINCT event_id) FROM events WHERE tenant LIKE '$what %'"),
 		join('|', ($sessions * $n) x 2), "$what: all of it, once");
-	note sprintf('%s: %d events/s, produced and applied; %d MB of its own in the worker, %d MB in the broker',
-		$what, $sessions * $n / $took, memory_of($worker_pid, 'RssAnon'), memory_of($broker_pid, 'RssAnon'));
+	note sprintf('%s: %d events/s, produced and applied; %s MB of its own in the worker, %s MB in the broker',
+		$what, $sessions * $n / $took,
+		map { $_ ? int memory_of($_, 'RssAnon') : 'unknown' } $worker_pid, $broker_pid);
 	return;
 }
 

@@ -322,7 +322,7 @@ spine_take_assignment(SpineWorker *worker)
 	spine_consumer_assign(worker->consumer, assignment.positions, assignment.n);
 	for (int p = -1; (p = bms_next_member(worker->stuck, p)) >= 0;)
 	{
-		/* the topic was made anew, with fewer */
+		/* the topic was deleted and made again, with fewer */
 		if (p >= worker->consumer->npartitions)
 			worker->stuck = bms_del_member(worker->stuck, p);
 	}
@@ -374,7 +374,7 @@ spine_note_partitions(SpineWorker *worker)
 			worker->stuck = bms_add_member(worker->stuck, position->partition);
 
 			/*
-			 * It was read, and is no longer there: where the topic was made anew,
+			 * It was read, and is no longer there: where the topic was made again,
 			 * others may have grown beyond their positions.  Read all from their
 			 * marks.
 			 */

@@ -30,7 +30,7 @@ typedef struct List
 } List;
 
 static List lists[CONNECTION_STATES];
-static unsigned nopen;			/* but for those that were cut off */
+static unsigned nopen;			/* without those that were cut off */
 
 static void
 append(Connection *connection, ConnectionState state)

@@ -35,13 +35,9 @@ target:         bind catalog decode
 trust:          target catalog own_tables
 apply:          target trust reduce
 dead_letters:   consume offsets record_time
-search:         apply attempt dead_letters target bind decode catalog offsets
-batch:          search apply dead_letters offsets target bind reduce decode flat_json attempt catalog
-worker_state:   search attempt catalog consume decode offsets target
-batch:          apply dead_letters offsets target trust bind reduce decode flat_json attempt catalog
-worker_state:   attempt catalog consume decode offsets target
-batch:          apply dead_letters offsets target bind reduce decode attempt catalog
-worker_state:   attempt catalog consume offsets target
+search:         apply attempt dead_letters target
+batch:          search apply dead_letters offsets target trust decode attempt
+worker_state:   search attempt catalog consume offsets target
 trouble:        worker_state
 assignment:     worker_state attempt trouble trust
 worker:         assignment batch counters trouble trust worker_state
@@ -60,8 +56,7 @@ topic_offsets:  session
 
 # The rooms that know neither PostgreSQL nor Kafka, so that they can be tested
 # and fuzzed alone.
-pure="record json_scan decode flat_json reduce generate option_list"
-pure="record decode reduce generate"
+pure="record decode reduce generate option_list"
 
 bad=0
 complain() {

@@ -32,16 +32,6 @@ typedef struct BatchRun
 	MemoryContext context;		/* of the run, over all its attempts */
 } BatchRun;
 
-static void
-add_dead_letter(BatchRun *run, const SpineRecord *record, const char *sqlstate, const char *reason)
-{
-	SpineDeadLetter *letter = &run->letters[run->nletters++];
-
-	letter->record = record;
-	strlcpy(letter->sqlstate, sqlstate, sizeof(letter->sqlstate));
-	letter->reason = pstrdup(reason);
-}
-
 /* SQLSTATEs of what decoding refuses. */
 static const char *const decode_sqlstates[] = {
 	[SPINE_NO_VALUE] = "22004",
@@ -104,7 +94,8 @@ decode_records(BatchRun *run)
 			room--;
 		}
 		else
-			add_dead_letter(run, record, decode_sqlstates[outcome], reason);
+			run->letters[run->nletters++] =
+				spine_make_dead_letter(record, decode_sqlstates[outcome], reason);
 	}
 	run->decoded = true;
 	MemoryContextSwitchTo(old_context);

@@ -53,6 +53,15 @@ headers_datum(const SpineRecord *record, char *null_flag)
 											  BYTEAOID, -1, false, TYPALIGN_INT));
 }
 
+SpineDeadLetter
+spine_make_dead_letter(const SpineRecord *record, const char *sqlstate, const char *reason)
+{
+	SpineDeadLetter letter = {.record = record, .reason = pstrdup(reason)};
+
+	strlcpy(letter.sqlstate, sqlstate, sizeof(letter.sqlstate));
+	return letter;
+}
+
 /* The INSERT, for as long as the caller's SPI connection lasts. */
 static SPIPlanPtr
 prepare_insert(const SpineLog *log)

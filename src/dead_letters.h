@@ -16,6 +16,10 @@ typedef struct SpineDeadLetter
 	char	   *reason;
 } SpineDeadLetter;
 
+/* One for a record; the reason is copied into the current memory context. */
+extern SpineDeadLetter spine_make_dead_letter(const SpineRecord *record, const char *sqlstate,
+											  const char *reason);
+
 /* Writes them, in the current transaction with SPI. */
 extern void spine_write_dead_letters(const SpineLog *log,
 									 const SpineDeadLetter *letters, size_t n);

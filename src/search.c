@@ -52,19 +52,10 @@ apply_range(void *arg)
 }
 
 static void
-add_dead_letter(SpineSearch *search, const SpineRecord *record, const SpineError *error)
-{
-	SpineDeadLetter *letter = &search->letters[search->nletters++];
-
-	letter->record = record;
-	strlcpy(letter->sqlstate, error->sqlstate, sizeof(letter->sqlstate));
-	letter->reason = pstrdup(error->text);
-}
-
-static void
 blame(SpineSearch *search, const SpineRecord *record, SpineOutcome outcome, const SpineError *error)
 {
-	add_dead_letter(search, record, error);
+	search->letters[search->nletters++] =
+		spine_make_dead_letter(record, error->sqlstate, error->text);
 	if (outcome == SPINE_STRUCTURAL)
 	{
 		search->has_suspects = true;

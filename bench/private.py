@@ -101,7 +101,7 @@ class Private:
         os.mkdir(sources)
         for name in ('pgxs.mk', 'spine.control', 'sql', 'src'):
             subprocess.run(['cp', '-R', os.path.join(TREE, name), sources], check=True)
-        subprocess.run('rm -f src/*.o', shell=True, check=True, cwd=sources)
+        subprocess.run('rm -f src/*.o src/*/*.o', shell=True, check=True, cwd=sources)
         environment = {name: value for name, value in os.environ.items()
                        if name not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL')}
         for goal in ('all', 'install'):

@@ -159,7 +159,7 @@ build_spine() {
     (
         unset MAKEFLAGS MFLAGS MAKELEVEL
         cd "$demo/build"
-        rm -f src/*.o
+        rm -f src/*.o src/*/*.o
         make -s -j "$(nproc)" -f pgxs.mk PG_CONFIG="$pg_config" all
         make -s -f pgxs.mk PG_CONFIG="$pg_config" install
     )

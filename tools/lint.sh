@@ -6,57 +6,27 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# Who may include whom, room by room: the arrows of docs/ARCHITECTURE.md. Every
-# room may also use those of $common and itself; spine.c, the table of contents,
-# may use all. A new room needs a line here.
-common="record compat settings shared status"
-rooms="
-record:
-compat:
-decode:         record
-reduce:         record
-generate:       record
-option_list:
-kafka_options:  option_list
-settings:       kafka_options
-shared:
-record_time:
-offsets:
-status:         offsets
-totals:
-counters:
-attempt:
+# The floors of src/, and whose headers each may use besides its own and those of
+# src/ itself: the arrows of docs/ARCHITECTURE.md. src/spine.c, the table of contents,
+# may use all; the two programs use nothing of the rest.
+floors="
+event:
+kafka:      event
 catalog:
-own_tables:
-kafka:          kafka_options
-consume:        kafka offsets
-bind:           decode record_time
-target:         bind catalog decode
-trust:          target catalog own_tables
-apply:          target trust reduce
-dead_letters:   consume offsets record_time
-search:         apply attempt dead_letters target
-batch:          search apply dead_letters offsets target trust decode attempt
-worker_state:   search attempt catalog consume offsets target
-trouble:        worker_state
-assignment:     worker_state attempt trouble trust
-worker:         assignment batch counters trouble trust worker_state
-probe:          catalog counters worker
-launcher:       counters probe worker broker producer
-guard:          catalog launcher
-broker:         offsets
-backpressure:   kafka
-delivery:       counters kafka generate backpressure session
-session:        kafka
-produce:        session delivery
-producer:       session delivery
-wait:           catalog session
-topic_offsets:  session
+apply:      event catalog
+process:    event kafka catalog apply
+orders:     event kafka catalog process
+http:
+broker:
 "
 
-# The rooms that know neither PostgreSQL nor Kafka, so that they can be tested
-# and fuzzed alone.
-pure="record decode reduce generate option_list"
+# What knows neither PostgreSQL nor Kafka, so that it can be tested and fuzzed alone.
+is_pure() {
+    case $1 in
+        src/event/* | src/kafka/option_list.[ch] | src/orders/generator.[ch]) return 0 ;;
+        *) return 1 ;;
+    esac
+}
 
 bad=0
 complain() {
@@ -83,52 +53,41 @@ tree_files() {
 }
 
 check_includes() {
-    for file in src/*.c src/*.h; do
-        [ -e "$file" ] || continue
-        room=$(basename "${file%.*}")
-        if [ "$room" != spine ]; then
-            line=$(echo "$rooms" | grep "^$room:") || {
-                complain "$file: no line for $room in the table of tools/lint.sh"
-                continue
-            }
-            allowed="$room ${line#*:}"
-            # shellcheck disable=SC2086
-            is_one_of "$room" $pure || allowed="$allowed $common"
-        fi
+    for file in src/*/*.c src/*/*.h; do
+        floor=${file#src/}
+        floor=${floor%%/*}
+        line=$(echo "$floors" | grep "^$floor:") || {
+            complain "$file: no line for $floor in the table of tools/lint.sh"
+            continue
+        }
         for header in $(includes "$file"); do
-            # shellcheck disable=SC2086
-            if is_one_of "$room" $pure; then
+            if is_pure "$file"; then
                 case $header in
-                    postgres*.h | c.h | librdkafka/* | compat.h)
-                        complain "$file: includes $header, but $room is pure" ;;
+                    postgres*.h | c.h | librdkafka/* | compat.h | error.h)
+                        complain "$file: includes $header, but is to be tested alone" ;;
                 esac
             fi
-            if [ "$room" = spine ] || [ ! -e "src/$header" ]; then
-                continue
-            fi
-            # shellcheck disable=SC2086
-            is_one_of "${header%.h}" $allowed ||
-                complain "$file: must not include $header (see the table of tools/lint.sh)"
-        done
-    done
-    # the programs: neither knows the extension, and the broker no PostgreSQL
-    for file in src/http/*.[ch] src/broker/*.[ch]; do
-        [ -e "$file" ] || continue
-        floor=${file%/*}
-        for header in $(includes "$file"); do
-            if [ ! -e "$floor/$header" ] && [ -e "src/${header#../}" ]; then
-                complain "$file: includes $header, but $floor uses nothing of src"
-            fi
             case $floor:$header in
-                src/broker:postgres*.h | src/broker:c.h | src/broker:libpq*)
-                    complain "$file: includes $header, but $floor knows no PostgreSQL" ;;
+                kafka:librdkafka/* | broker:librdkafka/*) ;;
+                *:librdkafka/*) complain "$file: includes $header; only src/kafka knows the library" ;;
+                broker:postgres*.h | broker:c.h | broker:libpq*)
+                    complain "$file: includes $header, but src/broker knows no PostgreSQL" ;;
+            esac
+            [ -e "src/$header" ] || continue
+            case $floor in
+                http | broker) complain "$file: includes $header, but src/$floor uses nothing of src" ;;
+            esac
+            # shellcheck disable=SC2086
+            case $header in
+                */*) is_one_of "${header%%/*}" "$floor" ${line#*:} ||
+                    complain "$file: must not include $header (see the table of tools/lint.sh)" ;;
             esac
         done
     done
 }
 
 check_versions() {
-    grep -ln PG_VERSION_NUM src/*.c src/*.h 2>/dev/null | grep -vxF src/compat.h |
+    grep -ln PG_VERSION_NUM src/*.[ch] src/*/*.[ch] 2>/dev/null | grep -vxF src/compat.h |
         sed 's/$/: PG_VERSION_NUM belongs into compat.h/'
 }
 
@@ -136,8 +95,8 @@ check_versions() {
 # prefix. Comments, macros, the insides of braces, types and static functions
 # do not count; the name is what stands before the first parenthesis.
 unprefixed_functions() {
-    for header in src/*.h; do
-        [ -e "$header" ] || continue
+    for header in src/*.h src/*/*.h; do
+        case $header in src/http/* | src/broker/*) continue ;; esac
         awk -v header="$header" '
             { text = text $0 "\n" }
             END {
@@ -164,9 +123,9 @@ unprefixed_functions() {
 
 # pgxs.mk names its objects one by one; none may be forgotten.
 forgotten_objects() {
-    listed=$(sed -n 's,^[[:space:]]*\(src/[a-z_]*\)\.o.*,\1.c,p' pgxs.mk | sort)
+    listed=$(sed -n 's,^[[:space:]]*\(src/[a-z_/]*\)\.o.*,\1.c,p' pgxs.mk | sort)
     # shellcheck disable=SC2012
-    present=$(ls src/*.c 2>/dev/null | sort)
+    present=$(ls src/*.c src/*/*.c | grep -v '^src/http/\|^src/broker/' | sort)
     for file in $present; do
         echo "$listed" | grep -qxF "$file" || echo "$file: not in the OBJS of pgxs.mk"
     done
@@ -179,11 +138,11 @@ forgotten_objects() {
 # documentation.
 undocumented_options() {
     for kind in allowed refused; do
-        in_code=$(sed -n "/$kind"'_options\[\]/,/^};/s/^\t{*"\([^"]*\)",.*/\1/p' src/option_list.c | sort)
+        in_code=$(sed -n "/$kind"'_options\[\]/,/^};/s/^\t{*"\([^"]*\)",.*/\1/p' src/kafka/option_list.c | sort)
         in_docs=$(sed -n "/^### Options that are $kind/,/^##/p" docs/CONFIGURATION.md |
             grep -o '`[a-zA-Z._]*`' | tr -d '`' | sort)
         [ "$in_code" = "$in_docs" ] ||
-            echo "src/option_list.c and docs/CONFIGURATION.md differ in the options that are $kind:" \
+            echo "src/kafka/option_list.c and docs/CONFIGURATION.md differ in the options that are $kind:" \
                 "$(printf '%s\n%s\n' "$in_code" "$in_docs" | sort | uniq -u | tr '\n' ' ')"
     done
 }

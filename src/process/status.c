@@ -1,0 +1,306 @@
+/*
+ * status.c
+ *		Publishes the workers' states and positions in shared memory, and shows
+ *		them as rows: what the view spine_status is made of.
+ */
+#include "process/status.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(spine_worker_status);
+PG_FUNCTION_INFO_V1(spine_partition_status);
+
+static const char *
+state_name(SpineWorkerState state)
+{
+	switch (state)
+	{
+		case SPINE_STARTING:
+			return "starting";
+		case SPINE_RUNNING:
+			return "running";
+		case SPINE_WAITING:
+			return "waiting";
+		case SPINE_FAILED:
+			return "failed";
+	}
+	return "unknown";
+}
+
+void
+spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state, const SpineError *error)
+{
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	if (error)
+	{
+		slot->last_error = *error;
+		slot->last_error.since = GetCurrentTimestamp();
+	}
+	if (slot->state != state)
+	{
+		slot->state = state;
+		slot->state_since = GetCurrentTimestamp();
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+void
+spine_note_batch_start(SpineWorkerSlot *slot)
+{
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	slot->batch_started = GetCurrentTimestamp();
+	LWLockRelease(spine_shared->lock);
+}
+
+static void
+progress_key(SpineProgressKey *key, const NameData *pipeline, int32 partition)
+{
+	memset(key, 0, sizeof(*key));
+	key->database = MyDatabaseId;
+	namestrcpy(&key->pipeline, NameStr(*pipeline));
+	key->partition = partition;
+}
+
+static void
+publish_position(const SpineLog *log, const SpinePosition *position, double batch_ms)
+{
+	SpineProgressKey key;
+	SpineProgress *progress;
+	bool		found;
+
+	progress_key(&key, &log->pipeline, position->partition);
+	progress = hash_search(spine_progress, &key, HASH_ENTER_NULL, &found);
+	if (progress == NULL)
+		return;					/* more partitions than we can show */
+
+	/* what was counted is another topic's when the pipeline has changed to this */
+	if (!found || strcmp(progress->topic, log->topic) != 0)
+		memset((char *) progress + sizeof(key), 0, sizeof(*progress) - sizeof(key));
+
+	strlcpy(progress->topic, log->topic, sizeof(progress->topic));
+	strlcpy(progress->cluster_id, log->cluster_id, sizeof(progress->cluster_id));
+	progress->next_offset = position->next_offset;
+	progress->high_watermark = position->high_watermark;
+	if (batch_ms >= 0)
+	{
+		progress->last_batch_rows = position->records;
+		progress->last_batch_ms = batch_ms;
+		progress->last_commit_at = GetCurrentTimestamp();
+		progress->events_total += position->records - position->dead_letters;
+		progress->dead_letters_total += position->dead_letters;
+	}
+}
+
+void
+spine_publish_progress(const SpineLog *log, const SpinePosition *positions, int n,
+					   double batch_ms)
+{
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < n; i++)
+		publish_position(log, &positions[i], batch_ms);
+	LWLockRelease(spine_shared->lock);
+	ConditionVariableBroadcast(&spine_shared->progress);
+}
+
+void
+spine_prune_progress(const SpineLog *log, int32 npartitions)
+{
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		if (progress->key.database == MyDatabaseId &&
+			strcmp(NameStr(progress->key.pipeline), NameStr(log->pipeline)) == 0 &&
+			(progress->key.partition >= npartitions || strcmp(progress->topic, log->topic) != 0))
+			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+void
+spine_keep_progress_of(const NameData *pipelines, uint64 n)
+{
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		bool		keep = progress->key.database != MyDatabaseId;
+
+		for (uint64 i = 0; i < n && !keep; i++)
+			keep = strcmp(NameStr(progress->key.pipeline), NameStr(pipelines[i])) == 0;
+		if (!keep)
+			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+void
+spine_forget_progress(Oid database)
+{
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		if (progress->key.database == database)
+			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+int64
+spine_published_offset(const NameData *pipeline, const char *topic,
+					   const char *cluster_id, int32 partition)
+{
+	SpineProgressKey key;
+	SpineProgress *progress;
+
+	progress_key(&key, pipeline, partition);
+	progress = hash_search(spine_progress, &key, HASH_FIND, NULL);
+	if (progress == NULL || strcmp(progress->topic, topic) != 0 ||
+		strcmp(progress->cluster_id, cluster_id) != 0)
+		return -1;
+	return progress->next_offset;
+}
+
+/*
+ * A worker that waits in the middle of a batch, for a lock or for a synchronous
+ * standby, cannot say so itself.  Shorter waits than the server looks for
+ * deadlocks after are not worth a word.
+ */
+static bool
+waits_for_others(const SpineWorkerSlot *slot, TimestampTz *since, char **reason)
+{
+	PGPROC	   *proc = BackendPidGetProc(slot->pid);
+	uint32		event = proc ? proc->wait_event_info : 0;
+	bool		is_lock = (event & 0xFF000000) == PG_WAIT_LOCK;
+	Datum		blockers;
+
+	if (is_lock)
+		*since = pg_atomic_read_u64(&proc->waitStart);
+	else if (event == WAIT_EVENT_SYNC_REP)
+		*since = slot->batch_started;
+	else
+		return false;
+	if (*since == 0 || !TimestampDifferenceExceeds(*since, GetCurrentTimestamp(), DeadlockTimeout))
+		return false;
+
+	if (!is_lock)
+	{
+		*reason = "no synchronous standby has confirmed the commit HINT: See pg_stat_replication and synchronous_standby_names.";
+		return true;
+	}
+	blockers = OidFunctionCall1(F_PG_BLOCKING_PIDS, Int32GetDatum(slot->pid));
+	blockers = OidFunctionCall2(F_ARRAY_TO_STRING_ANYARRAY_TEXT, blockers, CStringGetTextDatum(", "));
+	*reason = psprintf("a lock (%s) is held by process %s HINT: See pg_stat_activity for what that does.",
+					   pgstat_get_wait_event(event), TextDatumGetCString(blockers));
+	return true;
+}
+
+Datum
+spine_worker_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SpineWorkerSlot *slots = palloc(sizeof(spine_shared->workers));
+
+	InitMaterializedSRF(fcinfo, 0);
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	memcpy(slots, spine_shared->workers, sizeof(spine_shared->workers));
+	LWLockRelease(spine_shared->lock);
+
+	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
+	{
+		const SpineWorkerSlot *slot = &slots[i];
+		Datum		values[8];
+		bool		nulls[8] = {false};
+		TimestampTz waits_since;
+		char	   *wait_reason;
+
+		if (slot->database != MyDatabaseId || !slot->wanted)
+			continue;
+		values[0] = NameGetDatum(&slot->pipeline);
+		values[1] = Int32GetDatum(slot->index);
+		values[2] = Int32GetDatum(slot->workers);
+		values[3] = Int32GetDatum(slot->pid);
+		nulls[3] = slot->pid == 0;
+		values[4] = CStringGetTextDatum(state_name(slot->state));
+		values[5] = TimestampTzGetDatum(slot->state_since);
+		nulls[5] = slot->state_since == 0;
+		nulls[6] = nulls[7] = slot->last_error.class == SPINE_NO_ERROR;
+		values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(spine_error_text(&slot->last_error, true));
+		values[7] = TimestampTzGetDatum(slot->last_error.since);
+		if (slot->state != SPINE_FAILED && waits_for_others(slot, &waits_since, &wait_reason))
+		{
+			values[4] = CStringGetTextDatum(state_name(SPINE_WAITING));
+			values[5] = values[7] = TimestampTzGetDatum(waits_since);
+			values[6] = CStringGetTextDatum(wait_reason);
+			nulls[5] = nulls[6] = nulls[7] = false;
+		}
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static void
+put_progress(ReturnSetInfo *result, const SpineProgress *progress)
+{
+	Datum		values[10];
+	bool		nulls[10] = {false};
+
+	values[0] = NameGetDatum(&progress->key.pipeline);
+	values[1] = CStringGetTextDatum(progress->topic);
+	values[2] = Int32GetDatum(progress->key.partition);
+	values[3] = Int64GetDatum(progress->next_offset);
+	values[4] = Int64GetDatum(progress->high_watermark);
+	nulls[4] = progress->high_watermark < 0;
+	values[5] = Int64GetDatum(progress->last_batch_rows);
+	values[6] = Float8GetDatum(progress->last_batch_ms);
+	values[7] = TimestampTzGetDatum(progress->last_commit_at);
+	nulls[5] = nulls[6] = nulls[7] = progress->last_commit_at == 0;
+	values[8] = Int64GetDatum(progress->events_total);
+	values[9] = Int64GetDatum(progress->dead_letters_total);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+spine_partition_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SpineProgress *copies;
+	int			n = 0;
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	InitMaterializedSRF(fcinfo, 0);
+
+	/* copy first: nothing that may fail is done under the lock */
+	copies = palloc_extended(SPINE_MAX_PARTITIONS * sizeof(SpineProgress), MCXT_ALLOC_HUGE);
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		if (progress->key.database == MyDatabaseId && n < SPINE_MAX_PARTITIONS)
+			copies[n++] = *progress;
+	}
+	LWLockRelease(spine_shared->lock);
+
+	for (int i = 0; i < n; i++)
+		put_progress(result, &copies[i]);
+	pfree(copies);
+	return (Datum) 0;
+}

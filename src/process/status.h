@@ -1,0 +1,45 @@
+/*
+ * status.h
+ *		What workers publish, and the SQL functions that show it.
+ */
+#ifndef SPINE_STATUS_H
+#define SPINE_STATUS_H
+
+#include "process/positions.h"
+#include "process/shared.h"
+
+/* Sets the state of this worker; error: why, or NULL.  Takes the lock. */
+extern void spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state,
+								   const SpineError *error);
+
+/* Says since when this worker's batch has been under way.  Takes the lock. */
+extern void spine_note_batch_start(SpineWorkerSlot *slot);
+
+/*
+ * Publishes positions, after their commit, and wakes whoever waits for
+ * progress.  batch_ms < 0: no batch was run, only positions or watermarks
+ * changed.  Takes the lock.
+ */
+extern void spine_publish_progress(const SpineLog *log, const SpinePosition *positions, int n,
+								   double batch_ms);
+
+/*
+ * Forgets what is published of this pipeline for partitions that its topic does
+ * not have, and for other topics.
+ */
+extern void spine_prune_progress(const SpineLog *log, int32 npartitions);
+
+/* Forgets pipelines of this database that are not among those given. */
+extern void spine_keep_progress_of(const NameData *pipelines, uint64 n);
+
+/* Forgets what is published of a database that has no spine any more. */
+extern void spine_forget_progress(Oid database);
+
+/*
+ * The published next_offset of a partition of this database, or -1 when it has
+ * none for this topic and cluster.  Caller holds the lock.
+ */
+extern int64 spine_published_offset(const NameData *pipeline, const char *topic,
+									const char *cluster_id, int32 partition);
+
+#endif							/* SPINE_STATUS_H */

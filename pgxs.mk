@@ -16,6 +16,10 @@ OBJS = \
 	src/kafka/options.o \
 	src/kafka/client.o \
 	src/kafka/client_cache.o \
+	src/kafka/partition.o \
+	src/kafka/record_buffer.o \
+	src/kafka/group_commit.o \
+	src/kafka/consumer_assignment.o \
 	src/kafka/consumer.o \
 	src/catalog/extension.o \
 	src/catalog/own_tables.o \
@@ -35,8 +39,8 @@ OBJS = \
 	src/process/positions.o \
 	src/process/batch.o \
 	src/process/worker.o \
-	src/process/worker_state.o \
-	src/process/trouble.o \
+	src/process/worker_status.o \
+	src/process/session_settings.o \
 	src/process/assignment.o \
 	src/process/probe.o \
 	src/process/launcher.o \

@@ -155,7 +155,7 @@ run_transaction(void *arg)
 	/* the bookkeeping tables are found by name: it must be theirs still */
 	if (schema == NULL || strcmp(schema, batch->log.schema) != 0)
 		return roll_back(run, SPINE_BATCH_GONE);
-	if (!spine_offsets_lock(&batch->log, batch->positions, batch->npositions))
+	if (!spine_positions_lock(&batch->log, batch->moves, batch->nmoves))
 		return roll_back(run, SPINE_BATCH_MOVED);
 	if (!spine_apply_begin(batch->plan))
 		return roll_back(run, SPINE_BATCH_TARGET_CHANGED);
@@ -173,30 +173,44 @@ run_transaction(void *arg)
 	/* what has changed meanwhile is no record's fault, nor may it be committed */
 	spine_check_trust(batch->plan);
 	spine_write_dead_letters(&batch->log, run->letters, run->nletters);
-	spine_offsets_move(&batch->log, batch->positions, batch->npositions);
+	spine_positions_move(&batch->log, batch->moves, batch->nmoves);
 	return true;
 }
 
-static void
-count_per_position(const BatchRun *run)
+static SpineMove *
+find_move(const SpineBatch *batch, int32 partition)
 {
-	SpineBatch *batch = run->batch;
-
-	for (int p = 0; p < batch->npositions; p++)
+	for (int i = 0; i < batch->nmoves; i++)
 	{
-		batch->positions[p].records = 0;
-		batch->positions[p].dead_letters = 0;
+		if (batch->moves[i].partition == partition)
+			return &batch->moves[i];
 	}
+	return NULL;
+}
+
+/* Says of each move how many records it covers. */
+static void
+count_per_partition(const BatchRun *run)
+{
+	const SpineBatch *batch = run->batch;
+	SpineMove  *move = NULL;
+
+	for (int i = 0; i < batch->nmoves; i++)
+		batch->moves[i].nrecords = batch->moves[i].ndead_letters = 0;
+
+	/* neighbours mostly are of one partition */
 	for (size_t i = 0; i < batch->nrecords; i++)
 	{
-		for (int p = 0; p < batch->npositions; p++)
-			batch->positions[p].records += batch->positions[p].partition == batch->records[i].partition;
+		if (move == NULL || move->partition != batch->records[i].partition)
+			move = find_move(batch, batch->records[i].partition);
+		if (move)
+			move->nrecords++;
 	}
 	for (size_t i = 0; i < run->nletters; i++)
 	{
-		for (int p = 0; p < batch->npositions; p++)
-			batch->positions[p].dead_letters +=
-				batch->positions[p].partition == run->letters[i].record->partition;
+		move = find_move(batch, run->letters[i].record->partition);
+		if (move)
+			move->ndead_letters++;
 	}
 }
 
@@ -245,7 +259,7 @@ spine_batch_run(SpineBatch *batch, SpineError *error)
 			*batch->refusals = run.search.refusals;
 		else if (run.nevents > 0)
 			batch->refusals->n = 0;
-		count_per_position(&run);
+		count_per_partition(&run);
 	}
 
 	MemoryContextDelete(run.context);

@@ -67,43 +67,66 @@ progress_key(SpineProgressKey *key, const NameData *pipeline, int32 partition)
 	key->partition = partition;
 }
 
-static void
-publish_position(const SpineLog *log, const SpinePosition *position, double batch_ms)
+/* The entry of a partition, which is its log's from now on; NULL: no room to show it. */
+static SpineProgress *
+enter_progress(const SpineLog *log, int32 partition)
 {
 	SpineProgressKey key;
 	SpineProgress *progress;
 	bool		found;
 
-	progress_key(&key, &log->pipeline, position->partition);
+	progress_key(&key, &log->pipeline, partition);
 	progress = hash_search(spine_progress, &key, HASH_ENTER_NULL, &found);
 	if (progress == NULL)
-		return;					/* more partitions than we can show */
+		return NULL;
 
-	/* what was counted is another topic's when the pipeline has changed to this */
+	/* what was counted is another topic's when the pipeline has changed to this one */
 	if (!found || strcmp(progress->topic, log->topic) != 0)
+	{
 		memset((char *) progress + sizeof(key), 0, sizeof(*progress) - sizeof(key));
-
+		progress->high_watermark = -1;
+	}
 	strlcpy(progress->topic, log->topic, sizeof(progress->topic));
 	strlcpy(progress->cluster_id, log->cluster_id, sizeof(progress->cluster_id));
-	progress->next_offset = position->next_offset;
-	progress->high_watermark = position->high_watermark;
-	if (batch_ms >= 0)
-	{
-		progress->last_batch_rows = position->records;
-		progress->last_batch_ms = batch_ms;
-		progress->last_commit_at = GetCurrentTimestamp();
-		progress->events_total += position->records - position->dead_letters;
-		progress->dead_letters_total += position->dead_letters;
-	}
+	return progress;
 }
 
 void
-spine_publish_progress(const SpineLog *log, const SpinePosition *positions, int n,
-					   double batch_ms)
+spine_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n)
 {
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < n; i++)
-		publish_position(log, &positions[i], batch_ms);
+	{
+		SpineProgress *progress = enter_progress(log, reports[i].partition);
+
+		if (progress == NULL)
+			continue;
+		progress->next_offset = reports[i].next_offset;
+		progress->high_watermark = reports[i].high_watermark;
+	}
+	LWLockRelease(spine_shared->lock);
+	ConditionVariableBroadcast(&spine_shared->progress);
+}
+
+void
+spine_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < n; i++)
+	{
+		SpineProgress *progress = enter_progress(log, moves[i].partition);
+
+		if (progress == NULL)
+			continue;
+		progress->next_offset = moves[i].to;
+		progress->last_batch_rows = moves[i].nrecords;
+		progress->last_batch_ms = batch_ms;
+		progress->last_commit_at = now;
+		progress->events_total += moves[i].nrecords - moves[i].ndead_letters;
+		progress->dead_letters_total += moves[i].ndead_letters;
+	}
 	LWLockRelease(spine_shared->lock);
 	ConditionVariableBroadcast(&spine_shared->progress);
 }

@@ -365,11 +365,8 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 			if (position)
 				set_stuck(consumer, position, message->err, rd_kafka_message_errstr(message));
 			else
-			{
-				consumer->client->error = message->err;
-				strlcpy(consumer->client->error_text, rd_kafka_message_errstr(message),
-						sizeof(consumer->client->error_text));
-			}
+				spine_client_note_error(consumer->client, message->err,
+										rd_kafka_message_errstr(message));
 			break;
 	}
 }

@@ -6,7 +6,7 @@
 #ifndef SPINE_CONSUMER_H
 #define SPINE_CONSUMER_H
 
-#include "kafka/client.h"
+#include "kafka/library.h"
 #include "process/positions.h"
 #include "event/record.h"
 

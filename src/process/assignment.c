@@ -17,42 +17,19 @@
 #define BROKER_TIMEOUT_MS		5000
 #define ENOUGH_BYTES			(1024 * 1024)	/* to judge records by */
 
-#define SILENT_BROKER			"the broker does not answer: "
-
-/* A reason that will not pass by itself? */
-static bool
-needs_a_person(rd_kafka_resp_err_t error)
-{
-	switch (error)
-	{
-		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
-		case RD_KAFKA_RESP_ERR__SSL:
-		case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
-		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
-			return true;
-		default:
-			return false;
-	}
-}
-
 bool
 spine_count_partitions(SpineWorker *worker)
 {
 	SpineClient *client = worker->consumer->client;
-	rd_kafka_resp_err_t error;
-	int			count = spine_client_partition_count(client, worker->log.topic, BROKER_TIMEOUT_MS);
-	char		reason[sizeof(client->error_text)];
+	int			count = spine_client_count_partitions(client, worker->log.topic, BROKER_TIMEOUT_MS);
 	SpineError	silence;
-	bool		was_silent;
 
 	worker->partitions_checked = GetCurrentTimestamp();
 
 	if (count > 0)
 	{
-		client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
 		if (count != worker->consumer->npartitions || worker->consumer->topic_is_gone ||
-			strcmp(client->cluster_id, worker->cluster_id) != 0)
+			strcmp(spine_client_identity(client), worker->cluster_id) != 0)
 			worker->assigned = false;
 		worker->consumer->topic_is_gone = false;
 		worker->consumer->npartitions = count;
@@ -62,8 +39,6 @@ spine_count_partitions(SpineWorker *worker)
 		worker->broker_trouble = false;
 		return true;
 	}
-	was_silent = worker->broker_trouble && worker->logged.class != SPINE_NO_ERROR &&
-		strncmp(worker->logged.message, SILENT_BROKER, strlen(SILENT_BROKER)) == 0;
 	worker->broker_trouble = true;
 
 	if (count == 0)
@@ -76,26 +51,8 @@ spine_count_partitions(SpineWorker *worker)
 	}
 
 	/* serve the library's reports: they may know more than "timed out" */
-	error = client->error;
-	strlcpy(reason, client->error_text, sizeof(reason));
-	client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
 	(void) spine_consumer_poll(worker->consumer, spine_batch_limit(worker));
-	if (client->error != RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		error = client->error;
-		strlcpy(reason, client->error_text, sizeof(reason));
-	}
-
-	/* for as long as it is silent, the best reason so far stands, and is no news */
-	if (was_silent && strcmp(reason, rd_kafka_err2str(error)) == 0)
-		silence = worker->logged;
-	else
-	{
-		spine_error_set(&silence, needs_a_person(error) ? SPINE_STRUCTURAL : SPINE_TRANSIENT,
-						SILENT_BROKER "%s", reason);
-		if (error == RD_KAFKA_RESP_ERR__SSL)
-			spine_error_set_hint(&silence, "Its certificate must be valid today, for its name, and signed by an authority of ssl.ca.location.");
-	}
+	silence = *spine_client_error(client);
 	if (silence.class == SPINE_STRUCTURAL)
 		spine_wait_for_help(worker, &silence);
 	else
@@ -151,7 +108,7 @@ ask_for_offsets(Assignment *assignment, int64 time_ms)
 	if (spine_client_find_offsets(client, worker->log.topic, assignment->n, partitions,
 								  time_ms, offsets, BROKER_TIMEOUT_MS))
 		return offsets;
-	spine_error_set(&worker->error, SPINE_TRANSIENT, SILENT_BROKER "%s", client->error_text);
+	spine_error_set(&worker->error, SPINE_TRANSIENT, "%s", spine_client_error(client)->message);
 	return NULL;
 }
 
@@ -289,7 +246,7 @@ spine_take_assignment(SpineWorker *worker)
 		return true;
 	if (!spine_count_partitions(worker))
 		return false;
-	strlcpy(worker->cluster_id, worker->consumer->client->cluster_id, sizeof(worker->cluster_id));
+	strlcpy(worker->cluster_id, spine_client_identity(worker->consumer->client), sizeof(worker->cluster_id));
 	worker->log.cluster_id = worker->cluster_id;
 
 	assignment = list_partitions(worker, worker->index, worker->workers);
@@ -308,7 +265,7 @@ spine_take_assignment(SpineWorker *worker)
 	}
 
 	/* only now, so that it is not the trouble on the way here that stays to be read */
-	if (worker->lost_log && worker->consumer->client->embedded)
+	if (worker->lost_log && spine_client_is_embedded(worker->consumer->client))
 		report_lost_log(worker);
 	worker->lost_log = false;
 

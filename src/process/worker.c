@@ -490,7 +490,7 @@ poll_and_apply(void)
 	spine_note_partitions(&worker);
 	if (!worker.assigned)
 		return;
-	if (consumer->topic_is_gone || consumer->client->error != RD_KAFKA_RESP_ERR_NO_ERROR ||
+	if (consumer->topic_is_gone || spine_client_error(consumer->client)->class != SPINE_NO_ERROR ||
 		is_due(worker.partitions_checked, PARTITION_CHECK_MS))
 	{
 		if (!spine_count_partitions(&worker) || !worker.assigned)

@@ -46,6 +46,17 @@ includes() {
     sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' "$1"
 }
 
+# Does a header of src/kafka show librdkafka, itself or by what it includes?
+shows_library() {
+    for inner in $(includes "src/$1"); do
+        case $inner in
+            librdkafka/*) return 0 ;;
+            kafka/*.h) if (shows_library "$inner"); then return 0; fi ;;
+        esac
+    done
+    return 1
+}
+
 # The files to look at: of the tree, without what was built.
 tree_files() {
     find . \( -name .git -o -path ./build -o -path ./.demo -o -path ./tmp_check \) -prune \
@@ -74,6 +85,11 @@ check_includes() {
                     complain "$file: includes $header, but src/broker knows no PostgreSQL" ;;
             esac
             [ -e "src/$header" ] || continue
+            case $floor:$header in
+                kafka:*) ;;
+                *:kafka/*) ! shows_library "$header" ||
+                    complain "$file: includes $header, which shows librdkafka; only src/kafka knows the library" ;;
+            esac
             case $floor in
                 http | broker) complain "$file: includes $header, but src/$floor uses nothing of src" ;;
             esac

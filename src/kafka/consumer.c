@@ -209,26 +209,22 @@ take_messages(SpineConsumer *consumer, int max_records)
 static void
 describe_silence(SpineConsumer *consumer, SpineError *error)
 {
-	const SpineError *reason;
-
 	(void) take_messages(consumer, consumer->max_records);
-	reason = &consumer->client->error;
-	spine_error_set(error, reason->class, "the broker does not answer: %s", reason->message);
-	strlcpy(error->hint, reason->hint, sizeof(error->hint));
+	*error = *spine_client_error(consumer->client);
 }
 
 int
 spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error)
 {
-	int			count = spine_client_partition_count(consumer->client, consumer->topic, BROKER_TIMEOUT_MS);
+	int			count = spine_client_count_partitions(consumer->client, consumer->topic, BROKER_TIMEOUT_MS);
 
 	if (count < 0)
 	{
 		describe_silence(consumer, error);
 		return count;
 	}
-	strlcpy(consumer->cluster_id, consumer->client->cluster_id, sizeof(consumer->cluster_id));
-	consumer->client->error.class = SPINE_NO_ERROR;
+	strlcpy(consumer->cluster_id, spine_client_identity(consumer->client), sizeof(consumer->cluster_id));
+	spine_client_forget_error(consumer->client);
 	consumer->topic_is_gone = false;
 	return count;
 }
@@ -401,7 +397,7 @@ spine_consumer_poll(SpineConsumer *consumer, int max_records)
 		poll.kind = SPINE_POLL_LOG_LOST;
 	else if (consumer->topic_is_gone)
 		poll.kind = SPINE_POLL_TOPIC_GONE;
-	else if (consumer->client->error.class != SPINE_NO_ERROR)
+	else if (spine_client_error(consumer->client)->class != SPINE_NO_ERROR)
 		poll.kind = SPINE_POLL_BROKER_SILENT;
 	else
 		poll.kind = tend_partitions(consumer, &poll.stuck);

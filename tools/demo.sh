@@ -2,7 +2,7 @@
 # The demo: a private server with spine, fed by the producer worker, and
 # spine-http to look at it.
 #
-#   tools/demo.sh start   set the demo up, or repair the one that exists
+#   tools/demo.sh start   set the demo up, or make sure that the existing one runs
 #   tools/demo.sh stop    stop the demo and remove all of it
 #
 # BROKERS=host:port uses that broker; BROKERS= goes back to the embedded one.

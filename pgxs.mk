@@ -104,7 +104,7 @@ PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter
 endif
 # PostgreSQL's flags are those of the compiler it was built with, gcc.
 ifneq ($(findstring clang,$(CC)),)
-PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
 endif
 
 include $(PGXS)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Looks through the extension's scripts for what lets a role run its code with the
-# rights of whoever installs them, with pgspot. It stays in build/tools, for the next
-# run.
+# Scans the extension's scripts with pgspot, for statements that would let a role run
+# its code with the rights of the person who installs them. pgspot stays in build/tools
+# for the next run.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,8 +23,8 @@ fi
 bad=0
 for script in sql/*.sql; do
     ignore=
-    # CREATE OR REPLACE in a step: since 14.5 PostgreSQL refuses to replace in it what
-    # is not the extension's.
+    # CREATE OR REPLACE is safe in an upgrade script: since 14.5 PostgreSQL refuses to
+    # replace an object there that does not belong to the extension.
     case $script in
         *--*--*) ignore="--ignore PS002" ;;
     esac

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The house rules that a compiler does not check.
+# Checks the house rules that a compiler does not check.
 #
 #   tools/lint.sh               the sources
 #   tools/lint.sh symbols FILE  what a built spine.so shows to the server
@@ -41,7 +41,7 @@ is_one_of() {
     return 1
 }
 
-# The headers a file includes, one a line.
+# The headers that a file includes, one a line.
 includes() {
     sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' "$1"
 }
@@ -57,7 +57,7 @@ shows_library() {
     return 1
 }
 
-# The files to look at: of the tree, without what was built.
+# The files of the tree, without those that were built.
 tree_files() {
     find . \( -name .git -o -path ./build -o -path ./.demo -o -path ./tmp_check \) -prune \
         -o -type f "$@" -print | sed 's,^\./,,'
@@ -107,9 +107,9 @@ check_versions() {
         sed 's/$/: PG_VERSION_NUM belongs into compat.h/'
 }
 
-# Function declarations at the top level of a header whose name lacks the
-# prefix. Comments, macros, the insides of braces, types and static functions
-# do not count; the name is what stands before the first parenthesis.
+# Lists the functions that a header declares at its top level without the prefix.
+# Comments, macros, the insides of braces, types and static functions do not count. The
+# name is what comes before the first parenthesis.
 unprefixed_functions() {
     for header in src/*.h src/*/*.h; do
         case $header in src/http/* | src/broker/*) continue ;; esac
@@ -137,7 +137,7 @@ unprefixed_functions() {
     done
 }
 
-# pgxs.mk names its objects one by one; none may be forgotten.
+# pgxs.mk names its objects one by one, and must not miss any.
 forgotten_objects() {
     listed=$(sed -n 's,^[[:space:]]*\(src/[a-z_/]*\)\.o.*,\1.c,p' pgxs.mk | sort)
     # shellcheck disable=SC2012
@@ -150,8 +150,8 @@ forgotten_objects() {
     done
 }
 
-# The options that can be set, and those that cannot, are in the code and in the
-# documentation.
+# The code and the documentation must list the same options, both those that can be
+# set and those that cannot.
 undocumented_options() {
     for kind in allowed refused; do
         in_code=$(sed -n "/$kind"'_options\[\]/,/^};/s/^\t{*"\([^"]*\)",.*/\1/p' src/kafka/option_list.c | sort)
@@ -163,7 +163,7 @@ undocumented_options() {
     done
 }
 
-# An expected output without its test would never be compared with anything.
+# An expected output without a test would never be compared with anything.
 orphaned_outputs() {
     for file in expected/*.out; do
         [ -e "$file" ] || continue
@@ -185,8 +185,8 @@ broken_scripts() {
     done
 }
 
-# As `git diff --check`: white space at the end of a line, a blank before a tab.
-# psql's output and the inputs of the fuzzer are what they are.
+# Like `git diff --check`: white space at the end of a line, a blank before a tab.
+# psql's output and the inputs of the fuzzer are left alone.
 white_space() {
     tab=$(printf '\t')
     tree_files ! -path './expected/*' ! -path './test/fuzz/*' ! -path '*/expected/*' \
@@ -209,7 +209,7 @@ foreign_symbols() {
 
 if [ "${1:-}" = symbols ]; then
     [ -e "$2" ] || { complain "$2: not there"; exit 1; }
-    # complain sets a variable: no pipe, which would lose it in a subshell.
+    # complain sets a variable, which a pipe would lose in a subshell.
     for symbol in $(foreign_symbols "$2"); do
         complain "$2: exports $symbol; make it static, or prefix it with spine_"
     done

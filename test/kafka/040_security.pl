@@ -1,9 +1,9 @@
-# TLS and SASL: what is right works; what is wrong stops the pipeline with a
-# reason that one can act on, and goes on by itself when it is mended.  And the
-# password is nowhere to be read.
+# TLS and SASL: correct settings work.  Wrong settings stop the pipeline with a reason
+# that a person can act on, and the pipeline continues by itself when they are fixed.  The
+# password can be read nowhere.
 #
-# Broken when a certificate is not verified, when a reason is only "timed out",
-# or when an error, a log line or a process title repeats the options.
+# Broken when a certificate is not verified, when a reason is only "timed out", or when
+# an error, a log line or a process title repeats the options.
 use strict;
 use warnings;
 use FindBin;

@@ -1,11 +1,10 @@
-# Failover on a real Kafka: events flow into a primary, its postmaster is killed
-# with -9 while it applies, and its standby is promoted, with asynchronous and with
-# synchronous replication.  What the standby did not have yet, rows and positions,
-# the log gives it.  Before that: reading on the standby, and a synchronous standby
-# that goes away.
+# Failover on a real Kafka: events flow into a primary, its postmaster is killed with -9
+# while it applies, and its standby is promoted, with asynchronous and with synchronous
+# replication.  The rows and positions that the standby did not have yet come again from
+# the log.  Before that: reading on the standby, and a synchronous standby that goes away.
 #
-# Broken when spine's processes start on a standby, or do not at its promotion;
-# when the promoted server goes on from anywhere but its own positions; when a
+# Broken when spine's processes start on a standby, or do not start at its promotion;
+# when the promoted server continues from anywhere other than its own positions; when a
 # worker that waits for a standby cannot be stopped; or by what breaks
 # test/t/010_exactly_once.pl.
 use strict;

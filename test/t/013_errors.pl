@@ -1,10 +1,10 @@
-# Trouble that is not a record's fault loses nothing and blames no record: what
-# passes by itself is waited out, what needs a person is said, with a hint, and
-# gone on from without a restart.
+# An error that is not a record's fault loses nothing and blames no record.  If it will
+# pass by itself, the pipeline waits.  If a person has to act, the pipeline says so, with
+# a hint, and continues without a restart once the cause is fixed.
 #
-# Broken when an error of the schema, of rights, of locks or of the broker makes
-# a dead letter, moves the offsets, ends the pipeline for good, or is not to be
-# read in spine_status, with the reason and since when.
+# Broken when an error of the schema, of privileges, of locks or of the broker makes a
+# dead letter, moves the offsets, stops the pipeline for good, or is missing from
+# spine_status, with its reason and its time.
 use strict;
 use warnings;
 use FindBin;

@@ -1,10 +1,11 @@
-# What goes wrong in one place must not touch what is beside it: a partition
-# that cannot be read, a trigger that changes settings, a row that only one
-# table refuses, a launcher that ends.  Broken when a stuck partition stops the
-# others or is skipped silently, when the settings of a user's trigger reach the
-# worker's own statements, when a refused row vanishes without a dead letter,
-# when a second embedded broker is started beside the first, or when a broker
-# that stands still keeps a worker from ending.
+# A fault in one place must not touch its neighbours: a partition that cannot be read,
+# a trigger that changes settings, a row that only one table refuses, a launcher that
+# ends.
+#
+# Broken when a stuck partition stops the others or is skipped silently, when the
+# settings of a user's trigger reach the worker's own statements, when a refused row
+# vanishes without a dead letter, when a second embedded broker is started beside the
+# first, or when a broker that hangs keeps a worker from ending.
 use strict;
 use warnings;
 use FindBin;

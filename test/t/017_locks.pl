@@ -1,9 +1,9 @@
-# Other people's locks, statements and transactions: a batch waits for them,
-# fails because of them or overtakes them, and is applied once.
+# Other people's locks, statements and transactions: a batch waits for them, fails
+# because of them or overtakes them, and is applied once.
 #
-# Broken when waiting is not to be read in spine_status, when a deadlock or a
-# change of a table makes a dead letter, moves the offsets or stops the pipeline
-# for good, or when a user's transaction and a batch lose each other's changes.
+# Broken when spine_status does not show that the worker waits, when a deadlock or a
+# change of a table makes a dead letter, moves the offsets or stops the pipeline for
+# good, or when a user's transaction and a batch lose each other's changes.
 use strict;
 use warnings;
 use FindBin;

@@ -1,10 +1,10 @@
-# spine_seek, and positions that are moved by hand: the worker goes on from there
-# at once, what was applied before stays as it is, and what makes no sense is
-# refused before anything is moved.  And the mark: a log in which the last record
-# that was read is another one is not read on.
+# spine_seek, and positions that are moved by hand: the worker continues from the new
+# position at once, the rows that were applied before stay as they are, and a place that
+# makes no sense is refused before anything is moved.  The mark: when the last record
+# that was read is a different one in the log now, the log is not read further.
 #
-# Broken when an idle worker is not told, when a replay is applied twice, or when
-# the worker does not look at the mark.
+# Broken when an idle worker is not told, when a replay is applied twice, or when the
+# worker does not check the mark.
 use strict;
 use warnings;
 use FindBin;

@@ -1,10 +1,9 @@
-# Every setting takes effect on running workers with ALTER SYSTEM (or ALTER
-# DATABASE) and a reload, while events flow, and none is lost or applied twice
-# on the way.
+# Every setting takes effect on running workers with ALTER SYSTEM (or ALTER DATABASE)
+# and a reload, while events flow.  No event is lost or applied twice on the way.
 #
-# Broken when a worker keeps an old value or an old connection, when two
-# workers apply the same partition or none does, or when a position in one
-# cluster's log is taken for one in another's.
+# Broken when a worker keeps an old value or an old connection, when two workers apply
+# the same partition or none does, or when a position in one cluster's log is used in
+# another's.
 use strict;
 use warnings;
 use FindBin;

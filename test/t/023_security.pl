@@ -1,10 +1,9 @@
-# The workers are superusers, and nobody gets at their rights: neither by
-# calling functions or changing settings, nor by code that hangs on a table
-# which events are applied to.
+# The workers are superusers, and nobody gets their rights: neither by calling
+# functions or changing settings, nor by code that is attached to a target table.
 #
-# Broken when a grant is too wide, when a statement of a batch runs as the
-# wrong role, or when something that belongs to it runs after the role is laid
-# down again (a deferred trigger at commit).
+# Broken when a grant is too wide, when a statement of a batch runs as the wrong role,
+# or when something that belongs to a batch runs after the batch has left its role (a
+# deferred trigger at commit).
 use strict;
 use warnings;
 use FindBin;

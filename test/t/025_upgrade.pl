@@ -1,8 +1,8 @@
-# ALTER EXTENSION UPDATE makes of a database of an earlier version what CREATE
-# EXTENSION makes of an empty one, and keeps what is in it.
+# ALTER EXTENSION UPDATE turns a database of an earlier version into what CREATE
+# EXTENSION makes of an empty one, and keeps its contents.
 #
-# Broken when a change of the extension's script lacks its upgrade step, or the step
-# differs from it.
+# Broken when a change of the extension's script has no upgrade step, or when the step
+# differs from the change.
 use strict;
 use warnings;
 use File::Copy qw(copy);

@@ -1,10 +1,10 @@
-# No single record can stop its pipeline, whatever error it raises; and no fault of
-# the table or of the server makes dead letters of records that are not to blame.
+# No single record can stop its pipeline, whatever error it raises.  No fault of the
+# table or of the server makes dead letters of records that are not to blame.
 #
 # Broken when the search for the record to blame takes a class of errors for granted,
-# leaves a transaction behind that is not the one its caller began, applies what it
-# has found out to the wrong record, or when a record that another one supersedes is
-# not looked at.
+# leaves its caller in a different transaction than the one that the caller began, blames
+# the wrong record for what it found, or when a record that another one supersedes is not
+# checked.
 use strict;
 use warnings;
 use FindBin;

@@ -1,8 +1,8 @@
 /*
  * spine 0.1.0 to 0.2.0: what ALTER EXTENSION UPDATE changes.
  *
- * A database that is updated has what CREATE EXTENSION makes of
- * spine--0.2.0.sql; test/t/025_upgrade.pl compares the two.
+ * A database that is updated has what CREATE EXTENSION makes of sql/parts;
+ * test/t/025_upgrade.pl compares the two.
  */
 
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
@@ -606,3 +606,88 @@ BEGIN
 		LIMIT max_rows;
 END
 $$;
+
+--
+-- The metrics of the producer are a view of their own
+--
+
+CREATE VIEW @extschema@.spine_produced_metrics AS
+SELECT 'spine_events_produced_total' AS metric, 'counter' AS type,
+	   'Synthetic events that the broker acknowledged; without a tenant: all beyond the first 64.' AS help,
+	   '' AS suffix,
+	   CASE WHEN p.tenant IS NULL THEN '{}' ELSE jsonb_build_object('tenant', p.tenant) END AS labels,
+	   sum(p.events) AS value
+FROM @extschema@.spine_produced() p
+GROUP BY p.tenant;
+COMMENT ON VIEW @extschema@.spine_produced_metrics IS 'spine_produced as metrics; part of spine_metrics';
+
+CREATE OR REPLACE VIEW @extschema@.spine_metrics AS
+WITH partitions AS (
+	SELECT s.*, jsonb_build_object('pipeline', s.pipeline, 'topic', s.topic,
+								   'partition', s.partition::text) AS labels
+	FROM @extschema@.spine_status s
+	WHERE s.partition IS NOT NULL
+), pipelines AS (
+	SELECT c.*, jsonb_build_object('pipeline', c.pipeline) AS labels
+	FROM @extschema@.spine_pipeline_counters() c
+), workers AS (
+	SELECT w.*, jsonb_build_object('pipeline', w.pipeline, 'worker', w.worker::text) AS labels
+	FROM @extschema@.spine_worker_status() w
+)
+SELECT m.metric, m.type, m.help, m.metric || m.suffix AS sample, m.labels, m.value
+FROM (
+	SELECT metric, type, help, suffix, labels, value
+	FROM @extschema@.spine_produced_metrics
+	UNION ALL
+	SELECT 'spine_records_consumed_total', 'counter',
+		   'Records read from the broker, those read again included.', '', labels, records_consumed
+	FROM pipelines
+	UNION ALL
+	SELECT 'spine_upserts_total', 'counter',
+		   'Rows inserted or updated by sinks in mode upsert.', '', labels, upserts
+	FROM pipelines
+	UNION ALL
+	SELECT 'spine_batches_total', 'counter', 'Batches committed.', '', labels, batches
+	FROM pipelines
+	UNION ALL
+	SELECT 'spine_batch_duration_seconds', 'histogram', 'Time from the start of a batch to its commit.',
+		   '_bucket', labels || jsonb_build_object('le', CASE WHEN b.bound = 'infinity' THEN '+Inf' ELSE b.bound::text END),
+		   b.count
+	FROM pipelines, unnest(bucket_bounds, bucket_counts) b (bound, count)
+	UNION ALL
+	SELECT 'spine_batch_duration_seconds', 'histogram', 'Time from the start of a batch to its commit.',
+		   s.suffix, labels, s.value
+	FROM pipelines, LATERAL (VALUES ('_sum', batch_seconds::numeric), ('_count', batches)) s (suffix, value)
+	UNION ALL
+	SELECT 'spine_events_applied_total', 'counter', 'Records applied to the tables.', '', labels, events_total
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_dead_letters_total', 'counter', 'Records kept as dead letters.', '', labels, dead_letters_total
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_next_offset', 'gauge', 'First offset that is not applied yet.', '', labels, next_offset
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_high_watermark_offset', 'gauge', 'End of the partition, as last heard from the broker.',
+		   '', labels, high_watermark
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_lag_records', 'gauge', 'Records of the partition that are not applied yet.', '', labels, lag
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_last_commit_timestamp_seconds', 'gauge', 'When a batch of the partition was last committed.',
+		   '', labels, round(extract(epoch FROM last_commit_at), 3)
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_worker_up', 'gauge', 'Whether the worker is running.', '', labels, (pid IS NOT NULL)::integer
+	FROM workers
+	UNION ALL
+	SELECT 'spine_worker_failed', 'gauge', 'Whether the worker waits for a person: see spine_status.',
+		   '', labels, (state = 'failed')::integer
+	FROM workers
+	UNION ALL
+	SELECT 'spine_pipeline_enabled', 'gauge', 'Whether the pipeline is not paused.', '',
+		   jsonb_build_object('pipeline', p.name), p.enabled::integer
+	FROM @extschema@.spine_pipelines p
+) m
+WHERE m.value IS NOT NULL;

@@ -49,6 +49,52 @@ $$;
 ALTER FUNCTION @extschema@.spine_wait(interval) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 --
+-- The topic of a pipeline that names none, said in one place
+--
+
+CREATE FUNCTION @extschema@.spine_pipeline_topic(topic text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'spine_pipeline_topic'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_topic(text) IS
+'the topic that a pipeline reads, given the topic in its row: NULL stands for the setting spine.topic';
+
+CREATE OR REPLACE VIEW @extschema@.spine_status AS
+SELECT p.name AS pipeline,
+	   t.topic,
+	   x.partition,
+	   w.pid AS worker_pid,
+	   CASE WHEN NOT p.enabled THEN 'paused'
+			WHEN w.pid IS NULL AND w.state IS DISTINCT FROM 'failed' THEN 'stopped'
+			ELSE w.state END AS state,
+	   w.state_since,
+	   x.next_offset,
+	   x.high_watermark,
+	   -- greatest() by itself would take an unknown lag for none
+	   CASE WHEN x.high_watermark IS NOT NULL
+			THEN greatest(x.high_watermark - x.next_offset, 0) END AS lag,
+	   x.last_batch_rows,
+	   x.last_batch_ms,
+	   x.last_commit_at,
+	   coalesce(x.events_total, 0) AS events_total,
+	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
+	   w.last_error,
+	   w.last_error_at
+FROM @extschema@.spine_pipelines p
+CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
+LEFT JOIN (
+	SELECT pipeline, topic, partition,
+		   coalesce(o.next_offset, s.next_offset) AS next_offset,
+		   s.high_watermark, s.last_batch_rows, s.last_batch_ms, s.last_commit_at,
+		   s.events_total, s.dead_letters_total
+	FROM @extschema@.spine_offsets o
+	FULL JOIN @extschema@.spine_partition_status() s USING (pipeline, topic, partition)
+) x ON x.pipeline = p.name AND x.topic = t.topic
+LEFT JOIN @extschema@.spine_worker_status() w
+	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
+ORDER BY 1, 3;
+
+--
 -- Whose code runs with whose rights: only spine's own triggers on spine's own
 -- tables, and a pipeline, its sinks and its positions are for members of its owner
 --
@@ -129,7 +175,7 @@ DECLARE
 	log			record;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
-	SELECT coalesce(p.topic, current_setting('spine.topic'))
+	SELECT @extschema@.spine_pipeline_topic(p.topic)
 	INTO of_topic
 	FROM @extschema@.spine_pipelines p
 	WHERE p.name = of_pipeline;

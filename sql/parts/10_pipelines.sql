@@ -44,6 +44,13 @@ GRANT SELECT ON @extschema@.spine_pipelines, @extschema@.spine_sinks TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.spine_pipelines', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.spine_sinks', '');
 
+CREATE FUNCTION @extschema@.spine_pipeline_topic(topic text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'spine_pipeline_topic'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_topic(text) IS
+'the topic that a pipeline reads, given the topic in its row: NULL stands for the setting spine.topic';
+
 -- What follows changes tables of spine's with its owner's rights.  Whoever has the
 -- privilege TRIGGER on one of them must not get these.
 CREATE FUNCTION @extschema@.spine_check_triggers(of_table regclass)

@@ -72,7 +72,7 @@ DECLARE
 	log			record;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
-	SELECT coalesce(p.topic, current_setting('spine.topic'))
+	SELECT @extschema@.spine_pipeline_topic(p.topic)
 	INTO of_topic
 	FROM @extschema@.spine_pipelines p
 	WHERE p.name = of_pipeline;

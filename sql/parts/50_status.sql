@@ -47,7 +47,7 @@ SELECT p.name AS pipeline,
 	   w.last_error,
 	   w.last_error_at
 FROM @extschema@.spine_pipelines p
-CROSS JOIN LATERAL (SELECT coalesce(p.topic, current_setting('spine.topic')) AS topic) t
+CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
 LEFT JOIN (
 	SELECT pipeline, topic, partition,
 		   coalesce(o.next_offset, s.next_offset) AS next_offset,

@@ -59,41 +59,6 @@ LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_pipeline_topic(text) IS
 'the topic that a pipeline reads, given the topic in its row: NULL stands for the setting spine.topic';
 
-CREATE OR REPLACE VIEW @extschema@.spine_status AS
-SELECT p.name AS pipeline,
-	   t.topic,
-	   x.partition,
-	   w.pid AS worker_pid,
-	   CASE WHEN NOT p.enabled THEN 'paused'
-			WHEN w.pid IS NULL AND w.state IS DISTINCT FROM 'failed' THEN 'stopped'
-			ELSE w.state END AS state,
-	   w.state_since,
-	   x.next_offset,
-	   x.high_watermark,
-	   -- greatest() by itself would take an unknown lag for none
-	   CASE WHEN x.high_watermark IS NOT NULL
-			THEN greatest(x.high_watermark - x.next_offset, 0) END AS lag,
-	   x.last_batch_rows,
-	   x.last_batch_ms,
-	   x.last_commit_at,
-	   coalesce(x.events_total, 0) AS events_total,
-	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
-	   w.last_error,
-	   w.last_error_at
-FROM @extschema@.spine_pipelines p
-CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
-LEFT JOIN (
-	SELECT pipeline, topic, partition,
-		   coalesce(o.next_offset, s.next_offset) AS next_offset,
-		   s.high_watermark, s.last_batch_rows, s.last_batch_ms, s.last_commit_at,
-		   s.events_total, s.dead_letters_total
-	FROM @extschema@.spine_offsets o
-	FULL JOIN @extschema@.spine_partition_status() s USING (pipeline, topic, partition)
-) x ON x.pipeline = p.name AND x.topic = t.topic
-LEFT JOIN @extschema@.spine_worker_status() w
-	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
-ORDER BY 1, 3;
-
 --
 -- Whose code runs with whose rights: only spine's own triggers on spine's own
 -- tables, and a pipeline, its sinks and its positions are for members of its owner
@@ -654,6 +619,62 @@ END
 $$;
 
 --
+-- Errors and their hints are columns of their own.  Two views depend on the function
+-- whose columns change: it is dropped when nothing uses it any more.
+--
+
+ALTER FUNCTION @extschema@.spine_worker_status() RENAME TO spine_worker_status_of_0_1;
+CREATE FUNCTION @extschema@.spine_worker_status(
+	OUT pipeline name, OUT worker integer, OUT workers integer, OUT pid integer,
+	OUT state text, OUT state_since timestamptz,
+	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_worker_status'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_worker_status() IS 'the workers of this database, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_worker_status() FROM PUBLIC;
+
+CREATE OR REPLACE VIEW @extschema@.spine_status AS
+SELECT p.name AS pipeline,
+	   t.topic,
+	   x.partition,
+	   w.pid AS worker_pid,
+	   CASE WHEN NOT p.enabled THEN 'paused'
+			WHEN w.pid IS NULL AND w.state IS DISTINCT FROM 'failed' THEN 'stopped'
+			ELSE w.state END AS state,
+	   w.state_since,
+	   x.next_offset,
+	   x.high_watermark,
+	   -- greatest() by itself would take an unknown lag for none
+	   CASE WHEN x.high_watermark IS NOT NULL
+			THEN greatest(x.high_watermark - x.next_offset, 0) END AS lag,
+	   x.last_batch_rows,
+	   x.last_batch_ms,
+	   x.last_commit_at,
+	   coalesce(x.events_total, 0) AS events_total,
+	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
+	   w.last_error,
+	   w.last_error_at,
+	   w.hint
+FROM @extschema@.spine_pipelines p
+CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
+LEFT JOIN (
+	SELECT pipeline, topic, partition,
+		   coalesce(o.next_offset, s.next_offset) AS next_offset,
+		   s.high_watermark, s.last_batch_rows, s.last_batch_ms, s.last_commit_at,
+		   s.events_total, s.dead_letters_total
+	FROM @extschema@.spine_offsets o
+	FULL JOIN @extschema@.spine_partition_status() s USING (pipeline, topic, partition)
+) x ON x.pipeline = p.name AND x.topic = t.topic
+LEFT JOIN @extschema@.spine_worker_status() w
+	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
+ORDER BY 1, 3;
+COMMENT ON COLUMN @extschema@.spine_status.last_error IS
+'the message and detail of the last error; kept after recovery';
+COMMENT ON COLUMN @extschema@.spine_status.hint IS 'the hint of the last error, or NULL';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_worker_status() TO pg_monitor;
+
+--
 -- The metrics of the producer are a view of their own
 --
 
@@ -737,3 +758,5 @@ FROM (
 	FROM @extschema@.spine_pipelines p
 ) m
 WHERE m.value IS NOT NULL;
+
+DROP FUNCTION @extschema@.spine_worker_status_of_0_1();

@@ -5,7 +5,7 @@
 CREATE FUNCTION @extschema@.spine_worker_status(
 	OUT pipeline name, OUT worker integer, OUT workers integer, OUT pid integer,
 	OUT state text, OUT state_since timestamptz,
-	OUT last_error text, OUT last_error_at timestamptz)
+	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'spine_worker_status'
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
@@ -45,7 +45,8 @@ SELECT p.name AS pipeline,
 	   coalesce(x.events_total, 0) AS events_total,
 	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
 	   w.last_error,
-	   w.last_error_at
+	   w.last_error_at,
+	   w.hint
 FROM @extschema@.spine_pipelines p
 CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
 LEFT JOIN (
@@ -61,6 +62,9 @@ LEFT JOIN @extschema@.spine_worker_status() w
 ORDER BY 1, 3;
 COMMENT ON VIEW @extschema@.spine_status IS
 'a row per pipeline and partition: its worker, position, lag and last error; totals are since the server started';
+COMMENT ON COLUMN @extschema@.spine_status.last_error IS
+'the message and detail of the last error; kept after recovery';
+COMMENT ON COLUMN @extschema@.spine_status.hint IS 'the hint of the last error, or NULL';
 GRANT SELECT ON @extschema@.spine_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_worker_status() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_partition_status() TO pg_monitor;

@@ -249,8 +249,8 @@ spine_worker_status(PG_FUNCTION_ARGS)
 	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
 	{
 		const SpineWorkerSlot *slot = &slots[i];
-		Datum		values[8];
-		bool		nulls[8] = {false};
+		Datum		values[9];
+		bool		nulls[9] = {false};
 		TimestampTz waits_since;
 		char	   *wait_reason;
 
@@ -267,6 +267,7 @@ spine_worker_status(PG_FUNCTION_ARGS)
 		nulls[6] = nulls[7] = slot->last_error.class == SPINE_NO_ERROR;
 		values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(spine_error_text(&slot->last_error, true));
 		values[7] = TimestampTzGetDatum(slot->last_error.since);
+		nulls[8] = true;
 		if (slot->state != SPINE_FAILED && waits_for_others(slot, &waits_since, &wait_reason))
 		{
 			values[4] = CStringGetTextDatum(state_name(SPINE_WAITING));

@@ -10,7 +10,7 @@ CREATE TABLE @extschema@.spine_pipelines (
 	start		text NOT NULL DEFAULT 'earliest' CHECK (start IN ('earliest', 'latest')),
 	is_default	boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE @extschema@.spine_pipelines IS 'one topic each, and who applies it';
+COMMENT ON TABLE @extschema@.spine_pipelines IS 'the topic that each pipeline reads, and the role that it applies records as';
 COMMENT ON COLUMN @extschema@.spine_pipelines.topic IS 'NULL: the setting spine.topic';
 COMMENT ON COLUMN @extschema@.spine_pipelines.owner IS 'the role whose rights the pipeline applies with';
 COMMENT ON COLUMN @extschema@.spine_pipelines.enabled IS 'false: paused';
@@ -37,7 +37,7 @@ COMMENT ON COLUMN @extschema@.spine_sinks.key IS
 COMMENT ON COLUMN @extschema@.spine_sinks.version IS
 'upsert: the column that decides which of two events for a key is newer';
 COMMENT ON COLUMN @extschema@.spine_sinks.columns IS
-'column -> JSON key, or $partition, $offset, $timestamp, $key; NULL: every column, from the key of its name';
+'column -> JSON key, or $partition, $offset, $timestamp, $key; NULL: each column, from the key of the same name';
 
 GRANT SELECT ON @extschema@.spine_pipelines, @extschema@.spine_sinks TO PUBLIC;
 
@@ -51,18 +51,19 @@ LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_pipeline_topic(text) IS
 'the topic that a pipeline reads, given the topic in its row: NULL stands for the setting spine.topic';
 
--- What follows changes tables of spine's with its owner's rights.  Whoever has the
--- privilege TRIGGER on one of them must not get these.
+-- Some of the functions below change spine's own tables with the rights of the
+-- functions' owner.  A trigger that another role has made on such a table would run with
+-- these rights too, so the functions look for one first.
 CREATE FUNCTION @extschema@.spine_check_triggers(of_table regclass)
 RETURNS void
 AS 'MODULE_PATHNAME', 'spine_check_triggers'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.spine_check_triggers(regclass) IS
-'an error when a table of spine''s own has a trigger that is not';
+'raises an error when one of spine''s own tables has a trigger that is not spine''s';
 
--- Who may do what here: a pipeline, its sinks and its positions belong to who may
--- take the role of its owner (until PostgreSQL 15, every member may), and to the
--- table's owner, as whom foreign keys act.
+-- A pipeline, its sinks and its positions may be changed by roles that can SET ROLE to
+-- the pipeline's owner (before PostgreSQL 16, every member can), and by the owner of the
+-- table, as whom foreign keys act.
 CREATE FUNCTION @extschema@.spine_may_change(of_owner regrole, of_table oid)
 RETURNS boolean
 LANGUAGE sql STABLE
@@ -75,12 +76,12 @@ AS $$
 	WHERE c.oid = of_table
 $$;
 COMMENT ON FUNCTION @extschema@.spine_may_change(regrole, oid) IS
-'may the current user change what belongs to a pipeline of that owner, in a table of the catalog?';
+'whether the current user may change what belongs to a pipeline of this owner, in this table of the catalog';
 
--- Fires before each row of spine_pipelines: nobody takes over a pipeline of
--- another's or lets one run as another, and a dump can be restored although
--- CREATE EXTENSION has already made the default pipeline (which nothing has been
--- read for yet).
+-- Runs before each change of a row of spine_pipelines.  No role takes over another
+-- role's pipeline, or makes a pipeline apply as another role.  A dump can be restored
+-- although CREATE EXTENSION has already made the default pipeline: that one gives way
+-- as long as it has no positions.
 CREATE FUNCTION @extschema@.spine_check_pipeline()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -91,9 +92,9 @@ BEGIN
 		IF NOT @extschema@.spine_may_change(OLD.owner, TG_RELID) THEN
 			RAISE EXCEPTION 'must be a member of role % to change pipeline "%"', OLD.owner, OLD.name
 				USING ERRCODE = 'insufficient_privilege',
-					  HINT = 'What counts is to be able to SET ROLE to it.';
+					  HINT = 'You must be able to SET ROLE to that role.';
 		END IF;
-		-- what a foreign key does to these, it does as their owner
+		-- foreign keys change these tables as the tables' owner
 		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks'::regclass);
 		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	END IF;
@@ -102,11 +103,11 @@ BEGIN
 	END IF;
 
 	IF NOT @extschema@.spine_may_change(NEW.owner, TG_RELID) THEN
-		RAISE EXCEPTION 'must be a member of role % to let pipeline "%" apply as it', NEW.owner, NEW.name
+		RAISE EXCEPTION 'must be a member of role % to make it the owner of pipeline "%"', NEW.owner, NEW.name
 			USING ERRCODE = 'insufficient_privilege',
-				  HINT = 'What counts is to be able to SET ROLE to it.';
+				  HINT = 'You must be able to SET ROLE to that role.';
 	END IF;
-	-- looked for first: INSERT on the table is no right to delete from it
+	-- looked for first: a role that may insert here need not have the right to delete
 	IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM @extschema@.spine_pipelines p
 									WHERE p.name = NEW.name AND p.is_default) THEN
 		DELETE FROM @extschema@.spine_pipelines p
@@ -122,8 +123,8 @@ CREATE TRIGGER spine_check_pipeline
 	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.spine_pipelines
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_pipeline();
 
--- The same for what belongs to a pipeline: a sink is written to with the rights of
--- its owner, and a position says what is lost.
+-- The same for sinks and positions: spine writes to a sink with the rights of the
+-- pipeline's owner, and a position that is moved can lose records.
 CREATE FUNCTION @extschema@.spine_check_member()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -146,7 +147,7 @@ BEGIN
 	IF FOUND THEN
 		RAISE EXCEPTION 'must be a member of the role that pipeline "%" applies as', of_another
 			USING ERRCODE = 'insufficient_privilege',
-				  HINT = 'What counts is to be able to SET ROLE to it.';
+				  HINT = 'You must be able to SET ROLE to that role.';
 	END IF;
 	IF TG_OP = 'DELETE' THEN
 		RETURN OLD;
@@ -166,7 +167,8 @@ CREATE TRIGGER spine_check_truncate
 	BEFORE TRUNCATE ON @extschema@.spine_pipelines
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
 
--- A table that a crash empties would lose what the position says it has.
+-- A crash empties an unlogged table, and the position would still say that its rows
+-- are applied.  A temporary table is gone with its session.
 CREATE FUNCTION @extschema@.spine_check_sink()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -200,7 +202,7 @@ CREATE TRIGGER spine_check_sink
 	BEFORE INSERT OR UPDATE OF target ON @extschema@.spine_sinks
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_sink();
 
--- Tells the launcher and the workers, once the change is committed.
+-- Tells the launcher and the workers when the change is committed.
 CREATE FUNCTION @extschema@.spine_catalog_changed()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'spine_catalog_changed'

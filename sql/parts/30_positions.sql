@@ -15,19 +15,19 @@ CREATE TABLE @extschema@.spine_offsets (
 	PRIMARY KEY (pipeline, topic, partition)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE @extschema@.spine_offsets IS
-'the position of each partition, written in the transaction that applied what is before it';
+'the position of each partition, written in the transaction that applied the records before it';
 COMMENT ON COLUMN @extschema@.spine_offsets.next_offset IS 'the first offset not yet applied';
 COMMENT ON COLUMN @extschema@.spine_offsets.cluster_id IS 'the broker cluster that the position belongs to';
 COMMENT ON COLUMN @extschema@.spine_offsets.worker_next_offset IS
-'next_offset as a worker wrote it last; where they differ, it was moved by hand, and the mark means nothing';
+'next_offset as a worker last wrote it; where the two differ, the position was moved by hand and the mark means nothing';
 COMMENT ON COLUMN @extschema@.spine_offsets.mark_offset IS
-'the last record before next_offset: looked at again at each start, to tell whether it is still the same log';
-COMMENT ON COLUMN @extschema@.spine_offsets.mark_crc IS 'its checksum (CRC-32C of timestamp, key and value)';
+'offset of the last record before next_offset; a worker reads that record again when it starts, to tell whether this is still the same log';
+COMMENT ON COLUMN @extschema@.spine_offsets.mark_crc IS 'checksum of the record at mark_offset (CRC-32C of timestamp, key and value)';
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.spine_offsets', '');
 
--- The condition spares the workers, which move them all the time and are
--- superusers: role 10 is the first one.
+-- The condition spares the workers, which are superusers and move positions all the
+-- time.  Role 10 is the bootstrap superuser.
 CREATE TRIGGER spine_check_member
 	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.spine_offsets
 	FOR EACH ROW WHEN (NOT pg_catalog.pg_has_role(10::oid, 'USAGE'))
@@ -36,7 +36,7 @@ CREATE TRIGGER spine_check_truncate
 	BEFORE TRUNCATE ON @extschema@.spine_offsets
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
 
--- Moved by hand: the workers look again at once.
+-- When a position is changed by hand, the workers read the positions again at once.
 CREATE TRIGGER spine_moved_by_hand
 	AFTER UPDATE ON @extschema@.spine_offsets
 	FOR EACH ROW WHEN (NEW.next_offset IS DISTINCT FROM NEW.worker_next_offset)
@@ -58,8 +58,9 @@ COMMENT ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz) IS
 'what the broker has of a topic: per partition the first offset, the end, and the first record not older than `since`';
 REVOKE ALL ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz) FROM PUBLIC;
 
--- To where exactly one of the last three says; what the functions below share.
--- The rows are locked in the order in which the workers do it.
+-- What the functions spine_seek share.  Exactly one of the last three arguments is not
+-- null and says where to go.  The rows are locked in the order in which the workers lock
+-- them.
 CREATE FUNCTION @extschema@.spine_move_positions(
 	of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
@@ -82,7 +83,7 @@ BEGIN
 				  HINT = 'The table spine_pipelines lists the pipelines.';
 	END IF;
 	IF num_nonnulls(to_offset, since, place) = 0 THEN
-		RAISE EXCEPTION 'the place to go to must not be null'
+		RAISE EXCEPTION 'the target of spine_seek must not be null'
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 
@@ -99,7 +100,7 @@ BEGIN
 		IF log.next_offset NOT BETWEEN log.first_offset AND log.end_offset THEN
 			RAISE EXCEPTION 'partition % of topic "%" has no offset %', log.partition, of_topic, log.next_offset
 				USING ERRCODE = 'invalid_parameter_value',
-					  DETAIL = format('It begins at %s and ends before %s.', log.first_offset, log.end_offset);
+					  DETAIL = format('The partition begins at offset %s and ends before offset %s.', log.first_offset, log.end_offset);
 		END IF;
 		IF of_partition IS NOT NULL AND EXISTS (
 			SELECT FROM @extschema@.spine_offsets o
@@ -160,7 +161,7 @@ COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) IS
 'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time';
 REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) FROM PUBLIC;
 
--- A time or an offset in quotes, of no type yet, comes here.
+-- A quoted offset or time, which has no type yet, comes here.
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target text)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE

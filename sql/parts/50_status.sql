@@ -36,7 +36,7 @@ SELECT p.name AS pipeline,
 	   w.state_since,
 	   x.next_offset,
 	   x.high_watermark,
-	   -- greatest() by itself would take an unknown lag for none
+	   -- greatest() ignores NULL: an unknown lag would become 0
 	   CASE WHEN x.high_watermark IS NOT NULL
 			THEN greatest(x.high_watermark - x.next_offset, 0) END AS lag,
 	   x.last_batch_rows,

@@ -2,8 +2,8 @@
 -- Orders: the targets of the default pipeline, and that pipeline
 --
 
--- Keys are COLLATE "C": equality is all that is asked of them, it compares
--- fastest, and no locale upgrade can break the index.
+-- Keys are COLLATE "C": they are only compared for equality, "C" is the fastest, and
+-- no locale upgrade can break the index.
 CREATE TABLE @extschema@.events (
 	tenant			text COLLATE "C" NOT NULL,
 	event_id		uuid NOT NULL,
@@ -18,8 +18,8 @@ CREATE TABLE @extschema@.events (
 );
 COMMENT ON TABLE @extschema@.events IS 'every order event, once';
 COMMENT ON COLUMN @extschema@.events.kafka_partition IS 'the partition the event came from';
-COMMENT ON COLUMN @extschema@.events.kafka_offset IS 'its offset in that partition';
-COMMENT ON COLUMN @extschema@.events.applied_at IS 'start of the transaction that applied it';
+COMMENT ON COLUMN @extschema@.events.kafka_offset IS 'the offset of the event in that partition';
+COMMENT ON COLUMN @extschema@.events.applied_at IS 'start of the transaction that applied the event';
 
 -- fillfactor leaves room on each page so that updates stay HOT.
 CREATE TABLE @extschema@.current_orders (

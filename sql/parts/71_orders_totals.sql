@@ -1,12 +1,12 @@
 --
--- Totals of current_orders, which is what pg_dump need not keep: the triggers count
--- them again as current_orders is restored
+-- Totals of current_orders.  pg_dump need not keep them: the triggers count again when
+-- current_orders is restored.
 --
 
--- Totals of current_orders, moved by triggers in the transaction that changes
--- it, so that reading them never means reading all orders.  Each session counts
--- in rows of its own: nobody who leaves a transaction open makes others wait
--- (unless it is a prepared one, whose session's number may be used again).
+-- Triggers keep the totals up to date, in the transaction that changes current_orders, so
+-- that nobody has to read all orders for them.  Each session counts in rows of its own: a
+-- transaction that is left open makes no other session wait (unless it is a prepared
+-- transaction: its session's number may be used again).
 CREATE TABLE @extschema@.spine_order_totals (
 	tenant			text COLLATE "C" NOT NULL,
 	currency		text COLLATE "C" NOT NULL,
@@ -18,34 +18,34 @@ CREATE TABLE @extschema@.spine_order_totals (
 	PRIMARY KEY (tenant, currency, status, session)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE @extschema@.spine_order_totals IS
-'totals of current_orders, exact at every commit; the sum over the sessions is what counts';
-COMMENT ON COLUMN @extschema@.spine_order_totals.session IS 'the number of the server''s session that counts here, see spine_session_number(); numbers are used again';
-COMMENT ON COLUMN @extschema@.spine_order_totals.newest IS 'no order of this kind is newer';
+'totals of current_orders, exact at every commit; a total is the sum over its sessions';
+COMMENT ON COLUMN @extschema@.spine_order_totals.session IS 'number of the session that counts in this row, see spine_session_number(); numbers are used again';
+COMMENT ON COLUMN @extschema@.spine_order_totals.newest IS 'no order that is counted in this row is newer';
 
 CREATE FUNCTION @extschema@.spine_session_number()
 RETURNS integer
 AS 'MODULE_PATHNAME', 'spine_session_number'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.spine_session_number() IS
-'a number that no other session has at this time; one has several in turn, the same modulo 262144';
+'a number that no other session has at this time; a session has several in turn, all equal modulo 262144';
 
 CREATE FUNCTION @extschema@.spine_session_adds_up()
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'spine_session_adds_up'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.spine_session_adds_up() IS
-'is it time for the session to add up its totals? part of spine_count_orders';
+'whether it is time for the session to add up its totals; part of spine_count_orders';
 REVOKE ALL ON FUNCTION @extschema@.spine_session_adds_up() FROM PUBLIC;
 
--- As the extension's owner: who may change orders need not be allowed to change
--- the totals.
+-- Runs as the extension's owner: a role that may change orders need not have the right
+-- to change the totals.
 CREATE FUNCTION @extschema@.spine_count_orders()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	-- without its own table and its two names, it would take others' for them
+	-- in any other trigger, new_orders and old_orders could be temporary tables of the caller
 	IF TG_RELID <> '@extschema@.current_orders'::regclass OR NOT EXISTS (
 		SELECT FROM pg_trigger t
 		WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME
@@ -55,7 +55,7 @@ BEGIN
 									  ELSE 'spine_count_truncated' END
 			AND (TG_OP NOT IN ('INSERT', 'UPDATE') OR t.tgnewtable = 'new_orders')
 			AND (TG_OP NOT IN ('UPDATE', 'DELETE') OR t.tgoldtable = 'old_orders')) THEN
-		RAISE EXCEPTION 'trigger "%" of table % is not one of spine''s own, which alone may run spine_count_orders',
+		RAISE EXCEPTION 'trigger "%" of table % is not one of spine''s own and must not run spine_count_orders',
 				TG_NAME, TG_RELID::regclass
 			USING ERRCODE = 'insufficient_privilege',
 				  HINT = 'Drop the trigger.';
@@ -112,19 +112,19 @@ BEGIN
 		SET orders = t.orders + EXCLUDED.orders,
 			amount_cents = t.amount_cents + EXCLUDED.amount_cents;
 	ELSE
-		-- an older snapshot would not show all that there is to delete
+		-- an older snapshot would not show all rows to delete
 		IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-			RAISE EXCEPTION 'cannot truncate current_orders in a transaction of isolation level %',
+			RAISE EXCEPTION 'cannot truncate current_orders in a transaction with isolation level %',
 					current_setting('transaction_isolation')
 				USING ERRCODE = 'feature_not_supported',
-					  HINT = 'Do it in a transaction of level READ COMMITTED.';
+					  HINT = 'Use a transaction with isolation level READ COMMITTED.';
 		END IF;
 		DELETE FROM @extschema@.spine_order_totals;
 	END IF;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.spine_count_orders() IS 'trigger of current_orders: moves spine_order_totals';
+COMMENT ON FUNCTION @extschema@.spine_count_orders() IS 'trigger function of current_orders: keeps spine_order_totals up to date';
 REVOKE ALL ON FUNCTION @extschema@.spine_count_orders() FROM PUBLIC;
 
 CREATE TRIGGER spine_count_inserted AFTER INSERT ON @extschema@.current_orders
@@ -147,10 +147,10 @@ AS $$
 BEGIN
 	-- see spine_count_orders
 	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-		RAISE EXCEPTION 'cannot count orders anew in a transaction of isolation level %',
+		RAISE EXCEPTION 'cannot recount orders in a transaction with isolation level %',
 				current_setting('transaction_isolation')
 			USING ERRCODE = 'feature_not_supported',
-				  HINT = 'Do it in a transaction of level READ COMMITTED.';
+				  HINT = 'Use a transaction with isolation level READ COMMITTED.';
 	END IF;
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals'::regclass);
 	LOCK TABLE @extschema@.current_orders IN SHARE ROW EXCLUSIVE MODE;
@@ -162,5 +162,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_recount_orders() IS
-'count the totals anew: after current_orders was changed with its triggers disabled';
+'count the totals again, after current_orders was changed with its triggers disabled';
 REVOKE ALL ON FUNCTION @extschema@.spine_recount_orders() FROM PUBLIC;

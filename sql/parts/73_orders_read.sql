@@ -2,10 +2,10 @@
 -- Orders as spine-http serves them
 --
 
--- The newest orders are found without an index on updated_at, which every event
--- changes: it is the time of the order's newest event, and the key of events has
--- those in order.  The next two functions are made for the third, and run with
--- its settings; they are plpgsql because that keeps their plans.
+-- An index on updated_at would change with every event.  Instead, the newest orders are
+-- found through events: updated_at is the time of an order's newest event, and the key
+-- of events has these times in order.  The first two functions are part of the third and
+-- run with its settings; they are plpgsql because that keeps their plans.
 
 CREATE TYPE @extschema@.spine_order AS (
 	order_id		text,
@@ -16,10 +16,10 @@ CREATE TYPE @extschema@.spine_order AS (
 	updated_at		timestamptz
 );
 COMMENT ON TYPE @extschema@.spine_order IS
-'a row of current_orders as spine_orders shows it, whatever columns are added there';
+'a row of current_orders as spine_orders shows it, whatever columns are added to the table';
 
--- Orders of a tenant, newest first, found by walking back over its newest
--- max_events events that are not older than `since`.
+-- Walks back over the newest max_events events of a tenant that are not older than
+-- `since`, and returns their orders, newest first.
 CREATE FUNCTION @extschema@.spine_walk_orders(
 	of_tenant text, of_status text, since timestamptz, max_events integer, max_rows integer)
 RETURNS SETOF @extschema@.spine_order
@@ -41,7 +41,7 @@ BEGIN
 			WHERE c.tenant = of_tenant AND c.order_id = e.order_id
 				AND c.updated_at = e.event_time
 				AND (of_status IS NULL OR c.status = of_status)
-				-- an order may have several events of the same time
+				-- an order may have several events with the same time
 				AND NOT EXISTS (
 					SELECT FROM @extschema@.events t
 					WHERE t.tenant = of_tenant AND t.event_time = e.event_time
@@ -52,11 +52,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_walk_orders(text, text, timestamptz, integer, integer) IS
-'orders of one tenant, newest first, found by its newest events; part of spine_orders';
+'orders of one tenant, newest first, found through its newest events; part of spine_orders';
 
--- The newest orders of a tenant that are not older than `since`, newest first.
--- Where walking events is no good (few orders with many events each, a rare
--- status, events that were deleted) its orders are sorted.
+-- The newest orders of a tenant that are not older than `since`, newest first.  Where
+-- the walk over events does not help (few orders with many events each, a rare status,
+-- deleted events), the tenant's orders are sorted.
 CREATE FUNCTION @extschema@.spine_tenant_orders(
 	of_tenant text, of_status text, since timestamptz, max_rows integer)
 RETURNS SETOF @extschema@.spine_order
@@ -66,7 +66,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	all_orders		bigint;		-- of the tenant
-	matching		bigint;		-- of these, with the status
+	matching		bigint;		-- those with the status
 	newest_of_all	timestamptz;
 	max_events		integer := 1000 + 10 * max_rows;
 	walked			@extschema@.spine_order[];
@@ -85,8 +85,8 @@ BEGIN
 			SELECT w
 			FROM @extschema@.spine_walk_orders(of_tenant, of_status, since, max_events, max_rows) w);
 
-		-- all there are to find, or all that are new enough; and no newest events
-		-- are gone, whose orders would be missing
+		-- The walk has found all orders, or seen all events that are new enough; and
+		-- the newest events are still there: without them it would miss their orders.
 		IF (cardinality(walked) >= least(max_rows, matching)
 			OR since > '-infinity' AND NOT EXISTS (
 				SELECT FROM @extschema@.events
@@ -112,10 +112,9 @@ $$;
 COMMENT ON FUNCTION @extschema@.spine_tenant_orders(text, text, timestamptz, integer) IS
 'the newest orders of one tenant; part of spine_orders';
 
--- Of all tenants: a few orders of each of those where there is something new
--- tell how old the last row of the result is at most.  With that known, no
--- tenant is walked back further.  The settings keep the planner from sorting all
--- events instead, whatever the statistics say, or do not say yet.
+-- For all tenants, a few orders of each tenant with something new tell how old the last
+-- row of the result can be.  No tenant is then walked back beyond that time.  The
+-- settings keep the planner from sorting all events, whatever the statistics say.
 CREATE FUNCTION @extschema@.spine_orders(
 	of_tenant text DEFAULT NULL, of_status text DEFAULT NULL, max_rows integer DEFAULT 100)
 RETURNS SETOF @extschema@.spine_order
@@ -179,7 +178,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_orders(text, text, integer) IS
-'the newest orders first, of all tenants or one, in any status or one';
+'orders, the newest first, of all tenants or one, in any status or one';
 
 CREATE FUNCTION @extschema@.spine_stats(of_tenant text DEFAULT NULL)
 RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb)

@@ -1,9 +1,9 @@
 --
--- How spine is: readiness and metrics, as spine-http serves them
+-- Readiness and metrics, as spine-http serves them
 --
 
--- As the extension's owner, for the next two: they say how spine is, and
--- nothing of what is in the records.
+-- spine_readiness and spine_metrics_text run as the extension's owner: they tell how
+-- spine is doing, and nothing that is in the records.
 CREATE FUNCTION @extschema@.spine_readiness(OUT ready boolean, OUT report jsonb)
 LANGUAGE sql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -14,7 +14,7 @@ AS $$
 			   'pipelines', coalesce(jsonb_agg(p ORDER BY p.pipeline), '[]'))
 	FROM (
 		SELECT s.pipeline,
-			   -- the worst that a worker of it is in
+			   -- the worst state of its workers
 			   (array_agg(s.state ORDER BY array_position(
 				   ARRAY['failed', 'waiting', 'stopped', 'starting', 'paused', 'running'], s.state)))[1] AS state,
 			   CASE WHEN count(*) = count(s.lag) THEN sum(s.lag) END AS lag,
@@ -25,7 +25,7 @@ AS $$
 	) p
 $$;
 COMMENT ON FUNCTION @extschema@.spine_readiness() IS
-'false when a pipeline has failed; and how each of them is';
+'false when a pipeline has failed; and the state of each pipeline';
 REVOKE ALL ON FUNCTION @extschema@.spine_readiness() FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_pipeline_counters(
@@ -59,7 +59,7 @@ FROM (
 	FROM @extschema@.spine_produced_metrics
 	UNION ALL
 	SELECT 'spine_records_consumed_total', 'counter',
-		   'Records read from the broker, those read again included.', '', labels, records_consumed
+		   'Records read from the broker, including those read again.', '', labels, records_consumed
 	FROM pipelines
 	UNION ALL
 	SELECT 'spine_upserts_total', 'counter',
@@ -120,7 +120,7 @@ CREATE FUNCTION @extschema@.spine_metrics_text()
 RETURNS text
 LANGUAGE sql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET jit = off	-- which would take longer than the query
+SET jit = off	-- compiling would take longer than the query
 AS $$
 	SELECT string_agg(f.lines, '' ORDER BY f.metric)
 	FROM (

@@ -145,7 +145,7 @@ unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process has die
 refused('no such pipeline', q{SELECT spine_seek('nope', 0, 0)}, qr/42704: .*pipeline "nope" does not exist/);
 refused('no such partition', q{SELECT spine_seek('orders', 2, 0)}, qr/22023: .*topic "events" has no partition 2/);
 refused('beyond the end', q{SELECT spine_seek('orders', 0, 8)},
-	qr/22023: .*partition 0 of topic "events" has no offset 8.*DETAIL:  It begins at 0 and ends before 7/s);
+	qr/22023: .*partition 0 of topic "events" has no offset 8.*DETAIL:  The partition begins at offset 0 and ends before offset 7/s);
 refused('before the start', q{SELECT spine_seek('orders', 0, -1)}, qr/22023: .*has no offset -1/);
 refused('before the start, in quotes', q{SELECT spine_seek('orders', 0, '-1001')}, qr/22023: .*has no offset -1001/);
 refused("no partition's number", q{SELECT spine_seek('orders', -1, 0)}, qr/22023: .*has no partition -1/);

@@ -87,7 +87,7 @@ $node->safe_psql('negative', "CREATE EXTENSION spine VERSION '0.1.0'");
 $node->safe_psql('negative', q{
 	INSERT INTO spine_offsets (pipeline, topic, partition, next_offset, cluster_id) VALUES ('orders', 'events', 0, -1, 'x')});
 my ($status, $out, $err) = $node->psql('negative', 'ALTER EXTENSION spine UPDATE');
-like($err, qr/spine_offsets has a row whose partition or next_offset is negative.*HINT:  Say where/s,
+like($err, qr/spine_offsets has a row whose partition or next_offset is negative.*HINT:  Set the position/s,
 	'a negative position is not taken over');
 $node->safe_psql('negative', 'DELETE FROM spine_offsets; ALTER EXTENSION spine UPDATE');
 

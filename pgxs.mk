@@ -60,8 +60,12 @@ OBJS = \
 # installs beside psql.
 SCRIPTS_built = build/http/spine-http build/broker/spine-broker
 
+# CREATE EXTENSION runs one script; sql/parts has it in parts, in their order.
+# The steps from earlier versions are scripts by themselves.
 EXTENSION = spine
-DATA = $(wildcard sql/spine--*.sql)
+EXTENSION_SCRIPT = build/sql/spine--$(shell sed -n "s/^default_version = '\(.*\)'/\1/p" spine.control).sql
+DATA_built = $(EXTENSION_SCRIPT)
+DATA = $(wildcard sql/spine--*--*.sql)
 
 # pg_regress looks for sql/ and expected/ in its output directory before it
 # looks in test/. An output directory of its own keeps it from running an
@@ -124,6 +128,11 @@ $(OBJS): $(wildcard src/*.h src/*/*.h) build/made-for
 build/made-for: FORCE
 	@mkdir -p $(@D)
 	@echo '$(VERSION) $(CC) $(WERROR)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(WERROR)' > $@
+
+# The directory is newer than the script when a part is gone.
+$(EXTENSION_SCRIPT): sql/parts $(sort $(wildcard sql/parts/*.sql)) spine.control
+	@mkdir -p $(@D)
+	awk 'FNR == 1 && NR > 1 { print "" } { print }' $(filter sql/parts/%,$^) > $@
 
 $(REGRESS_OUT)/expected:
 	@mkdir -p $(@D)

@@ -21,15 +21,12 @@ if [ "$(cat "$venv/installed" 2>/dev/null)" != "$requirements" ]; then
 fi
 
 bad=0
-for script in sql/*.sql; do
-    ignore=
+echo "==> sql/parts"
+"$venv/bin/pgspot" --append sql/parts/*.sql || bad=1
+for step in sql/spine--*--*.sql; do
+    echo "==> $step"
     # CREATE OR REPLACE is safe in an upgrade script: since 14.5 PostgreSQL refuses to
     # replace an object there that does not belong to the extension.
-    case $script in
-        *--*--*) ignore="--ignore PS002" ;;
-    esac
-    echo "==> $script"
-    # shellcheck disable=SC2086
-    "$venv/bin/pgspot" $ignore "$script" || bad=1
+    "$venv/bin/pgspot" --ignore PS002 --ignore PS015 "$step" || bad=1
 done
 exit "$bad"

@@ -173,6 +173,12 @@ orphaned_outputs() {
     done
 }
 
+# What is about orders has parts of its own in the extension's script.
+orders_elsewhere() {
+    grep -nE 'tenant|orders|_order|order_' sql/parts/*.sql | grep -v '^sql/parts/[0-9]*_orders' |
+        sed 's/$/: belongs into a part *_orders*/'
+}
+
 broken_scripts() {
     for file in $(tree_files -name '*.sh') .ci/run; do
         [ -e "$file" ] || continue
@@ -217,7 +223,7 @@ if [ "${1:-}" = symbols ]; then
 fi
 
 check_includes
-found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; broken_scripts; white_space)
+found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; orders_elsewhere; broken_scripts; white_space)
 if [ -n "$found" ]; then
     echo "$found" | sed 's/^/lint: /' >&2
     bad=1

@@ -43,6 +43,12 @@ typedef struct SpinePipeline
 } SpinePipeline;
 
 /*
+ * The topic that a pipeline reads, given the topic of its row: the setting spine.topic
+ * when that is NULL.  The caller copies what it keeps.
+ */
+extern const char *spine_pipeline_topic_or_default(const char *topic);
+
+/*
  * Reads one pipeline, or NULL when it does not exist or is not enabled.  Lives
  * in a context of its own below TopMemoryContext; the caller deletes that.  In
  * a transaction with SPI; may raise an error.

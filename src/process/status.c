@@ -40,7 +40,7 @@ spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state, const Spin
 	if (error)
 	{
 		slot->last_error = *error;
-		slot->last_error.since = GetCurrentTimestamp();
+		slot->last_error_at = GetCurrentTimestamp();
 	}
 	if (slot->state != state)
 	{
@@ -206,32 +206,68 @@ spine_published_offset(const NameData *pipeline, const char *topic,
  * deadlocks after are not worth a word.
  */
 static bool
-waits_for_others(const SpineWorkerSlot *slot, TimestampTz *since, char **reason)
+waits_for_others(const SpineWorkerSlot *slot, SpineError *error)
 {
 	PGPROC	   *proc = BackendPidGetProc(slot->pid);
 	uint32		event = proc ? proc->wait_event_info : 0;
 	bool		is_lock = (event & 0xFF000000) == PG_WAIT_LOCK;
+	TimestampTz since;
 	Datum		blockers;
 
 	if (is_lock)
-		*since = pg_atomic_read_u64(&proc->waitStart);
+		since = pg_atomic_read_u64(&proc->waitStart);
 	else if (event == WAIT_EVENT_SYNC_REP)
-		*since = slot->batch_started;
+		since = slot->batch_started;
 	else
 		return false;
-	if (*since == 0 || !TimestampDifferenceExceeds(*since, GetCurrentTimestamp(), DeadlockTimeout))
+	if (since == 0 || !TimestampDifferenceExceeds(since, GetCurrentTimestamp(), DeadlockTimeout))
 		return false;
 
 	if (!is_lock)
 	{
-		*reason = "no synchronous standby has confirmed the commit HINT: See pg_stat_replication and synchronous_standby_names.";
+		spine_error_set(error, SPINE_TRANSIENT, "no synchronous standby has confirmed the commit");
+		spine_error_set_hint(error, "See pg_stat_replication and synchronous_standby_names.");
+		error->since = since;
 		return true;
 	}
 	blockers = OidFunctionCall1(F_PG_BLOCKING_PIDS, Int32GetDatum(slot->pid));
 	blockers = OidFunctionCall2(F_ARRAY_TO_STRING_ANYARRAY_TEXT, blockers, CStringGetTextDatum(", "));
-	*reason = psprintf("a lock (%s) is held by process %s HINT: See pg_stat_activity for what that does.",
-					   pgstat_get_wait_event(event), TextDatumGetCString(blockers));
+	spine_error_set(error, SPINE_TRANSIENT, "a lock (%s) is held by process %s",
+					pgstat_get_wait_event(event), TextDatumGetCString(blockers));
+	spine_error_set_hint(error, "See pg_stat_activity for what that does.");
+	error->since = since;
 	return true;
+}
+
+static void
+put_worker(ReturnSetInfo *result, const SpineWorkerSlot *slot)
+{
+	SpineWorkerState state = slot->state;
+	TimestampTz state_since = slot->state_since;
+	SpineError	error = slot->last_error;
+	TimestampTz error_at = slot->last_error_at;
+	Datum		values[9];
+	bool		nulls[9] = {false};
+
+	if (state != SPINE_FAILED && waits_for_others(slot, &error))
+	{
+		state = SPINE_WAITING;
+		state_since = error_at = error.since;
+	}
+	values[0] = NameGetDatum(&slot->pipeline);
+	values[1] = Int32GetDatum(slot->index);
+	values[2] = Int32GetDatum(slot->workers);
+	values[3] = Int32GetDatum(slot->pid);
+	nulls[3] = slot->pid == 0;
+	values[4] = CStringGetTextDatum(state_name(state));
+	values[5] = TimestampTzGetDatum(state_since);
+	nulls[5] = state_since == 0;
+	values[6] = CStringGetTextDatum(spine_error_text(&error, false));
+	values[7] = TimestampTzGetDatum(error_at);
+	nulls[6] = nulls[7] = error.class == SPINE_NO_ERROR;
+	values[8] = CStringGetTextDatum(error.hint);
+	nulls[8] = error.class == SPINE_NO_ERROR || error.hint[0] == '\0';
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
 Datum
@@ -248,33 +284,8 @@ spine_worker_status(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
 	{
-		const SpineWorkerSlot *slot = &slots[i];
-		Datum		values[8];
-		bool		nulls[8] = {false};
-		TimestampTz waits_since;
-		char	   *wait_reason;
-
-		if (slot->database != MyDatabaseId || !slot->wanted)
-			continue;
-		values[0] = NameGetDatum(&slot->pipeline);
-		values[1] = Int32GetDatum(slot->index);
-		values[2] = Int32GetDatum(slot->workers);
-		values[3] = Int32GetDatum(slot->pid);
-		nulls[3] = slot->pid == 0;
-		values[4] = CStringGetTextDatum(state_name(slot->state));
-		values[5] = TimestampTzGetDatum(slot->state_since);
-		nulls[5] = slot->state_since == 0;
-		nulls[6] = nulls[7] = slot->last_error.class == SPINE_NO_ERROR;
-		values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(spine_error_text(&slot->last_error, true));
-		values[7] = TimestampTzGetDatum(slot->last_error.since);
-		if (slot->state != SPINE_FAILED && waits_for_others(slot, &waits_since, &wait_reason))
-		{
-			values[4] = CStringGetTextDatum(state_name(SPINE_WAITING));
-			values[5] = values[7] = TimestampTzGetDatum(waits_since);
-			values[6] = CStringGetTextDatum(wait_reason);
-			nulls[5] = nulls[6] = nulls[7] = false;
-		}
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		if (slots[i].database == MyDatabaseId && slots[i].wanted)
+			put_worker(result, &slots[i]);
 	}
 	return (Datum) 0;
 }

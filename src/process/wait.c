@@ -11,11 +11,11 @@
 
 #include "catalog/extension.h"
 #include "catalog/pg_type.h"
+#include "catalog/pipeline.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "kafka/client_cache.h"
-#include "process/settings.h"
 #include "process/status.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -110,7 +110,7 @@ make_wait_list(SpineClient *client, TimestampTz deadline)
 		char	   *topic = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2);
 
 		namestrcpy(&pipelines[i], SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
-		topics[i] = MemoryContextStrdup(context, topic ? topic : spine_topic);
+		topics[i] = MemoryContextStrdup(context, spine_pipeline_topic_or_default(topic));
 	}
 	SPI_finish();
 

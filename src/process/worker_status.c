@@ -15,13 +15,18 @@ spine_worker_status_trouble(SpineWorkerStatus *status, const SpineError *error, 
 {
 	SpineWorkerState state = error->class == SPINE_TRANSIENT ? SPINE_WAITING : SPINE_FAILED;
 
-	spine_set_worker_state(status->slot, state, error);
+	SpineError	lasting = *error;
+
+	/* one that is still the same began when it was first met */
+	if (spine_error_is_same(&status->reported, error))
+		lasting.since = status->reported.since;
+	spine_set_worker_state(status->slot, state, &lasting);
 	if (is_news && !spine_error_is_same(&status->reported, error))
 		ereport(LOG,
 				(errmsg("pipeline \"%s\" is %s: %s", NameStr(status->pipeline),
 						state == SPINE_FAILED ? "failed" : "waiting", spine_error_text(error, false)),
 				 error->hint[0] ? errhint("%s", error->hint) : 0));
-	status->reported = *error;
+	status->reported = lasting;
 }
 
 void

@@ -59,7 +59,7 @@ sub is_refused
 	connect_to($listener, $options);
 	ok($node->poll_query_until('postgres', <<SQL), "$what: $state, with the reason")
 SELECT count(*) > 0 FROM spine_status, seen
-WHERE state = '$state' AND last_error ~ '$reason' AND last_error_at > seen.at
+WHERE state = '$state' AND concat(last_error, ' HINT: ' || hint) ~ '$reason' AND last_error_at > seen.at
 SQL
 	  or diag query('SELECT state, last_error FROM spine_status');
 	note query('SELECT state, last_error FROM spine_status LIMIT 1');

@@ -204,7 +204,7 @@ finish $sending or die 'the events were not delivered';
 is(count_applied($primary), $had, 'what waits is not there yet');
 is(query($primary, 'SELECT sum(next_offset) FROM spine_status'), $had, 'nor reported');
 comes_to($primary, 'spine_status says what it waits for, and what waits', <<'SQL');
-SELECT bool_and(state = 'waiting' AND last_error LIKE 'no synchronous standby has confirmed the commit HINT: %') AND sum(lag) > 0
+SELECT bool_and(state = 'waiting' AND concat(last_error, ' HINT: ' || hint) LIKE 'no synchronous standby has confirmed the commit HINT: %') AND sum(lag) > 0
 FROM spine_status
 SQL
 

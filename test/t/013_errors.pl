@@ -42,7 +42,7 @@ sub gets_into_trouble
 
 	$cause->();
 	ok($node->poll_query_until('postgres', <<SQL), "$what: $state, with the reason");
-SELECT bool_or(state = '$state' AND last_error ~ \$re\$$reason\$re\$ AND last_error_at > '$start'
+SELECT bool_or(state = '$state' AND concat(last_error, ' HINT: ' || hint) ~ \$re\$$reason\$re\$ AND last_error_at > '$start'
 	AND state_since BETWEEN '$start' AND clock_timestamp())
 FROM spine_status WHERE pipeline = '$pipeline'
 SQL

@@ -144,7 +144,7 @@ my $rolled_back = query($rollbacks);
 fill('tables');
 send_events(6000);
 ok($node->poll_query_until('shop', <<'SQL'), 'tables: waiting, with the reason');
-SELECT bool_or(state = 'waiting' AND last_error ~ 'could not extend file .*HINT: Check free disk space') FROM spine_status
+SELECT bool_or(state = 'waiting' AND concat(last_error, ' HINT: ' || hint) ~ 'could not extend file .*HINT: Check free disk space') FROM spine_status
 SQL
 
 # The pauses are 0.1 s at first and twice that each time: seven within 6.3 s.

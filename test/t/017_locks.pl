@@ -104,7 +104,8 @@ foreach my $statement ('LOCK TABLE events', 'LOCK TABLE current_orders IN SHARE 
 	send_events(0, 0 .. 9);
 	ok($node->poll_query_until('postgres', <<SQL), "$statement: waiting, and for whom, and since when");
 SELECT count(*) = 2 AND bool_and(state = 'waiting' AND state_since > '$start' AND last_error_at = state_since
-	AND last_error = 'a lock ($lock) is held by process $user_pid HINT: See pg_stat_activity for what that does.')
+	AND last_error = 'a lock ($lock) is held by process $user_pid'
+	AND hint = 'See pg_stat_activity for what that does.')
 FROM spine_status
 SQL
 	is(query('SELECT sum(lag) FROM spine_status'), '10', "$statement: with the lag");

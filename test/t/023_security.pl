@@ -60,7 +60,7 @@ foreach my $setting ('brokers', 'kafka_options', 'topic', 'enabled')
 # With INSERT on the catalog she makes pipelines that apply as her, no others.
 $node->safe_psql('postgres', 'GRANT INSERT ON spine_pipelines, spine_sinks TO mallory');
 my ($out, $err) = as_mallory(q{INSERT INTO spine_pipelines (name, owner) VALUES ('evil', 'postgres')});
-like($err, qr/must be a member of role postgres to let pipeline "evil" apply as it/, 'a pipeline that applies as another: refused');
+like($err, qr/must be a member of role postgres to make it the owner of pipeline "evil"/, 'a pipeline that applies as another: refused');
 ($out, $err) = as_mallory(q{INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'secret', 'append')});
 like($err, qr/must be a member of the role that pipeline "orders" applies as/, q{a sink of another's pipeline: refused});
 

@@ -216,7 +216,7 @@ $id = 0;
 make_pipeline($node, name => 'monthly', topic => 'monthly', target => 'monthly', mode => 'append');
 send_to('monthly', '{"id": 0, "at": "2026-01-31"}', map { qq({"id": $_, "at": "2026-02-0@{[1 + $_ % 5]}"}) } 1 .. 3000);
 comes_to($node, 'a missing partition: failed, with the reason and what to do', <<'SQL');
-SELECT bool_or(state = 'failed' AND last_error ~ 'no partition of relation "monthly" found.*HINT: .*Create the partition')
+SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ 'no partition of relation "monthly" found.*HINT: .*Create the partition')
 FROM spine_status WHERE pipeline = 'monthly'
 SQL
 is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'monthly'}), '0', 'and no dead letters');
@@ -228,7 +228,7 @@ is(query('SELECT count(*) FROM monthly'), '3001', 'with every row');
 set_config($node, 'spine.batch_rows' => 100);
 send_to('monthly', map { qq({"id": $_, "at": "2026-03-01"}) } 1 .. 3000);
 comes_to($node, 'a missing partition met in small batches', <<'SQL');
-SELECT bool_or(state = 'failed' AND last_error ~ 'no partition of relation') FROM spine_status WHERE pipeline = 'monthly'
+SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ 'no partition of relation') FROM spine_status WHERE pipeline = 'monthly'
 SQL
 cmp_ok(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'monthly'}), '<', 1000,
 	'makes fewer dead letters than the breaker allows');

@@ -121,7 +121,7 @@ sub fails_until_mended
 	my ($pipeline, $what, $reason, $mend, $is_asleep) = @_;
 
 	comes_to($node, "$what: the pipeline fails",
-		"SELECT bool_and(state = 'failed' AND last_error ~ \$q\$$reason\$q\$) FROM spine_status WHERE pipeline = '$pipeline'");
+		"SELECT bool_and(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ \$q\$$reason\$q\$) FROM spine_status WHERE pipeline = '$pipeline'");
 	is_safe($what);
 	as_super($mend);
 	wake_workers() unless $is_asleep;

@@ -167,7 +167,7 @@ publish_positions(Worker *worker)
 	int			n;
 	SpineProgressReport *reports = spine_consumer_report(worker->consumer, &n);
 
-	spine_publish_positions(&worker->log, reports, n);
+	spine_status_publish_positions(&worker->log, reports, n);
 	pfree(reports);
 }
 
@@ -284,7 +284,7 @@ await_embedded_broker(Worker *worker)
 	SpineWorkerSlot *slot = worker->status.slot;
 
 	if (slot->state == SPINE_RUNNING)
-		spine_set_worker_state(slot, SPINE_STARTING, NULL);
+		spine_status_set_state(slot, SPINE_STARTING, NULL);
 	if (!is_due(slot->state_since, BROKER_START_MS))
 	{
 		worker->rest_ms = BROKER_START_MS;
@@ -306,7 +306,7 @@ connect_to_broker(Worker *worker)
 		return await_embedded_broker(worker);
 
 	if (!worker->has_stuck)
-		spine_set_worker_state(worker->status.slot, SPINE_STARTING, NULL);
+		spine_status_set_state(worker->status.slot, SPINE_STARTING, NULL);
 	if (spine_transaction_run(open_consumer, worker, &worker->error) != SPINE_COMMITTED)
 		return meet_error(worker);
 	return next_state(worker);
@@ -367,7 +367,7 @@ report_lost_log(Worker *worker)
 					reason[0] ? reason : "with the server");
 	ereport(LOG,
 			(errmsg("pipeline \"%s\": %s", NameStr(worker->pipeline_name), error.message)));
-	spine_set_worker_state(worker->status.slot, worker->status.slot->state, &error);
+	spine_status_set_state(worker->status.slot, worker->status.slot->state, &error);
 }
 
 static State
@@ -578,7 +578,7 @@ finish_batch(Worker *worker, const SpineBatch *batch, TimestampTz started, instr
 	spine_consumer_finish_batch(worker->consumer, batch->nrecords, batch->moves, batch->nmoves);
 	spine_consumer_look_further(worker->consumer, false);
 	spine_count_batch(&worker->pipeline_name, batch->nupserts, INSTR_TIME_GET_DOUBLE(duration));
-	spine_publish_batch(&worker->log, batch->moves, batch->nmoves, INSTR_TIME_GET_MILLISEC(duration));
+	spine_status_publish_batch(&worker->log, batch->moves, batch->nmoves, INSTR_TIME_GET_MILLISEC(duration));
 	(void) spine_consumer_records(worker->consumer, &nleft);
 	if (nleft == 0)
 		worker->batch_started = started;	/* otherwise the rest has waited as long */
@@ -629,7 +629,7 @@ apply(Worker *worker)
 
 	/* for those who look while the batch waits for somebody */
 	publish_positions(worker);
-	spine_note_batch_start(worker->status.slot);
+	spine_status_begin_batch(worker->status.slot);
 	pgstat_report_activity(STATE_RUNNING, "applying a batch");
 	spine_count_consumed(&worker->pipeline_name, spine_consumer_take_count(worker->consumer));
 
@@ -796,7 +796,7 @@ detach(int code, Datum arg)
 
 	/* an error that nobody classified: it is why the process ends */
 	if (code != 0 && worker->error.class != SPINE_NO_ERROR)
-		spine_set_worker_state(slot, SPINE_WAITING, &worker->error);
+		spine_status_set_state(slot, SPINE_WAITING, &worker->error);
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	if (slot->pid == MyProcPid)

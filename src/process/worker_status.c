@@ -20,7 +20,7 @@ spine_worker_status_trouble(SpineWorkerStatus *status, const SpineError *error, 
 	/* one that is still the same began when it was first met */
 	if (spine_error_is_same(&status->reported, error))
 		lasting.since = status->reported.since;
-	spine_set_worker_state(status->slot, state, &lasting);
+	spine_status_set_state(status->slot, state, &lasting);
 	if (is_news && !spine_error_is_same(&status->reported, error))
 		ereport(LOG,
 				(errmsg("pipeline \"%s\" is %s: %s", NameStr(status->pipeline),
@@ -39,7 +39,7 @@ spine_worker_status_running(SpineWorkerStatus *status, bool is_well)
 				(errmsg("pipeline \"%s\" goes on", NameStr(status->pipeline))));
 		status->reported.class = SPINE_NO_ERROR;
 	}
-	spine_set_worker_state(status->slot, is_well ? SPINE_RUNNING : SPINE_FAILED, NULL);
+	spine_status_set_state(status->slot, is_well ? SPINE_RUNNING : SPINE_FAILED, NULL);
 }
 
 long

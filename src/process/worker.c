@@ -38,7 +38,6 @@
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -71,7 +70,6 @@ typedef struct Worker
 	int			index;
 	int			workers;
 	uint64		catalog_generation;
-	const char *database_settings;	/* those that the process started with */
 
 	SpinePipeline *pipeline;	/* NULL: to be loaded */
 	SpinePlan  *plan;			/* goes with the pipeline */
@@ -420,47 +418,6 @@ batch_limit(const Worker *worker)
 	return Max(Min(spine_batch_rows, MAX_BATCH_FIELDS / Max(worker->plan->nfields, 1)), 1);
 }
 
-/* Says what is wrong with a partition; the others go on. */
-static void
-report_stuck(Worker *worker, const SpineStuck *stuck)
-{
-	const char *topic = worker->log.topic;
-	const char *remedy = "To read it from its start";
-	SpineError	error;
-
-	switch (stuck->reason)
-	{
-		case SPINE_STUCK_EXPIRED:
-			spine_error_set(&error, SPINE_STRUCTURAL, "offsets " INT64_FORMAT " to " INT64_FORMAT " of partition %d of topic \"%s\" are gone from the log before they were applied",
-							stuck->offset, stuck->log_offset - 1, stuck->partition, topic);
-			remedy = "To go on without them";
-			break;
-		case SPINE_STUCK_SHORT_LOG:
-			spine_error_set(&error, SPINE_STRUCTURAL, "partition %d of topic \"%s\" ends at offset " INT64_FORMAT ", before the position " INT64_FORMAT ": it is not the log that was read before",
-							stuck->partition, topic, stuck->log_offset, stuck->offset);
-			break;
-		case SPINE_STUCK_OTHER_LOG:
-			spine_error_set(&error, SPINE_STRUCTURAL, "partition %d of topic \"%s\" has another record at offset " INT64_FORMAT " than the one that was read: it is not the log that was read before",
-							stuck->partition, topic, stuck->log_offset);
-			break;
-		case SPINE_STUCK_NO_OFFSET:
-			spine_error_set(&error, SPINE_STRUCTURAL, "offset " INT64_FORMAT " of partition %d of topic \"%s\" is not there",
-							stuck->offset, stuck->partition, topic);
-			remedy = NULL;
-			break;
-		case SPINE_STUCK_UNREADABLE:
-			spine_error_set(&error, SPINE_STRUCTURAL, "partition %d of topic \"%s\" cannot be read from offset " INT64_FORMAT ": %s",
-							stuck->partition, topic, stuck->offset, stuck->text);
-			remedy = NULL;
-			break;
-	}
-	if (remedy)
-		spine_error_set_hint(&error, "%s: SELECT spine_seek(%s, %d, 'earliest')", remedy,
-							 quote_literal_cstr(NameStr(worker->pipeline_name)), stuck->partition);
-	worker->has_stuck = true;
-	spine_worker_status_trouble(&worker->status, &error, stuck->is_news);
-}
-
 static void
 log_summary(Worker *worker)
 {
@@ -528,8 +485,9 @@ read_records(Worker *worker)
 		case SPINE_POLL_RECORDS:
 			break;
 		case SPINE_POLL_PARTITION_STUCK:
-			report_stuck(worker, &poll.stuck);
-			return READING;
+			worker->has_stuck = true;
+			spine_worker_status_stuck(&worker->status, worker->log.topic, &poll.stuck);
+			return READING;		/* the others go on */
 		case SPINE_POLL_TOPIC_GONE:
 		case SPINE_POLL_BROKER_SILENT:
 			if (!count_partitions(worker))
@@ -672,41 +630,6 @@ apply(Worker *worker)
  * What changes around the worker
  * -------------------------------------------------------------------------- */
 
-/* Step: what ALTER DATABASE and ALTER ROLE have set here. */
-static bool
-read_database_settings(void *arg)
-{
-	char	   *query = psprintf("SELECT pg_catalog.string_agg(s.setconfig::pg_catalog.text, ' '"
-								 " ORDER BY s.setdatabase, s.setrole)"
-								 " FROM pg_catalog.pg_db_role_setting s"
-								 " WHERE s.setdatabase IN (0, %u)", MyDatabaseId);
-	char	   *settings;
-
-	SPI_execute(query, true, 1);
-	settings = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	remember(arg, settings ? settings : "");
-	return true;
-}
-
-/*
- * A process takes these settings when it connects, and never again.  So when they have
- * changed, it leaves, and the launcher starts another one.
- */
-static void
-leave_if_database_settings_changed(Worker *worker)
-{
-	const char *settings = NULL;
-
-	if (spine_transaction_run(read_database_settings, &settings, &worker->error) != SPINE_COMMITTED)
-		return;
-	if (worker->database_settings == NULL)
-		worker->database_settings = settings;
-	else if (strcmp(settings, worker->database_settings) != 0)
-		proc_exit(0);
-	else
-		pfree((void *) settings);
-}
-
 /* Configuration and catalog: what has changed since the last look. */
 static State
 notice_changes(Worker *worker)
@@ -719,7 +642,8 @@ notice_changes(Worker *worker)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
-		leave_if_database_settings_changed(worker);
+		if (spine_session_settings_changed())
+			proc_exit(0);		/* the launcher starts another one */
 		forget_pipeline(worker);	/* its topic may be a setting */
 		changed = true;
 	}
@@ -867,7 +791,7 @@ spine_worker_main(Datum slot_number)
 
 	BackgroundWorkerInitializeConnectionByOid(worker->database, InvalidOid, 0);
 	spine_session_settings_apply();
-	leave_if_database_settings_changed(worker); /* the first time: remember them */
+	(void) spine_session_settings_changed();	/* remembers them */
 
 	step_context = AllocSetContextCreate(TopMemoryContext, "spine worker step", ALLOCSET_DEFAULT_SIZES);
 	for (;;)

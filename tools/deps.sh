@@ -3,8 +3,8 @@
 # is never upgraded, and no PostgreSQL server is created, started or stopped.
 #
 #   tools/deps.sh GOAL          install what it needs: build, demo, check, or one of
-#                               code and k8s (parts of check), image, kafka,
-#                               bench
+#                               code, k8s and format (parts of check), image,
+#                               kafka, bench
 #   tools/deps.sh --pg-config   print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
@@ -94,10 +94,11 @@ packages() {
     case $1 in
         build | demo | check | code) ;;
         k8s) k8s_packages; return ;;
+        format) echo python3-venv ca-certificates; return ;;
         image) echo buildah debootstrap curl procps; return ;;
         kafka) echo default-jre-headless maven openssl; return ;;
         bench) echo default-jre-headless maven openssl wrk kcat python3-venv ;;
-        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, image, kafka or bench)" ;;
+        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, format, image, kafka or bench)" ;;
     esac
     # gcc alone brings no C library headers: they are only recommended.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev

@@ -101,14 +101,14 @@ fuzz: ## fuzz the decoder until you stop it [FUZZ_SECONDS=n]
 	@tools/deps.sh check
 	+@$(MAKE) --no-print-directory -f test/unit/unit.mk fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),0)
 
-lint: ## check the house rules: includes, names, scripts, white space
+lint: ## check the house rules: includes, names, scripts
 	@tools/lint.sh
 
 format: ## format the C files, by .clang-format
 	@tools/deps.sh format
 	@tools/format.sh
 
-format-check: ## check that they are formatted
+format-check: ## check the form of all files, by .clang-format and .editorconfig
 	@tools/deps.sh format
 	@tools/format.sh --check
 

@@ -26,59 +26,26 @@
 #define WHILE_READ			4
 #define LONG_BODY			(1024 * 1024)	/* libpq keeps a buffer that it needed for such */
 
+/* What a session knows of a statement. */
+typedef struct KnownStatement
+{
+	const DbStatement *statement;	/* NULL: none yet */
+	bool		is_prepared;
+	size_t		expected_len;	/* of a body; 0: not known */
+} KnownStatement;
+
 struct DbSession
 {
 	const DbOptions *options;
 	PGconn	   *conn;			/* NULL: not connected */
-	bool		prepared[DB_STATEMENTS];
+	KnownStatement known[DB_MAX_STATEMENTS];
 	unsigned	generation;		/* of reconnect_requests when it connected */
 	int64_t		connect_at_ms;	/* do not try to connect before, */
 	unsigned	recoveries;		/* unless another did since we tried */
 	int64_t		renew_at_ms;	/* nor for a failed statement's sake */
 	int64_t		deadline_ms;	/* of what is asked now */
-	size_t		expected[DB_STATEMENTS];	/* length of a body; 0: not known */
 	bool		has_long_buffer;
 	RecentAnswers recent;
-};
-
-/*
- * The last parameter is how long the body may be.  json_agg is named in full: another's,
- * made for just this type, would be preferred to it.
- */
-#define BOUNDED(query, second, limit) \
-	"SELECT CASE WHEN octet_length(body) <= " limit "::integer THEN body END, " second ", octet_length(body)" \
-	" FROM (SELECT " query ") q (body, ready)"
-#define WITH_ETAG(body, source, limit) \
-	BOUNDED(body ", NULL FROM " source, "to_hex(hashtextextended(body, 0))", limit)
-
-/*
- * One row each: the body, NULL if it is too long; its entity tag, or of DB_READINESS
- * whether it is; and the body's length.
- */
-static const struct
-{
-	const char *name;
-	const char *sql;
-	int			nvalues;
-	bool		has_etag;
-	size_t		usual_len;		/* of a body: more is asked for if need be */
-}			statements[DB_STATEMENTS] = {
-	[DB_ORDERS] = {
-		"orders", WITH_ETAG("coalesce(pg_catalog.json_agg(o), '[]')::text", "spine_orders($1::text, $2::text, $3::integer) o", "$4"),
-		3, true, 256 * 1024
-	},
-	[DB_STATS] = {
-		"stats", WITH_ETAG("coalesce(pg_catalog.json_agg(s), '[]')::text", "spine_stats($1::text) s", "$2"),
-		1, true, 256 * 1024
-	},
-	[DB_METRICS] = {
-		"metrics", BOUNDED("spine_metrics_text(), NULL", "ready", "$1"),
-		0, false, 64 * 1024
-	},
-	[DB_READINESS] = {
-		"readiness", BOUNDED("report::text, ready::text FROM spine_readiness()", "ready", "$1"),
-		0, false, 16 * 1024
-	},
 };
 
 /*
@@ -112,7 +79,8 @@ disconnect(DbSession *session)
 	PQfinish(session->conn);
 	session->conn = NULL;
 	session->has_long_buffer = false;
-	memset(session->prepared, 0, sizeof(session->prepared));
+	for (int i = 0; i < DB_MAX_STATEMENTS; i++)
+		session->known[i].is_prepared = false;
 	recent_clear(&session->recent);
 }
 
@@ -272,38 +240,48 @@ connect_session(DbSession *session)
 	return false;
 }
 
+static KnownStatement *
+known_statement(DbSession *session, const DbStatement *statement)
+{
+	KnownStatement *known = session->known;
+
+	while (known->statement && known->statement != statement)
+		known++;
+	known->statement = statement;
+	return known;
+}
+
 /* Asks, and prepares before that if need be; NULL: no answer. */
 static PGresult *
-ask(DbSession *session, DbStatement statement, const char *const *values, size_t limit)
+ask(DbSession *session, const DbStatement *statement, const char *const *values, size_t limit)
 {
-	int			nvalues = statements[statement].nvalues;
+	KnownStatement *known = known_statement(session, statement);
+	int			nvalues = statement->nvalues;
 	const char *all_values[DB_MAX_VALUES + 1];
 	char		limit_text[24];
 
 	memcpy(all_values, values, nvalues * sizeof(char *));
 	snprintf(limit_text, sizeof(limit_text), "%zu", limit);
 	all_values[nvalues] = limit_text;
-	if (!session->prepared[statement])
+	if (!known->is_prepared)
 	{
 		PGresult   *result = NULL;
 
-		if (PQsendPrepare(session->conn, statements[statement].name,
-						  statements[statement].sql, 0, NULL))
+		if (PQsendPrepare(session->conn, statement->name, statement->sql, 0, NULL))
 			result = get_result(session);
 		if (PQresultStatus(result) != PGRES_COMMAND_OK)
 			return result;
 		PQclear(result);
-		session->prepared[statement] = true;
+		known->is_prepared = true;
 	}
-	if (!PQsendQueryPrepared(session->conn, statements[statement].name,
-							 nvalues + 1, all_values, NULL, NULL, 0))
+	if (!PQsendQueryPrepared(session->conn, statement->name, nvalues + 1, all_values, NULL, NULL, 0))
 		return NULL;
 	return get_result(session);
 }
 
 /* A statement and its values as one string, or NULL. */
 static char *
-question_of(DbStatement statement, const char *const *values)
+question_of(const DbStatement *statement, const char *const *values)
 {
 	char	   *question = NULL;
 	size_t		len;
@@ -311,8 +289,8 @@ question_of(DbStatement statement, const char *const *values)
 
 	if (stream == NULL)
 		return NULL;
-	fputs(statements[statement].name, stream);
-	for (int i = 0; i < statements[statement].nvalues; i++)
+	fputs(statement->name, stream);
+	for (int i = 0; i < statement->nvalues; i++)
 	{
 		if (values[i])
 			fprintf(stream, " %zu:%s", strlen(values[i]), values[i]);
@@ -356,13 +334,13 @@ classify(const char *sqlstate)
  * middle of an answer.
  */
 static DbOutcome
-fail(DbSession *session, DbStatement statement, const PGresult *result)
+fail(DbSession *session, const DbStatement *statement, const PGresult *result)
 {
 	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 	DbOutcome	outcome = sqlstate ? classify(sqlstate) : DB_AWAY;
 
 	if (outcome != DB_BAD_VALUE)
-		log_message("%s: %s", statements[statement].name,
+		log_message("%s: %s", statement->name,
 					result ? PQresultErrorMessage(result) :
 					*PQerrorMessage(session->conn) ? PQerrorMessage(session->conn) :
 					"no answer in time");
@@ -377,11 +355,12 @@ fail(DbSession *session, DbStatement statement, const PGresult *result)
  * again, as the next time is expected to be like the last.
  */
 static DbOutcome
-ask_for_body(DbSession *session, DbStatement statement, const char *const *values,
+ask_for_body(DbSession *session, const DbStatement *statement, const char *const *values,
 			 DbAnswer *answer, char *second, size_t second_size)
 {
-	size_t		usual = statements[statement].usual_len;
-	size_t		limit = session->expected[statement];
+	KnownStatement *known = known_statement(session, statement);
+	size_t		usual = statement->usual_len;
+	size_t		limit = known->expected_len;
 
 	for (;;)
 	{
@@ -392,7 +371,7 @@ ask_for_body(DbSession *session, DbStatement statement, const char *const *value
 
 		limit = limit > usual ? limit : usual;
 		room = WHILE_READ * limit;
-		session->expected[statement] = 0;
+		known->expected_len = 0;
 		if (!memory_reserve(room))
 			return memory_could_be(room) ? DB_NO_ROOM : DB_TOO_LONG;
 
@@ -409,7 +388,7 @@ ask_for_body(DbSession *session, DbStatement statement, const char *const *value
 		memory_release(room);
 		if (len <= limit)
 		{
-			session->expected[statement] = len + len / 4;
+			known->expected_len = len + len / 4;
 			session->has_long_buffer |= limit > LONG_BODY;
 			return outcome;
 		}
@@ -419,7 +398,7 @@ ask_for_body(DbSession *session, DbStatement statement, const char *const *value
 
 /* One attempt at a statement whose answers have no entity tag. */
 static DbOutcome
-try_plain(DbSession *session, DbStatement statement, const char *const *values, DbAnswer *answer)
+try_plain(DbSession *session, const DbStatement *statement, const char *const *values, DbAnswer *answer)
 {
 	char		ready[8] = "";
 	DbOutcome	outcome = ask_for_body(session, statement, values, answer, ready, sizeof(ready));
@@ -434,7 +413,7 @@ try_plain(DbSession *session, DbStatement statement, const char *const *values, 
  * counts for older than it is, and is soon made again.
  */
 static DbOutcome
-try_remembering(DbSession *session, DbStatement statement, const char *const *values,
+try_remembering(DbSession *session, const DbStatement *statement, const char *const *values,
 				const char *question, DbAnswer *answer)
 {
 	PGresult   *state = NULL;
@@ -461,13 +440,13 @@ try_remembering(DbSession *session, DbStatement statement, const char *const *va
 
 /* One attempt. */
 static DbOutcome
-try_query(DbSession *session, DbStatement statement, const char *const *values,
+try_query(DbSession *session, const DbStatement *statement, const char *const *values,
 		  DbAnswer *answer)
 {
 	char	   *question;
 	DbOutcome	outcome = DB_FAILED;
 
-	if (!statements[statement].has_etag)
+	if (!statement->has_etag)
 		return try_plain(session, statement, values, answer);
 
 	question = question_of(statement, values);
@@ -478,7 +457,7 @@ try_query(DbSession *session, DbStatement statement, const char *const *values,
 }
 
 static void
-query(DbSession *session, DbStatement statement, const char *const *values,
+query(DbSession *session, const DbStatement *statement, const char *const *values,
 	  int64_t asked_ms, DbAnswer *answer)
 {
 	/* the server keeps the limit first, unless it is not there to keep it */
@@ -519,12 +498,12 @@ query(DbSession *session, DbStatement statement, const char *const *values,
 }
 
 void
-db_query(DbSession *session, DbStatement statement, const char *const *values,
+db_query(DbSession *session, const DbStatement *statement, const char *const *values,
 		 int64_t asked_ms, DbAnswer *answer)
 {
 	query(session, statement, values, asked_ms, answer);
 	if (answer->outcome == DB_TOO_LONG)
-		log_message("%s: the answer is too long for --memory", statements[statement].name);
+		log_message("%s: the answer is too long for --memory", statement->name);
 	if (session->has_long_buffer)
 		disconnect(session);
 }

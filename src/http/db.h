@@ -1,6 +1,6 @@
 /*
  * db.h
- *		A session with the database, and every statement there is.
+ *		A session with the database, and what a statement is.
  *
  * A session belongs to one thread.  It connects when it is first asked, and
  * again whenever it has to.
@@ -15,16 +15,32 @@
 #include "body.h"
 #include "etag.h"
 
-typedef enum DbStatement
+#define DB_MAX_STATEMENTS	8
+#define DB_MAX_VALUES		3
+
+/*
+ * Each of these is static, as a session remembers a statement by its address.  There
+ * are DB_MAX_STATEMENTS at most.
+ */
+typedef struct DbStatement
 {
-	DB_ORDERS,					/* tenant, status, limit */
-	DB_STATS,					/* tenant */
-	DB_METRICS,
-	DB_READINESS,
-	DB_STATEMENTS
+	const char *name;
+	const char *sql;			/* made with one of the next two */
+	int			nvalues;
+	bool		has_etag;
+	size_t		usual_len;		/* of a body; a longer one takes a second question */
 } DbStatement;
 
-#define DB_MAX_VALUES		3
+/*
+ * SQL that returns one row: the body, NULL if it is too long; its entity tag, or
+ * else whether the answer means "ready"; and the body's length.  The last parameter
+ * of the statement, after its values, is how long the body may be.
+ */
+#define DB_BOUNDED(query, second, limit) \
+	"SELECT CASE WHEN octet_length(body) <= " limit "::integer THEN body END, " second ", octet_length(body)" \
+	" FROM (SELECT " query ") q (body, ready)"
+#define DB_WITH_ETAG(body, source, limit) \
+	DB_BOUNDED(body ", NULL FROM " source, "to_hex(hashtextextended(body, 0))", limit)
 
 typedef enum DbOutcome
 {
@@ -41,7 +57,7 @@ typedef struct DbAnswer
 	DbOutcome	outcome;
 	Body	   *body;			/* the caller's; NULL: there is none */
 	char		etag[ETAG_SIZE];	/* with its quotes; "": none */
-	bool		ready;			/* of DB_READINESS */
+	bool		ready;			/* of a statement without an entity tag */
 } DbAnswer;
 
 typedef struct DbOptions
@@ -62,7 +78,7 @@ extern void db_session_destroy(DbSession *session);
  * asked_ms: when the client did (clock_ms); once the time for an answer is over, it
  * is not tried any more.
  */
-extern void db_query(DbSession *session, DbStatement statement, const char *const *values,
+extern void db_query(DbSession *session, const DbStatement *statement, const char *const *values,
 					 int64_t asked_ms, DbAnswer *answer);
 
 /* Makes every session connect anew before its next statement.  Any thread. */

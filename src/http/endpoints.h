@@ -8,11 +8,40 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "db.h"
 #include "reply.h"
 
-typedef struct Endpoint Endpoint;
+typedef enum ParameterKind
+{
+	PARAMETER_TEXT,
+	PARAMETER_LIMIT				/* how many rows at most: a whole number */
+} ParameterKind;
+
+typedef struct Parameter
+{
+	const char *name;
+	ParameterKind kind;
+} Parameter;
+
+typedef struct Endpoint
+{
+	const char *path;
+	const char *help;			/* for --help */
+	const DbStatement *statement;	/* NULL: answered without the database */
+	const char *content_type;
+	const char *cache_control;
+	int			nparameters;
+	Parameter	parameters[DB_MAX_VALUES];	/* in the order of the statement's values */
+} Endpoint;
+
+/*
+ * What the page shows: its newest rows, and their totals.  Defined by the file that
+ * knows what the rows are.
+ */
+extern const Endpoint endpoint_rows;
+extern const Endpoint endpoint_totals;
 
 /* A question to an endpoint. */
 typedef struct Query
@@ -26,6 +55,9 @@ typedef struct Query
 
 /* Makes the page ready to be sent. */
 extern void endpoints_init(void);
+
+/* Writes a line for each endpoint, for --help. */
+extern void endpoints_write_help(FILE *out);
 
 /* Never NULL: a path that is not there leads to an endpoint that says so. */
 extern const Endpoint *endpoint_find(const char *path);

@@ -34,9 +34,9 @@ typedef struct Options
 	const char *log_file;
 } Options;
 
-static const char usage[] =
-"spine-http serves the live orders page, and what is on it as JSON, straight from\n"
-"a PostgreSQL database that has the extension spine.\n"
+static const char usage_options[] =
+"spine-http serves a live page, and what is on it as JSON, straight from a PostgreSQL\n"
+"database that has the extension spine.\n"
 "\n"
 "Usage:\n"
 "  spine-http [OPTION]...\n"
@@ -60,13 +60,9 @@ static const char usage[] =
 "  -V, --version          print the version, and exit\n"
 "  -h, --help             print this, and exit\n"
 "\n"
-"Endpoints:\n"
-"  /                      the live page\n"
-"  /orders                the newest orders [tenant=, status=, limit=1..1000 (100)]\n"
-"  /stats                 orders and revenue of each tenant [tenant=]\n"
-"  /metrics               for Prometheus\n"
-"  /healthz               200 while the process lives\n"
-"  /readyz                200 while the database answers and no pipeline has failed\n"
+"Endpoints:\n";
+
+static const char usage_signals[] =
 "\n"
 "Signals:\n"
 "  SIGTERM, SIGINT        end, after what was asked is answered\n"
@@ -168,7 +164,9 @@ parse_options(int argc, char **argv, Options *options)
 				fail("this option needs a value", argv[optind - 1]);
 				break;
 			case 'h':
-				fputs(usage, stdout);
+				fputs(usage_options, stdout);
+				endpoints_write_help(stdout);
+				fputs(usage_signals, stdout);
 				exit(0);
 			default:
 				fail("unknown option", argv[optind - 1]);

@@ -1,9 +1,8 @@
 /*
  * endpoints.c
- *		The table of endpoints, their parameters, and from answer to reply.
+ *		The table of endpoints, their parameters, and the way from answer to reply.
  *
- * What is asked and answered is the extension's business; here is only what HTTP
- * makes of it.
+ * The extension makes the answers.  Here they only become HTTP.
  */
 #include "endpoints.h"
 
@@ -13,12 +12,12 @@
 #include <string.h>
 
 #include "metrics.h"
-#include "page.inc"				/* made of page.html by embed-page.sh */
+#include "page.inc"				/* made from page.html by embed-page.sh */
 
 #define MAX_LIMIT			1000
 #define DEFAULT_LIMIT		"100"
 
-/* The cache control "no-cache" means: keep it, and ask each time whether it is still good. */
+/* "no-cache" lets a browser keep the answer if it asks each time whether it is current. */
 static const Endpoint endpoint_page = {
 	"/", "the live page", NULL, "text/html; charset=utf-8", "no-cache", 0, {{0}}
 };
@@ -44,7 +43,7 @@ static const Endpoint endpoint_health = {
 	"/healthz", "200 while the process lives", NULL, CONTENT_JSON, "no-store", 0, {{0}}
 };
 
-/* Stands for all that is not there. */
+/* Stands for every path that does not exist. */
 static const Endpoint endpoint_other = {
 	"other", NULL, NULL, CONTENT_JSON, "no-store", 0, {{0}}
 };
@@ -62,7 +61,7 @@ _Static_assert(NENDPOINTS <= DB_MAX_STATEMENTS, "db.h has room for fewer stateme
 
 static const char page[] = PAGE_HTML;
 static const char health[] = "{\"status\":\"ok\"}";
-static void *page_gzip;			/* NULL: sent as it is */
+static void *page_gzip;			/* NULL: the page is sent uncompressed */
 static size_t page_gzip_len;
 
 void
@@ -150,7 +149,7 @@ query_add(Query *query, const char *name, size_t name_len,
 	int			i = 0;
 
 	if (endpoint == &endpoint_page)
-		return true;			/* its script reads them: the filter */
+		return true;			/* the filter, which the page's script reads */
 	while (i < endpoint->nparameters && strcmp(endpoint->parameters[i].name, name) != 0)
 		i++;
 	if (strlen(name) != name_len || !is_utf8(name, name_len))
@@ -158,7 +157,7 @@ query_add(Query *query, const char *name, size_t name_len,
 	else if (i == endpoint->nparameters)
 		reply_error(reply, 400, name, "%s has no such parameter", endpoint->path);
 	else if (value == NULL || value_len == 0)
-		return true;			/* as good as not there */
+		return true;			/* counts as not given */
 	else if (query->values[i])
 		reply_error(reply, 400, name, "%s is given more than once", name);
 	else if (strlen(value) != value_len)
@@ -247,8 +246,8 @@ query_answer_at_once(const Query *query, Reply *reply)
 }
 
 /*
- * The database's part may be missing: that it is away is worth knowing, too, and
- * what this program counts is not lost meanwhile.
+ * Works without an answer from the database as well: the metrics must show an outage,
+ * and what this program counts must not be lost to it.
  */
 static void
 send_metrics(const DbAnswer *answer, Reply *reply)
@@ -279,7 +278,7 @@ send_metrics(const DbAnswer *answer, Reply *reply)
 	free(text);
 }
 
-/* The database refused a value, without saying which. */
+/* The database refused a value but does not say which. */
 static void
 send_bad_value(const Query *query, Reply *reply)
 {
@@ -293,7 +292,7 @@ send_bad_value(const Query *query, Reply *reply)
 		if (query->values[i] && endpoint->parameters[i].kind == PARAMETER_TEXT)
 			len += snprintf(names + len, sizeof(names) - len, "%s%s", n++ > 0 ? " or " : "", endpoint->parameters[i].name);
 	}
-	reply_error(reply, 400, n == 1 ? names : NULL, "%s has a character that this database cannot have", names);
+	reply_error(reply, 400, n == 1 ? names : NULL, "%s has a character that does not exist in the encoding of this database", names);
 }
 
 static void
@@ -322,7 +321,7 @@ send_answer(const Query *query, const DbAnswer *answer, Reply *reply)
 			send_body(query, answer, reply);
 			break;
 		case DB_AWAY:
-			reply_error(reply, 503, NULL, "the database is away, or did not answer in time");
+			reply_error(reply, 503, NULL, "the database is away or did not answer in time");
 			reply->retry_after_s = RETRY_AFTER_S;
 			break;
 		case DB_BAD_VALUE:
@@ -332,7 +331,7 @@ send_answer(const Query *query, const DbAnswer *answer, Reply *reply)
 			reply_no_room(reply);
 			break;
 		case DB_TOO_LONG:
-			reply_error(reply, 500, NULL, "the answer is too long for the memory of spine-http; ask for less of it");
+			reply_error(reply, 500, NULL, "the answer is too long for the memory of spine-http; ask for less");
 			break;
 		case DB_FAILED:
 			reply_error(reply, 500, NULL, "the database refused the query; the log of spine-http says why");

@@ -1,11 +1,11 @@
 /*
  * orders.c
  *		What the page shows: the newest orders, and the totals of each tenant.
- *		No other C file here knows what the rows are.
+ *		No other C file of spine-http knows what the rows are.
  */
 #include "endpoints.h"
 
-/* json_agg is named in full: a user's own, for just this type, would be preferred to it. */
+/* json_agg has its schema: PostgreSQL would prefer a user's json_agg of exactly this type. */
 static const DbStatement orders_statement = {
 	"orders", DB_WITH_ETAG("coalesce(pg_catalog.json_agg(o), '[]')::text", "spine_orders($1::text, $2::text, $3::integer) o", "$4"),
 	3, true, 256 * 1024

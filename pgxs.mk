@@ -112,9 +112,10 @@ uninstall-programs:
 # compiler or with other warnings must be made again.
 $(OBJS): $(wildcard src/*.h) build/made-for
 
+made_for = $(VERSION) $(includedir_server) $(CC) $(WERROR)
 build/made-for: FORCE
 	@mkdir -p $(@D)
-	@echo '$(VERSION) $(CC) $(WERROR)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(WERROR)' > $@
+	@echo '$(made_for)' | cmp -s - $@ || echo '$(made_for)' > $@
 
 $(REGRESS_OUT)/expected:
 	@mkdir -p $(@D)

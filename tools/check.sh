@@ -8,6 +8,8 @@
 #   tools/check.sh unit      the unit tests          \  in a copy that is kept,
 #   tools/check.sh regress   pg_regress              |  so that the next run
 #   tools/check.sh tap       the TAP tests [T=name]  |  builds only what changed
+#   tools/check.sh assert    both of them, with      |
+#                            assertions [T=name]     |
 #   tools/check.sh kafka     those on a real Kafka   /  [T=name] [BROKERS=host:port]
 #   tools/check.sh clean     remove the kept copy
 #
@@ -157,6 +159,11 @@ http_sanitize() {
         -j "$(nproc)" test/t/03[01]_*.pl
 }
 
+# A process whose assertion fails may be one that a test expects to die.
+no_traps() {
+    ! grep -rs 'TRAP: ' build/regress/log tmp_check/log
+}
+
 # run_prove DIR ...: prove, with the servers and logs of the tests in DIR.
 run_prove() {
     local pgxs_dir bindir dir=$1
@@ -185,7 +192,9 @@ inside() {
         step lint tools/lint.sh
         step pgspot tools/check-sql.sh
     fi
-    if [ "$goal" != unit ]; then
+    if [ "$goal" = assert ]; then
+        pg_config=$work/tree/build/assert/bin/pg_config
+    elif [ "$goal" != unit ]; then
         step private-postgres tools/private-postgres.sh "$work/pg"
         pg_config=$(tail -n 1 "$work/logs/private-postgres.log")
     fi
@@ -196,7 +205,7 @@ inside() {
             step symbols tools/lint.sh symbols spine.so
             step build-clang with_clang
             ;;
-        regress | tap | kafka)
+        regress | tap | assert | kafka)
             step build install_spine
             ;;
     esac
@@ -208,15 +217,16 @@ inside() {
             ;;
     esac
     case $goal in all | code) step fuzz fuzz ;; esac
-    case $goal in all | code | regress) tests count_regress regress regress ;; esac
+    case $goal in all | code | regress | assert) tests count_regress regress regress ;; esac
     case $goal in
-        all | code | tap)
+        all | code | tap | assert)
             step promtool tools/promtool.sh "$work/promtool"
             promtool=$(tail -n 1 "$work/logs/promtool.log")
             ;;
     esac
     case $goal in all) tests count_closing k8s env PROMTOOL="$promtool" tools/check-k8s.sh ;; esac
-    case $goal in all | code | tap) tests count_tap tap tap test/t -j "$(nproc)" ;; esac
+    case $goal in all | code | tap | assert) tests count_tap tap tap test/t -j "$(nproc)" ;; esac
+    case $goal in assert) step traps no_traps ;; esac
     case $goal in all | code) tests count_tap http-sanitize http_sanitize ;; esac
     # one after the other: each file has a Kafka and a server, and kills them
     case $goal in kafka) tests count_tap kafka tap test/kafka ;; esac
@@ -278,7 +288,12 @@ copy_tree() {
         (cd "$work/tree" && "${as_worker[@]}" xargs -0 -r rm -f --)
     tar -c --no-recursion --null -T "$list" | "${as_worker[@]}" tar -x -C "$work/tree"
     "${as_worker[@]}" tee "$work/files" <"$list.now" >/dev/null
-    [ "$goal" != kafka ] || tar -c build/kafka | "${as_worker[@]}" tar -x -C "$work/tree"
+    case $goal in
+        kafka | assert)
+            "${as_worker[@]}" rm -rf "$work/tree/build/$goal"
+            tar -c "build/$goal" | "${as_worker[@]}" tar -x -C "$work/tree"
+            ;;
+    esac
 }
 
 # Starts the inside in a session of its own, so that all of it can be ended
@@ -338,7 +353,8 @@ keep_logs() {
 say_what_failed() {
     local lines
     lines=$(grep -hE '^#   (Failed test|at .* line )|^(not ok|Bail out)|Wstat: |Dubious|\[  FAILED  \]|: FAILED \(' \
-        "$work"/logs/*.log 2>/dev/null | tail -n 30) || :
+        "$work"/logs/*.log 2>/dev/null | tail -n 30
+        grep -rhs 'TRAP: ' "$top/$logs" | sort -u) || :
     [ -z "$lines" ] || printf '==> what failed:\n%s\n' "$lines"
 }
 
@@ -380,7 +396,10 @@ outside() {
     choose_worker
     case $goal in all | code) keeps_copy= ;; esac
     case $goal in all) tools/deps.sh check ;; *) tools/deps.sh code ;; esac
-    [ "$goal" != kafka ] || tools/kafka.sh get
+    case $goal in
+        kafka) tools/kafka.sh get ;;
+        assert) tools/assert-postgres.sh ;;
+    esac
     choose_worker       # the packages may have brought the user
     trap finish EXIT
     trap 'exit 130' HUP INT TERM
@@ -411,7 +430,7 @@ fi
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
 case ${1:-} in
-    all | code | unit | regress | tap | kafka) outside "$1" ;;
+    all | code | unit | regress | tap | assert | kafka) outside "$1" ;;
     clean) clean ;;
     *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0" >&2; exit 2 ;;
 esac

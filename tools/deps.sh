@@ -4,7 +4,7 @@
 #
 #   tools/deps.sh GOAL          install what it needs: build, demo, check, or one of
 #                               code and k8s (parts of check), image, kafka,
-#                               bench
+#                               assert, bench
 #   tools/deps.sh --pg-config   print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
@@ -96,8 +96,9 @@ packages() {
         k8s) k8s_packages; return ;;
         image) echo buildah debootstrap curl procps; return ;;
         kafka) echo default-jre-headless maven openssl; return ;;
+        assert) echo dpkg-dev bison flex libicu-dev; return ;;
         bench) echo default-jre-headless maven openssl wrk kcat python3-venv ;;
-        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, image, kafka or bench)" ;;
+        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, image, kafka, assert or bench)" ;;
     esac
     # gcc alone brings no C library headers: they are only recommended.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev

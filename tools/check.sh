@@ -159,9 +159,11 @@ http_sanitize() {
         -j "$(nproc)" test/t/03[01]_*.pl
 }
 
-# A process whose assertion fails may be one that a test expects to die.
+# What fails no test: an assertion in a process that a test expects to die, a write
+# past the end of what was allocated, something that a transaction left open.
+traps='TRAP: |WARNING:  (problem in |detected write past |[A-Za-z ]* leak: |resource was not closed|snapshot .* still active)'
 no_traps() {
-    ! grep -rs 'TRAP: ' build/regress/log tmp_check/log
+    ! grep -rEs "$traps" build/regress/log tmp_check/log
 }
 
 # run_prove DIR ...: prove, with the servers and logs of the tests in DIR.
@@ -354,7 +356,7 @@ say_what_failed() {
     local lines
     lines=$(grep -hE '^#   (Failed test|at .* line )|^(not ok|Bail out)|Wstat: |Dubious|\[  FAILED  \]|: FAILED \(' \
         "$work"/logs/*.log 2>/dev/null | tail -n 30
-        grep -rhs 'TRAP: ' "$top/$logs" | sort -u) || :
+        grep -rhEs "$traps" "$top/$logs"/*/ | sort -u) || :
     [ -z "$lines" ] || printf '==> what failed:\n%s\n' "$lines"
 }
 

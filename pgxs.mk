@@ -1,68 +1,83 @@
-# Builds, installs and checks the extension with PostgreSQL's PGXS.
-# The goals are PGXS's: all, install, uninstall, clean, installcheck.
+# Builds, installs and checks the extension with PostgreSQL's PGXS, whose goals it has:
+# all, install, uninstall, clean, installcheck.
 # WERROR=1 turns on more warnings and makes them errors (gcc and clang).
 
 MODULE_big = spine
 
-# One line per room, in the order of DESIGN.md. tools/lint.sh compares this
-# list with the files that are there.
+# Floor by floor, from what depends on nothing to what depends on everything.
+# tools/lint.sh compares this list with the files that are there.
 OBJS = \
 	src/spine.o \
-	src/settings.o \
-	src/kafka_options.o \
-	src/option_list.o \
-	src/shared.o \
-	src/status.o \
-	src/totals.o \
-	src/counters.o \
-	src/wait.o \
-	src/topic_offsets.o \
-	src/session.o \
-	src/catalog.o \
-	src/own_tables.o \
-	src/target.o \
-	src/trust.o \
-	src/decode.o \
-	src/reduce.o \
-	src/generate.o \
-	src/kafka.o \
-	src/consume.o \
-	src/bind.o \
-	src/apply.o \
-	src/offsets.o \
-	src/dead_letters.o \
-	src/attempt.o \
-	src/search.o \
-	src/batch.o \
-	src/worker.o \
-	src/worker_state.o \
-	src/trouble.o \
-	src/assignment.o \
-	src/probe.o \
-	src/launcher.o \
-	src/guard.o \
-	src/broker.o \
-	src/backpressure.o \
-	src/delivery.o \
-	src/produce.o \
-	src/producer.o
+	src/error.o \
+	src/event/decode.o \
+	src/event/reduce.o \
+	src/kafka/cluster.o \
+	src/kafka/option_list.o \
+	src/kafka/options.o \
+	src/kafka/client.o \
+	src/kafka/client_cache.o \
+	src/kafka/partition.o \
+	src/kafka/record_buffer.o \
+	src/kafka/group_commit.o \
+	src/kafka/consumer_assignment.o \
+	src/kafka/consumer.o \
+	src/catalog/extension.o \
+	src/catalog/own_tables.o \
+	src/catalog/pipeline.o \
+	src/apply/transaction.o \
+	src/apply/target.o \
+	src/apply/trust.o \
+	src/apply/bind.o \
+	src/apply/apply.o \
+	src/apply/search.o \
+	src/apply/dead_letters.o \
+	src/process/settings.o \
+	src/process/shared.o \
+	src/process/status.o \
+	src/process/counters.o \
+	src/process/default_cluster.o \
+	src/process/positions.o \
+	src/process/batch.o \
+	src/process/worker_batch.o \
+	src/process/worker_startup.o \
+	src/process/worker.o \
+	src/process/worker_status.o \
+	src/process/session_settings.o \
+	src/process/assignment.o \
+	src/process/probe.o \
+	src/process/launcher.o \
+	src/process/database_holds.o \
+	src/process/embedded_broker.o \
+	src/process/catalog_changes.o \
+	src/process/topic_offsets.o \
+	src/process/wait.o \
+	src/orders/generator.o \
+	src/orders/totals.o \
+	src/orders/backpressure.o \
+	src/orders/order_sender.o \
+	src/orders/order_functions.o \
+	src/orders/producer_worker.o
 
-# The HTTP server and the embedded broker: programs of their own, which PGXS
-# installs beside psql.
+# The HTTP server and the embedded broker are separate programs. PGXS installs them
+# beside psql.
 SCRIPTS_built = build/http/spine-http build/broker/spine-broker
 
+# CREATE EXTENSION runs one script; sql/parts has it in parts, in their order.
+# The steps from earlier versions are scripts by themselves.
 EXTENSION = spine
-DATA = $(wildcard sql/spine--*.sql)
+EXTENSION_SCRIPT = build/sql/spine--$(shell sed -n "s/^default_version = '\(.*\)'/\1/p" spine.control).sql
+DATA_built = $(EXTENSION_SCRIPT)
+DATA = $(wildcard sql/spine--*--*.sql)
 
-# pg_regress looks for sql/ and expected/ in its output directory before it
-# looks in test/. An output directory of its own keeps it from running an
-# extension script of sql/ as a test; the link in it leads to expected/.
+# pg_regress looks for sql/ and expected/ in its output directory before it looks in
+# test/. With an output directory of its own it cannot run an extension script of sql/
+# as a test. A link in that directory leads to expected/.
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
 REGRESS_OUT = build/regress
 REGRESS_OPTS = --inputdir=test --outputdir=$(REGRESS_OUT)
 REGRESS_PREP = $(REGRESS_OUT)/expected
 
-# TAP tests start servers, and PostgreSQL refuses to do that as root.
+# TAP tests start servers, which PostgreSQL refuses to do as root.
 ifneq ($(shell id -u),0)
 TAP_TESTS = 1
 PROVE_TESTS = $(sort $(wildcard test/t/*.pl))
@@ -80,22 +95,22 @@ clean:
 	rm -rf $(OBJS) $(MODULE_big).so $(EXTRA_CLEAN)
 else
 
-# The LLVM bitcode for JIT inlining would need one exact version of clang, and
-# no function of ours is worth inlining into a query.
+# LLVM bitcode for JIT inlining would need one exact version of clang, and none of our
+# functions is worth inlining into a query.
 override with_llvm = no
 
 # As system headers, PostgreSQL's own do not trip over our stricter warnings.
-PG_CPPFLAGS = -isystem $(includedir_server) $(shell pkg-config --cflags rdkafka json-c)
+PG_CPPFLAGS = -iquote $(CURDIR)/src -isystem $(includedir_server) $(shell pkg-config --cflags rdkafka json-c)
 SHLIB_LINK = $(shell pkg-config --libs rdkafka json-c)
 
-# Unused parameters are no mistake of ours: a callback takes what its caller
-# gives, and so does every SQL function.
+# Unused parameters are no mistake: a callback and an SQL function have the parameters
+# that their caller passes.
 ifdef WERROR
 PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter
 endif
-# PostgreSQL's flags are those of the compiler it was built with, gcc.
+# PostgreSQL's flags are meant for the compiler that built it, gcc.
 ifneq ($(findstring clang,$(CC)),)
-PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
 endif
 
 include $(PGXS)
@@ -103,19 +118,24 @@ include $(PGXS)
 include src/http/http.mk
 include src/broker/broker.mk
 
-# PGXS installs them by their names, but would remove them by their paths.
+# PGXS installs the programs by their names, but would remove them by their paths.
 uninstall: uninstall-programs
 uninstall-programs:
 	rm -f '$(DESTDIR)$(bindir)/spine-http' '$(DESTDIR)$(bindir)/spine-broker'
 
 # PGXS tracks no headers; and objects made for another PostgreSQL, by another
 # compiler or with other warnings must be made again.
-$(OBJS): $(wildcard src/*.h) build/made-for
+$(OBJS): $(wildcard src/*.h src/*/*.h) build/made-for
 
 made_for = $(VERSION) $(includedir_server) $(CC) $(WERROR)
 build/made-for: FORCE
 	@mkdir -p $(@D)
 	@echo '$(made_for)' | cmp -s - $@ || echo '$(made_for)' > $@
+
+# The directory is newer than the script when a part is gone.
+$(EXTENSION_SCRIPT): sql/parts $(sort $(wildcard sql/parts/*.sql)) spine.control
+	@mkdir -p $(@D)
+	awk 'FNR == 1 && NR > 1 { print "" } { print }' $(filter sql/parts/%,$^) > $@
 
 $(REGRESS_OUT)/expected:
 	@mkdir -p $(@D)

@@ -7,12 +7,12 @@
 #include "compat.h"
 
 #include "fmgr.h"
-#include "guard.h"
-#include "launcher.h"
+#include "process/database_holds.h"
+#include "process/launcher.h"
 #include "miscadmin.h"
-#include "own_tables.h"
-#include "settings.h"
-#include "shared.h"
+#include "catalog/own_tables.h"
+#include "process/settings.h"
+#include "process/shared.h"
 
 PG_MODULE_MAGIC;
 

@@ -1,35 +1,20 @@
 #!/bin/sh
-# Looks through the extension's scripts for what lets a role run its code with the
-# rights of whoever installs them, with pgspot. It stays in build/tools, for the next
-# run.
+# Scans the extension's scripts with pgspot, for statements that would let a role run
+# its code with the rights of the person who installs them. pgspot stays in build/tools
+# for the next run.
 set -eu
 cd "$(dirname "$0")/.."
 
 venv=build/tools/pgspot
-requirements="pgspot==0.9.4 pglast==7.21"
-
-if [ "$(cat "$venv/installed" 2>/dev/null)" != "$requirements" ]; then
-    echo "==> installing $requirements"
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    # shellcheck disable=SC2086
-    "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-cache-dir install --no-compile $requirements || {
-        echo "check-sql: pip could not install $requirements; was PyPI reached?" >&2
-        exit 1
-    }
-    echo "$requirements" >"$venv/installed"
-fi
+tools/venv.sh "$venv" pgspot==0.9.4 pglast==7.21
 
 bad=0
-for script in sql/*.sql; do
-    ignore=
-    # CREATE OR REPLACE in a step: since 14.5 PostgreSQL refuses to replace in it what
-    # is not the extension's.
-    case $script in
-        *--*--*) ignore="--ignore PS002" ;;
-    esac
-    echo "==> $script"
-    # shellcheck disable=SC2086
-    "$venv/bin/pgspot" $ignore "$script" || bad=1
+echo "==> sql/parts"
+"$venv/bin/pgspot" --append sql/parts/*.sql || bad=1
+for step in sql/spine--*--*.sql; do
+    echo "==> $step"
+    # CREATE OR REPLACE is safe in an upgrade script: since 14.5 PostgreSQL refuses to
+    # replace an object there that does not belong to the extension.
+    "$venv/bin/pgspot" --ignore PS002 --ignore PS015 "$step" || bad=1
 done
 exit "$bad"

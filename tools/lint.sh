@@ -1,62 +1,32 @@
 #!/bin/sh
-# The house rules that a compiler does not check.
+# Checks the house rules that a compiler does not check.
 #
 #   tools/lint.sh               the sources
 #   tools/lint.sh symbols FILE  what a built spine.so shows to the server
 set -eu
 cd "$(dirname "$0")/.."
 
-# Who may include whom, room by room: the arrows of docs/ARCHITECTURE.md. Every
-# room may also use those of $common and itself; spine.c, the table of contents,
-# may use all. A new room needs a line here.
-common="record compat settings shared status"
-rooms="
-record:
-compat:
-decode:         record
-reduce:         record
-generate:       record
-option_list:
-kafka_options:  option_list
-settings:       kafka_options
-shared:
-record_time:
-offsets:
-status:         offsets
-totals:
-counters:
-attempt:
+# The floors of src/, and whose headers each may use besides its own and those of
+# src/ itself: the arrows of docs/ARCHITECTURE.md. src/spine.c, the table of contents,
+# may use all; the two programs use nothing of the rest.
+floors="
+event:
+kafka:      event
 catalog:
-own_tables:
-kafka:          kafka_options
-consume:        kafka offsets
-bind:           decode record_time
-target:         bind catalog decode
-trust:          target catalog own_tables
-apply:          target trust reduce
-dead_letters:   consume offsets record_time
-search:         apply attempt dead_letters target
-batch:          search apply dead_letters offsets target trust decode attempt
-worker_state:   search attempt catalog consume offsets target
-trouble:        worker_state
-assignment:     worker_state attempt trouble trust
-worker:         assignment batch counters trouble trust worker_state
-probe:          catalog counters worker
-launcher:       counters probe worker broker producer
-guard:          catalog launcher
-broker:         offsets
-backpressure:   kafka
-delivery:       counters kafka generate backpressure session
-session:        kafka
-produce:        session delivery
-producer:       session delivery
-wait:           catalog session
-topic_offsets:  session
+apply:      event catalog
+process:    event kafka catalog apply
+orders:     event kafka catalog process
+http:
+broker:
 "
 
-# The rooms that know neither PostgreSQL nor Kafka, so that they can be tested
-# and fuzzed alone.
-pure="record decode reduce generate option_list"
+# What knows neither PostgreSQL nor Kafka, so that it can be tested and fuzzed alone.
+is_pure() {
+    case $1 in
+        src/event/* | src/kafka/option_list.[ch] | src/orders/generator.[ch]) return 0 ;;
+        *) return 1 ;;
+    esac
+}
 
 bad=0
 complain() {
@@ -71,73 +41,78 @@ is_one_of() {
     return 1
 }
 
-# The headers a file includes, one a line.
+# The headers that a file includes, one a line.
 includes() {
     sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' "$1"
 }
 
-# The files to look at: of the tree, without what was built.
+# Does a header of src/kafka show librdkafka, itself or by what it includes?
+shows_library() {
+    for inner in $(includes "src/$1"); do
+        case $inner in
+            librdkafka/*) return 0 ;;
+            kafka/*.h) if (shows_library "$inner"); then return 0; fi ;;
+        esac
+    done
+    return 1
+}
+
+# The files of the tree, without those that were built.
 tree_files() {
     find . \( -name .git -o -path ./build -o -path ./.demo -o -path ./tmp_check \) -prune \
         -o -type f "$@" -print | sed 's,^\./,,'
 }
 
 check_includes() {
-    for file in src/*.c src/*.h; do
-        [ -e "$file" ] || continue
-        room=$(basename "${file%.*}")
-        if [ "$room" != spine ]; then
-            line=$(echo "$rooms" | grep "^$room:") || {
-                complain "$file: no line for $room in the table of tools/lint.sh"
-                continue
-            }
-            allowed="$room ${line#*:}"
-            # shellcheck disable=SC2086
-            is_one_of "$room" $pure || allowed="$allowed $common"
-        fi
+    for file in src/*/*.c src/*/*.h; do
+        floor=${file#src/}
+        floor=${floor%%/*}
+        line=$(echo "$floors" | grep "^$floor:") || {
+            complain "$file: no line for $floor in the table of tools/lint.sh"
+            continue
+        }
         for header in $(includes "$file"); do
-            # shellcheck disable=SC2086
-            if is_one_of "$room" $pure; then
+            if is_pure "$file"; then
                 case $header in
-                    postgres*.h | c.h | librdkafka/* | compat.h)
-                        complain "$file: includes $header, but $room is pure" ;;
+                    postgres*.h | c.h | librdkafka/* | compat.h | error.h)
+                        complain "$file: includes $header, but is to be tested alone" ;;
                 esac
             fi
-            if [ "$room" = spine ] || [ ! -e "src/$header" ]; then
-                continue
-            fi
-            # shellcheck disable=SC2086
-            is_one_of "${header%.h}" $allowed ||
-                complain "$file: must not include $header (see the table of tools/lint.sh)"
-        done
-    done
-    # the programs: neither knows the extension, and the broker no PostgreSQL
-    for file in src/http/*.[ch] src/broker/*.[ch]; do
-        [ -e "$file" ] || continue
-        floor=${file%/*}
-        for header in $(includes "$file"); do
-            if [ ! -e "$floor/$header" ] && [ -e "src/${header#../}" ]; then
-                complain "$file: includes $header, but $floor uses nothing of src"
-            fi
             case $floor:$header in
-                src/broker:postgres*.h | src/broker:c.h | src/broker:libpq*)
-                    complain "$file: includes $header, but $floor knows no PostgreSQL" ;;
+                kafka:librdkafka/* | broker:librdkafka/*) ;;
+                *:librdkafka/*) complain "$file: includes $header; only src/kafka knows the library" ;;
+                broker:postgres*.h | broker:c.h | broker:libpq*)
+                    complain "$file: includes $header, but src/broker knows no PostgreSQL" ;;
+            esac
+            [ -e "src/$header" ] || continue
+            case $floor:$header in
+                kafka:*) ;;
+                *:kafka/*) ! shows_library "$header" ||
+                    complain "$file: includes $header, which shows librdkafka; only src/kafka knows the library" ;;
+            esac
+            case $floor in
+                http | broker) complain "$file: includes $header, but src/$floor uses nothing of src" ;;
+            esac
+            # shellcheck disable=SC2086
+            case $header in
+                */*) is_one_of "${header%%/*}" "$floor" ${line#*:} ||
+                    complain "$file: must not include $header (see the table of tools/lint.sh)" ;;
             esac
         done
     done
 }
 
 check_versions() {
-    grep -ln PG_VERSION_NUM src/*.c src/*.h 2>/dev/null | grep -vxF src/compat.h |
+    grep -ln PG_VERSION_NUM src/*.[ch] src/*/*.[ch] 2>/dev/null | grep -vxF src/compat.h |
         sed 's/$/: PG_VERSION_NUM belongs into compat.h/'
 }
 
-# Function declarations at the top level of a header whose name lacks the
-# prefix. Comments, macros, the insides of braces, types and static functions
-# do not count; the name is what stands before the first parenthesis.
+# Lists the functions that a header declares at its top level without the prefix.
+# Comments, macros, the insides of braces, types and static functions do not count. The
+# name is what comes before the first parenthesis.
 unprefixed_functions() {
-    for header in src/*.h; do
-        [ -e "$header" ] || continue
+    for header in src/*.h src/*/*.h; do
+        case $header in src/http/* | src/broker/*) continue ;; esac
         awk -v header="$header" '
             { text = text $0 "\n" }
             END {
@@ -162,11 +137,11 @@ unprefixed_functions() {
     done
 }
 
-# pgxs.mk names its objects one by one; none may be forgotten.
+# pgxs.mk names its objects one by one, and must not miss any.
 forgotten_objects() {
-    listed=$(sed -n 's,^[[:space:]]*\(src/[a-z_]*\)\.o.*,\1.c,p' pgxs.mk | sort)
+    listed=$(sed -n 's,^[[:space:]]*\(src/[a-z_/]*\)\.o.*,\1.c,p' pgxs.mk | sort)
     # shellcheck disable=SC2012
-    present=$(ls src/*.c 2>/dev/null | sort)
+    present=$(find src -name "*.c" ! -path "src/http/*" ! -path "src/broker/*" | sort)
     for file in $present; do
         echo "$listed" | grep -qxF "$file" || echo "$file: not in the OBJS of pgxs.mk"
     done
@@ -175,20 +150,20 @@ forgotten_objects() {
     done
 }
 
-# The options that can be set, and those that cannot, are in the code and in the
-# documentation.
+# The code and the documentation must list the same options, both those that can be
+# set and those that cannot.
 undocumented_options() {
     for kind in allowed refused; do
-        in_code=$(sed -n "/$kind"'_options\[\]/,/^};/s/^\t{*"\([^"]*\)",.*/\1/p' src/option_list.c | sort)
+        in_code=$(sed -n "/$kind"'_options\[\]/,/^};/s/^\t{*"\([^"]*\)",.*/\1/p' src/kafka/option_list.c | sort)
         in_docs=$(sed -n "/^### Options that are $kind/,/^##/p" docs/CONFIGURATION.md |
             grep -o '`[a-zA-Z._]*`' | tr -d '`' | sort)
         [ "$in_code" = "$in_docs" ] ||
-            echo "src/option_list.c and docs/CONFIGURATION.md differ in the options that are $kind:" \
+            echo "src/kafka/option_list.c and docs/CONFIGURATION.md differ in the options that are $kind:" \
                 "$(printf '%s\n%s\n' "$in_code" "$in_docs" | sort | uniq -u | tr '\n' ' ')"
     done
 }
 
-# An expected output without its test would never be compared with anything.
+# An expected output without a test would never be compared with anything.
 orphaned_outputs() {
     for file in expected/*.out; do
         [ -e "$file" ] || continue
@@ -196,6 +171,12 @@ orphaned_outputs() {
         [ -e "test/sql/$name.sql" ] || [ -e "test/sql/${name%_[0-9]}.sql" ] ||
             echo "$file: no test/sql/$name.sql"
     done
+}
+
+# What is about orders has parts of its own in the extension's script.
+orders_elsewhere() {
+    grep -nE 'tenant|orders|_order|order_' sql/parts/*.sql | grep -v '^sql/parts/[0-9]*_orders' |
+        sed 's/$/: belongs into a part *_orders*/'
 }
 
 broken_scripts() {
@@ -210,21 +191,6 @@ broken_scripts() {
     done
 }
 
-# As `git diff --check`: white space at the end of a line, a blank before a tab.
-# psql's output and the inputs of the fuzzer are what they are.
-white_space() {
-    tab=$(printf '\t')
-    tree_files ! -path './expected/*' ! -path './test/fuzz/*' ! -path '*/expected/*' \
-        \( -name '*.[chyl]' -o -name '*.sh' -o -name '*.sql' -o -name '*.mk' -o -name Makefile \
-        -o -name '*.p[lm]' -o -name '*.md' -o -name '*.json' -o -name '*.control' -o -name '*.conf' \
-        -o -name '*.yml' -o -name '*.yaml' -o -name '*.html' -o -name '*.py' \
-        -o -name 'Dockerfile*' -o -name Tiltfile \) |
-        while IFS= read -r file; do
-            grep -nE "[ $tab]\$|^$tab* +$tab" "$file" | sed "s|^\([0-9]*\):.*|$file:\1: stray white space|"
-            [ -z "$(tail -c 1 "$file")" ] || echo "$file: no newline at its end"
-        done
-}
-
 # Before PostgreSQL 16 every function that is not static is a global symbol of
 # every backend.
 foreign_symbols() {
@@ -234,7 +200,7 @@ foreign_symbols() {
 
 if [ "${1:-}" = symbols ]; then
     [ -e "$2" ] || { complain "$2: not there"; exit 1; }
-    # complain sets a variable: no pipe, which would lose it in a subshell.
+    # complain sets a variable, which a pipe would lose in a subshell.
     for symbol in $(foreign_symbols "$2"); do
         complain "$2: exports $symbol; make it static, or prefix it with spine_"
     done
@@ -242,7 +208,7 @@ if [ "${1:-}" = symbols ]; then
 fi
 
 check_includes
-found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; broken_scripts; white_space)
+found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; orders_elsewhere; broken_scripts)
 if [ -n "$found" ]; then
     echo "$found" | sed 's/^/lint: /' >&2
     bad=1

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "decode.h"
+#include "event/decode.h"
 #include "../unit/oracle.h"
 
 /* The keys of the order events, and short ones that the fuzzer finds at once. */

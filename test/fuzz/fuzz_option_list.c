@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "option_list.h"
+#include "kafka/option_list.h"
 
 #define CHECK(condition) \
 	do { \

@@ -12,9 +12,9 @@
 
 #include <json.h>
 
-#include "decode.h"
-#include "generate.h"
-#include "reduce.h"
+#include "event/decode.h"
+#include "orders/generator.h"
+#include "event/reduce.h"
 
 #define EVENTS			1000
 #define MAX_EVENT		1024

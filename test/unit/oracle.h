@@ -20,7 +20,7 @@
 
 #include <json.h>
 
-#include "decode.h"
+#include "event/decode.h"
 
 /* Reasons for which we refuse what json-c may take. */
 static const char *const lax_reasons[] = {

@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#include "decode.h"
+#include "event/decode.h"
 #include "oracle.h"
 
 #define REASON_SIZE	200

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 #include <librdkafka/rdkafka.h>
 
-#include "option_list.h"
+#include "kafka/option_list.h"
 
 /* "key=value|key=value", or "!" and the reason. */
 static const char *

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "reduce.h"
+#include "event/reduce.h"
 
 #define BYTES(literal)	{literal, sizeof(literal) - 1}
 

@@ -1,6 +1,5 @@
-# unit.mk: builds and runs the tests of the pure parts (decode, reduce,
-# generate, option_list), which need neither PostgreSQL nor a broker.  Run from the top of
-# the tree:
+# unit.mk: builds and runs the tests of the pure parts, which need neither
+# PostgreSQL nor a broker.  Run from the top of the tree:
 #
 #	make -f test/unit/unit.mk unit            the tests
 #	make -f test/unit/unit.mk unit-sanitize   the same under ASan and UBSan
@@ -19,11 +18,11 @@ CMOCKA_FLAGS := $(shell pkg-config --cflags cmocka)
 CMOCKA_LIBS := $(shell pkg-config --libs cmocka)
 RDKAFKA_LIBS := $(shell pkg-config --libs rdkafka)
 
-UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g -Isrc $(JSON_FLAGS) $(CMOCKA_FLAGS)
+UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g -iquote src $(JSON_FLAGS) $(CMOCKA_FLAGS)
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-TESTS = decode reduce generate option_list
-PURE = decode reduce generate option_list
+TESTS = decode reduce generator option_list
+PURE = event/decode event/reduce orders/generator kafka/option_list
 
 unit: $(TESTS:%=$(BUILD)/unit/test_%)
 	set -e; for program in $^; do $$program; done
@@ -34,7 +33,7 @@ unit-sanitize: $(TESTS:%=$(BUILD)/unit-sanitize/test_%)
 cost: $(BUILD)/unit/cost
 	test/unit/cost.sh $<
 
-# Found inputs stay in $(BUILD), the seeds in the tree as they are.
+# Inputs that the fuzzer finds stay in $(BUILD); the seeds in the tree do not change.
 fuzz: fuzz-decode
 fuzz-decode: SEEDS = test/fuzz/corpus
 fuzz-option_list: SEEDS = test/fuzz/option_list_corpus
@@ -44,7 +43,7 @@ fuzz-decode fuzz-option_list: fuzz-%: $(BUILD)/fuzz/fuzz_%
 	$< -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
 		-artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/$*
 
-# Objects, one directory for each way to build; the compiler notes the headers.
+# Objects, in one directory for each way to build. The compiler tracks the headers.
 $(BUILD)/unit/%.o: src/%.c
 	@mkdir -p $(@D)
 	$(UNIT_CC) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
@@ -64,19 +63,19 @@ $(BUILD)/fuzz/%.o: test/fuzz/%.c
 	@mkdir -p $(@D)
 	$(SANITIZE_CC) $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer -MMD -MP -c -o $@ $<
 
-# Every program links all the pure parts: there are only a few.
+# Every program links all the pure parts, as there are only a few.
 $(BUILD)/unit/test_%: $(BUILD)/unit/test_%.o $(PURE:%=$(BUILD)/unit/%.o)
 	$(UNIT_CC) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS) $(RDKAFKA_LIBS)
 $(BUILD)/unit/cost: $(BUILD)/unit/cost.o $(PURE:%=$(BUILD)/unit/%.o)
 	$(UNIT_CC) -o $@ $^ $(JSON_LIBS)
 $(BUILD)/unit-sanitize/test_%: $(BUILD)/unit-sanitize/test_%.o $(PURE:%=$(BUILD)/unit-sanitize/%.o)
 	$(SANITIZE_CC) $(SANITIZE) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS) $(RDKAFKA_LIBS)
-$(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/decode.o
+$(BUILD)/fuzz/fuzz_decode: $(BUILD)/fuzz/fuzz_decode.o $(BUILD)/fuzz/event/decode.o
 	$(SANITIZE_CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(JSON_LIBS)
-$(BUILD)/fuzz/fuzz_option_list: $(BUILD)/fuzz/fuzz_option_list.o $(BUILD)/fuzz/option_list.o
+$(BUILD)/fuzz/fuzz_option_list: $(BUILD)/fuzz/fuzz_option_list.o $(BUILD)/fuzz/kafka/option_list.o
 	$(SANITIZE_CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^
 
--include $(wildcard $(BUILD)/unit/*.d $(BUILD)/unit-sanitize/*.d $(BUILD)/fuzz/*.d)
+-include $(wildcard $(foreach kind,unit unit-sanitize fuzz,$(BUILD)/$(kind)/*.d $(BUILD)/$(kind)/*/*.d))
 
 .PHONY: unit unit-sanitize cost fuzz fuzz-decode fuzz-option_list
 .PRECIOUS: $(BUILD)/unit/%.o $(BUILD)/unit-sanitize/%.o $(BUILD)/fuzz/%.o

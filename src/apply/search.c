@@ -1,0 +1,180 @@
+/*
+ * search.c
+ *		Finds the records to blame when the database refuses a batch.
+ *
+ * First the values of all records are converted: which record cannot be is known at
+ * once, and costs a subtransaction that writes nothing.  The others are applied by
+ * halves, in subtransactions, down to the single records that the database refuses.
+ *
+ * A refusal may be the fault of a record or of the table, whatever its SQLSTATE: a
+ * trigger can raise any, a missing partition looks like a violated check.  Two things
+ * tell them apart.  An error that is about the schema is a record's only if another
+ * record passes.  And a long run of records that are refused for one reason is the
+ * table's fault (the breaker).
+ */
+#include "apply/search.h"
+
+#include "apply/apply.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* Suspects to look at before the table is held to be at fault, if no breaker trips. */
+#define MAX_SUSPECTS	1000
+
+/* Part of the events, for one nested attempt. */
+typedef struct Range
+{
+	SpineSearch *search;
+	const SpineTarget *target;	/* to convert for */
+	size_t		first;			/* moves on while converting */
+	size_t		n;				/* to apply */
+	uint64		nupserts;		/* out */
+} Range;
+
+static bool
+convert_range(void *arg)
+{
+	Range	   *range = arg;
+
+	spine_convert(range->target, range->search->events, range->search->nevents, &range->first);
+	return true;
+}
+
+static bool
+apply_range(void *arg)
+{
+	Range	   *range = arg;
+
+	range->nupserts = spine_apply(range->search->plan, range->search->events + range->first,
+								  range->n, true);
+	return true;
+}
+
+static void
+blame(SpineSearch *search, const SpineRecord *record, const SpineError *error)
+{
+	search->letters[search->nletters++] =
+		spine_make_dead_letter(record, error->sqlstate, spine_error_text(error, true));
+	if (error->class == SPINE_STRUCTURAL)
+	{
+		search->has_suspects = true;
+		search->suspicion = *error;
+	}
+}
+
+/* Takes the events out whose values cannot be converted. */
+static void
+search_values(SpineSearch *search)
+{
+	for (int t = 0; t < search->plan->ntargets; t++)
+	{
+		Range		range = {.search = search, .target = &search->plan->targets[t]};
+		size_t		nkept = 0;
+
+		while (range.first < search->nevents)
+		{
+			size_t		start = range.first;
+			SpineError	error;
+			bool		converted;
+
+			CHECK_FOR_INTERRUPTS();
+			converted = spine_subtransaction_run(convert_range, &range, &error);
+			memmove(&search->events[nkept], &search->events[start],
+					(range.first - start) * sizeof(SpineEvent));
+			nkept += range.first - start;
+			if (!converted)
+				blame(search, search->events[range.first++].record, &error);
+		}
+		search->nevents = nkept;
+	}
+}
+
+static bool
+give_up(SpineSearch *search, const SpineError *error)
+{
+	search->error = *error;
+	search->outcome = SPINE_SEARCH_TABLE_AT_FAULT;
+	return false;
+}
+
+static bool
+trip_breaker(SpineSearch *search)
+{
+	const SpineError *error = &search->refusals.error;
+	SpineError	verdict = *error;
+
+	spine_error_set(&verdict, SPINE_STRUCTURAL, "%d records in a row were refused for one reason: %s",
+					search->refusals.n, error->message);
+	strlcpy(verdict.sqlstate, error->sqlstate, sizeof(verdict.sqlstate));
+	strlcpy(verdict.detail, error->detail, sizeof(verdict.detail));
+	strlcpy(verdict.column, error->column, sizeof(verdict.column));
+	spine_error_set_hint(&verdict, "%s If the records are at fault, set spine.breaker_records to 0 until they are dead letters.",
+						 strcmp(error->sqlstate, "23514") == 0 ?
+						 "Create the partition that is missing, or mend the constraint." : "Mend the table.");
+	return give_up(search, &verdict);
+}
+
+/* The database has refused a record whose values are right.  False: the search ends. */
+static bool
+note_refusal(SpineSearch *search, const SpineRecord *record, const SpineError *error)
+{
+	SpineRefusals *refusals = &search->refusals;
+
+	if (refusals->n == 0 || !spine_error_is_same_reason(&refusals->error, error))
+		refusals->n = search->nrefused = 0;
+	refusals->n++;
+	refusals->error = *error;
+	search->nrefused++;
+	blame(search, record, error);
+
+	if (search->breaker > 0 && search->nrefused >= search->breaker)
+		return trip_breaker(search);
+	search->nsuspects += error->class == SPINE_STRUCTURAL;
+	if (search->npassed == 0 && search->nsuspects >= MAX_SUSPECTS)
+		return give_up(search, &search->suspicion);
+	return true;
+}
+
+/* False: the search ends; search->outcome says how. */
+static bool
+search_range(SpineSearch *search, size_t first, size_t n)
+{
+	Range		range = {.search = search, .first = first, .n = n};
+	SpineError	error;
+
+	CHECK_FOR_INTERRUPTS();
+	if (n == 0)
+		return true;
+
+	if (spine_subtransaction_run(apply_range, &range, &error))
+	{
+		search->nupserts += range.nupserts;
+		search->npassed += n;
+		search->refusals.n = search->nrefused = 0;
+
+		/* with more, every snapshot of the server would have to look them up on disk */
+		if (++search->nsubtransactions < SPINE_MAX_SUBTRANSACTIONS || first + n == search->nevents)
+			return true;
+		search->unsettled = search->events[first + n].record;
+		search->outcome = SPINE_SEARCH_TOO_LARGE;
+		return false;
+	}
+	if (n == 1)
+		return note_refusal(search, search->events[first].record, &error);
+	return search_range(search, first, n / 2) && search_range(search, first + n / 2, n - n / 2);
+}
+
+SpineSearchOutcome
+spine_search(SpineSearch *search)
+{
+	search->outcome = SPINE_SEARCH_DONE;
+	search_values(search);
+	if (search_range(search, 0, search->nevents) && search->npassed == 0)
+	{
+		if (search->has_suspects)
+			(void) give_up(search, &search->suspicion);
+		else if (search->breaker > 0 && search->refusals.n >= search->breaker && search->nrefused > 0)
+			(void) trip_breaker(search);
+	}
+	return search->outcome;
+}

@@ -1,0 +1,38 @@
+/*
+ * transaction.h
+ *		Runs a step in a transaction of its own, or in a subtransaction, and turns
+ *		what goes wrong into an error of one of the few classes that a caller acts on.
+ */
+#ifndef SPINE_TRANSACTION_H
+#define SPINE_TRANSACTION_H
+
+#include "compat.h"
+#include "error.h"
+
+typedef enum SpineTransactionEnd
+{
+	SPINE_COMMITTED,
+	SPINE_ROLLED_BACK,			/* the step asked for it */
+	SPINE_ABORTED				/* by an error */
+} SpineTransactionEnd;
+
+/* Returns false to roll back without an error. */
+typedef bool (*SpineStep) (void *arg);
+
+/*
+ * Runs step in a transaction of its own, with SPI and a snapshot, and commits.
+ * On an error: rolls back and fills *error.  Corruption (XX001, XX002) is rethrown
+ * after *error is filled: the process exits and is started again.  Not in a
+ * transaction.  Returns in the caller's memory context.
+ */
+extern SpineTransactionEnd spine_transaction_run(SpineStep step, void *arg, SpineError *error);
+
+/*
+ * Runs step in a subtransaction of the current transaction.  True: its work is kept.
+ * False: its work is undone, and *error says why, in class SPINE_REFUSED or
+ * SPINE_STRUCTURAL.  Any other error is rethrown and fails the whole transaction.
+ * In each case, the subtransaction is over.
+ */
+extern bool spine_subtransaction_run(SpineStep step, void *arg, SpineError *error);
+
+#endif							/* SPINE_TRANSACTION_H */

@@ -1,0 +1,435 @@
+/*
+ * trust.c
+ *		Looks at the code that hangs on a pipeline's tables.
+ *
+ * A statement on a target runs as the target's role, and so do its triggers, which
+ * whoever has the privilege TRIGGER can make.  A trigger has no owner.  Its function
+ * has one, and must belong to a role that could do as much anyway; its WHEN
+ * condition could call anything with any arguments, and so may use only what has no
+ * effects.
+ *
+ * A batch locks a target before it looks, so that nobody adds a trigger afterwards.
+ * The partitions are not locked: somebody's work on an old one would hold up the
+ * batch.  Instead the functions that hang on them are stopped at their first call,
+ * and everything is looked at again, when the caches have been told of a change by
+ * then.  A partition is locked before its triggers run, and that lock brings the news.
+ */
+#include "apply/trust.h"
+
+#include "catalog/extension.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
+#include "nodes/nodeFuncs.h"
+#include "catalog/own_tables.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+/* What a batch writes to with its own rights, or through the extension's functions. */
+static const char *const bookkeeping[] = {
+	"spine_offsets", "spine_dead_letters", "spine_order_totals"
+};
+static Oid	bookkeeping_oids[lengthof(bookkeeping)];
+
+typedef struct CheckedTarget
+{
+	Oid			table;
+	Oid			run_as;
+} CheckedTarget;
+
+/* What was checked last; all of it in `checked_context`. */
+static MemoryContext checked_context = NULL;
+static CheckedTarget *checked = NULL;
+static int	nchecked = 0;
+static List *watched = NIL;		/* all tables that were looked at */
+static bool watch_everything = true;	/* while they are being found out */
+
+/* Changes that the caches have told of, and how many there were at the last check. */
+static uint64 nchanges = 1;
+static uint64 nchanges_checked = 0;
+
+static object_access_hook_type prev_object_access = NULL;
+static needs_fmgr_hook_type prev_needs_fmgr_hook = NULL;
+static fmgr_hook_type prev_fmgr_hook = NULL;
+
+/* What a target's statement reaches. */
+typedef struct Reach
+{
+	Oid			role;			/* it runs as */
+	List	   *tables;
+} Reach;
+
+/* A trigger's condition while it is looked through. */
+typedef struct Condition
+{
+	Oid			role;
+	Oid			function;		/* the one that is not allowed */
+} Condition;
+
+static char *
+role_name(Oid role)
+{
+	char	   *name = GetUserNameFromId(role, true);
+
+	return name ? name : psprintf("with OID %u", role);
+}
+
+/* May code of the author's run as the role?  Yes, if the author may do as much anyway. */
+static bool
+trusts(Oid role, Oid author)
+{
+	return has_privs_of_role(author, role);
+}
+
+static bool
+trusts_function(Oid role, Oid function, bool allow_definer)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Form_pg_proc proc;
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+
+	/* SECURITY DEFINER: it runs with its author's rights, not with the role's */
+	result = trusts(role, proc->proowner) || (allow_definer && proc->prosecdef) ||
+		spine_is_extension_member(ProcedureRelationId, function);
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* For check_functions_in_node: is it one that a condition must not call? */
+static bool
+is_forbidden_function(Oid function, void *context)
+{
+	Condition  *condition = context;
+
+	if (function == F_NOW || function == F_PG_TRIGGER_DEPTH ||
+		(func_volatile(function) == PROVOLATILE_IMMUTABLE &&
+		 trusts_function(condition->role, function, false)))
+		return false;
+	condition->function = function;
+	return true;
+}
+
+/*
+ * Does the expression hold more than is known to be harmless?  What is not in this
+ * list may run code that it does not name: the checks of a domain, for one.
+ */
+static bool
+is_forbidden(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_List:
+		case T_Var:
+		case T_Const:
+		case T_BoolExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+		case T_ScalarArrayOpExpr:
+		case T_RowCompareExpr:
+		case T_FuncExpr:
+		case T_CaseExpr:
+		case T_CaseWhen:
+		case T_CaseTestExpr:
+		case T_CoalesceExpr:
+		case T_MinMaxExpr:
+		case T_SQLValueFunction:
+		case T_ArrayExpr:
+		case T_RowExpr:
+		case T_FieldSelect:
+		case T_RelabelType:
+		case T_CollateExpr:
+		case T_CoerceViaIO:
+			break;
+		default:
+			return true;
+	}
+	return check_functions_in_node(node, is_forbidden_function, context) ||
+		expression_tree_walker(node, is_forbidden, context);
+}
+
+static void
+check_condition(const Form_pg_trigger trigger, const char *expression, Oid role)
+{
+	Condition	condition = {.role = role};
+
+	if (is_forbidden(stringToNode(expression), &condition))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the condition of trigger \"%s\" of table %s could run anybody's code as role %s",
+						NameStr(trigger->tgname), spine_table_name(trigger->tgrelid), role_name(role)),
+				 OidIsValid(condition.function) ?
+				 errdetail("It calls function %s.", format_procedure_qualified(condition.function)) : 0,
+				 errhint("Use only immutable functions of that role or a superuser, now() and pg_trigger_depth(); or put the condition into the trigger's function.")));
+}
+
+/* Does this trigger of a foreign key change rows of the referencing table? */
+static bool
+changes_referencing_rows(Oid function)
+{
+	switch (function)
+	{
+		case F_RI_FKEY_CASCADE_DEL:
+		case F_RI_FKEY_CASCADE_UPD:
+		case F_RI_FKEY_SETNULL_DEL:
+		case F_RI_FKEY_SETNULL_UPD:
+		case F_RI_FKEY_SETDEFAULT_DEL:
+		case F_RI_FKEY_SETDEFAULT_UPD:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* A trigger of a table that is reached. */
+static void
+check_trigger(const Form_pg_trigger trigger, const char *condition, void *arg)
+{
+	Reach	   *reach = arg;
+	Oid			role = reach->role;
+	HeapTuple	tuple;
+	Oid			author = InvalidOid;
+
+	if (condition)
+		check_condition(trigger, condition, role);
+	if (changes_referencing_rows(trigger->tgfoid))
+		reach->tables = list_append_unique_oid(reach->tables, trigger->tgconstrrelid);
+	if (trusts_function(role, trigger->tgfoid, true))
+		return;
+
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(trigger->tgfoid));
+	if (HeapTupleIsValid(tuple))
+	{
+		author = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+		ReleaseSysCache(tuple);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("trigger \"%s\" of table %s would run function %s of role %s with the rights of role %s",
+					NameStr(trigger->tgname), spine_table_name(trigger->tgrelid),
+					format_procedure_qualified(trigger->tgfoid), role_name(author), role_name(role)),
+			 errhint("Drop or disable the trigger; or let its function belong to that role or a superuser, or be SECURITY DEFINER.")));
+}
+
+/* Would the rows still be there after a crash? */
+static void
+check_persistence(Oid table, char persistence)
+{
+	if (persistence == RELPERSISTENCE_PERMANENT)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("table %s is %s and cannot be a target: it would lose rows that the pipeline does not read again",
+					spine_table_name(table), persistence == RELPERSISTENCE_UNLOGGED ? "unlogged" : "temporary"),
+			 persistence == RELPERSISTENCE_UNLOGGED ?
+			 errhint("Use ALTER TABLE %s SET LOGGED.", spine_table_name(table)) :
+			 errhint("Use a permanent table.")));
+}
+
+/* A partition's owner can hang code on it as the table's can. */
+static void
+check_partition_owner(Oid partition, Oid owner, const CheckedTarget *target, Oid table_owner)
+{
+	if (owner == table_owner || trusts(target->run_as, owner))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("partition %s of table %s belongs to role %s, whose code would run with the rights of role %s",
+					spine_table_name(partition), spine_table_name(target->table), role_name(owner),
+					role_name(target->run_as)),
+			 errhint("Use ALTER TABLE %s OWNER TO %s.", spine_table_name(partition), quote_identifier(role_name(table_owner)))));
+}
+
+/* The target, its partitions, and what its foreign keys reach; returns all of them. */
+static List *
+check_target(const CheckedTarget *target)
+{
+	Reach		reach = {target->run_as, list_make1_oid(target->table)};
+	List	   *partitions = list_make1_oid(target->table);
+	Oid			table_owner = InvalidOid;
+
+	for (int i = 0; i < list_length(reach.tables); i++)
+	{
+		Oid			table = list_nth_oid(reach.tables, i);
+		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+		FormData_pg_class class;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;			/* dropped since */
+		memcpy(&class, GETSTRUCT(tuple), CLASS_TUPLE_SIZE);
+		ReleaseSysCache(tuple);
+
+		if (table == target->table)
+			table_owner = class.relowner;
+		if (list_member_oid(partitions, table))
+		{
+			check_persistence(table, class.relpersistence);
+			check_partition_owner(table, class.relowner, target, table_owner);
+			if (class.relkind == RELKIND_PARTITIONED_TABLE)
+			{
+				List	   *children = find_inheritance_children(table, NoLock);
+
+				partitions = list_concat(partitions, children);
+				reach.tables = list_concat_unique_oid(reach.tables, children);
+			}
+		}
+		if (class.relhastriggers)
+			spine_check_each_trigger(table, check_trigger, &reach);
+	}
+	return reach.tables;
+}
+
+static void
+check_everything(void)
+{
+	uint64		seen = nchanges;
+	List	   *tables = NIL;
+	MemoryContext old_context;
+
+	watch_everything = true;
+	for (int i = 0; i < (int) lengthof(bookkeeping); i++)
+	{
+		spine_check_own_table(bookkeeping_oids[i]);
+		tables = lappend_oid(tables, bookkeeping_oids[i]);
+	}
+	for (int i = 0; i < nchecked; i++)
+		tables = list_concat_unique_oid(tables, check_target(&checked[i]));
+
+	old_context = MemoryContextSwitchTo(checked_context);
+	list_free(watched);
+	watched = list_copy(tables);
+	MemoryContextSwitchTo(old_context);
+	watch_everything = false;
+	nchanges_checked = seen;
+}
+
+static void
+note_relation(Datum arg, Oid relid)
+{
+	if (watch_everything || relid == InvalidOid || list_member_oid(watched, relid))
+		nchanges++;
+}
+
+/* A function or a role. */
+static void
+note_object(Datum arg, int cache_id, uint32 hash_value)
+{
+	nchanges++;
+}
+
+/*
+ * Before a function runs as a target's role: has something changed since we looked?
+ * The restriction is there while a target's statement runs, and at no other time.
+ */
+static void
+look_again(void)
+{
+	if (nchanges_checked != nchanges && InSecurityRestrictedOperation())
+		check_everything();
+}
+
+/* For the functions of expressions. */
+static void
+guard_execution(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	if (prev_object_access)
+		prev_object_access(access, class_id, object_id, sub_id, arg);
+	if (access == OAT_FUNCTION_EXECUTE)
+		look_again();
+}
+
+/* For those of triggers ... */
+static bool
+guard_lookup(Oid function)
+{
+	look_again();
+	return prev_needs_fmgr_hook && prev_needs_fmgr_hook(function);
+}
+
+/* ... with SET clauses or SECURITY DEFINER, which the server does not ask about before. */
+static void
+guard_call(FmgrHookEventType event, FmgrInfo *function, Datum *arg)
+{
+	if (event == FHET_START)
+		look_again();
+	if (prev_fmgr_hook)
+		prev_fmgr_hook(event, function, arg);
+}
+
+/* Once in a worker; other processes have no use for it. */
+static void
+watch(void)
+{
+	checked_context = AllocSetContextCreate(TopMemoryContext, "spine trust", ALLOCSET_SMALL_SIZES);
+
+	CacheRegisterRelcacheCallback(note_relation, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, note_object, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, note_object, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_object, (Datum) 0);
+
+	prev_object_access = object_access_hook;
+	object_access_hook = guard_execution;
+	prev_needs_fmgr_hook = needs_fmgr_hook;
+	needs_fmgr_hook = guard_lookup;
+	prev_fmgr_hook = fmgr_hook;
+	fmgr_hook = guard_call;
+}
+
+/* Were these the targets that were checked last? */
+static bool
+is_same(const SpinePlan *plan)
+{
+	bool		same = nchecked == plan->ntargets;
+
+	for (int i = 0; same && i < nchecked; i++)
+		same = checked[i].table == plan->targets[i].sink->target &&
+			checked[i].run_as == plan->targets[i].run_as;
+	return same;
+}
+
+void
+spine_check_trust(const SpinePlan *plan)
+{
+	if (checked_context == NULL)
+		watch();
+
+	/* before they are looked at, so that nobody adds a trigger afterwards */
+	for (int i = 0; i < (int) lengthof(bookkeeping); i++)
+	{
+		if (nchanges_checked != nchanges)
+			bookkeeping_oids[i] = spine_extension_table(bookkeeping[i]);
+		LockRelationOid(bookkeeping_oids[i], RowExclusiveLock);
+	}
+
+	if (!is_same(plan))
+	{
+		if (checked)
+			pfree(checked);
+		nchecked = 0;
+		checked = MemoryContextAlloc(checked_context, plan->ntargets * sizeof(CheckedTarget));
+		for (int i = 0; i < plan->ntargets; i++)
+		{
+			checked[i].table = plan->targets[i].sink->target;
+			checked[i].run_as = plan->targets[i].run_as;
+		}
+		nchecked = plan->ntargets;
+		nchanges++;
+	}
+	if (nchanges_checked != nchanges)
+		check_everything();
+}

@@ -1,0 +1,22 @@
+/*
+ * extension.h
+ *		The extension in the current database.
+ */
+#ifndef SPINE_EXTENSION_H
+#define SPINE_EXTENSION_H
+
+#include "compat.h"
+
+/*
+ * The extension's schema in the current database, quoted for use in SQL and
+ * palloc'ed, or NULL when the extension is not there.  In a transaction.
+ */
+extern char *spine_extension_schema(void);
+
+/* A table of the extension's; raises an error when it is not there. */
+extern Oid	spine_extension_table(const char *name);
+
+/* Does the current user own the extension of this database, if there is one? */
+extern bool spine_owns_extension(void);
+
+#endif							/* SPINE_EXTENSION_H */

@@ -1,0 +1,130 @@
+/*
+ * pipeline.c
+ *		Reads the tables spine_pipelines and spine_sinks.
+ */
+#include "catalog/pipeline.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "process/settings.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+PG_FUNCTION_INFO_V1(spine_pipeline_topic);
+
+/* Column `column` (from 1) of row `row` as text in the caller's context, or NULL. */
+static char *
+text_value(uint64 row, int column, MemoryContext context)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+static Datum
+binary_value(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+/* A text[] of the row as C strings; returns how many. */
+static int
+string_list(uint64 row, int column, MemoryContext context, char ***strings)
+{
+	bool		isnull;
+	Datum		array = binary_value(row, column, &isnull);
+	Datum	   *elements;
+	int			n;
+
+	*strings = NULL;
+	if (isnull)
+		return 0;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, NULL, &n);
+	*strings = MemoryContextAllocZero(context, Max(n, 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+		(*strings)[i] = MemoryContextStrdup(context, TextDatumGetCString(elements[i]));
+	return n;
+}
+
+static void
+read_sink(SpineSink *sink, uint64 row, MemoryContext context)
+{
+	bool		isnull;
+	char	   *mode = text_value(row, 2, context);
+	char	  **names;
+	char	  **sources;
+
+	sink->target = DatumGetObjectId(binary_value(row, 1, &isnull));
+	sink->mode = strcmp(mode, "upsert") == 0 ? SPINE_UPSERT : SPINE_APPEND;
+	sink->nkeys = string_list(row, 3, context, &sink->keys);
+	sink->version = text_value(row, 4, context);
+
+	sink->ncolumns = string_list(row, 5, context, &names);
+	(void) string_list(row, 6, context, &sources);
+	sink->columns = MemoryContextAllocZero(context, Max(sink->ncolumns, 1) * sizeof(SpineColumnMap));
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		sink->columns[i].column = names[i];
+		sink->columns[i].source = sources[i];
+	}
+}
+
+const char *
+spine_pipeline_topic_or_default(const char *topic)
+{
+	return topic ? topic : spine_topic;
+}
+
+Datum
+spine_pipeline_topic(PG_FUNCTION_ARGS)
+{
+	const char *topic = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	PG_RETURN_TEXT_P(cstring_to_text(spine_pipeline_topic_or_default(topic)));
+}
+
+SpinePipeline *
+spine_load_pipeline(const char *schema, const NameData *name)
+{
+	Oid			types[1] = {NAMEOID};
+	Datum		args[1] = {NameGetDatum(name)};
+	MemoryContext context;
+	SpinePipeline *pipeline;
+	char	   *topic;
+	bool		isnull;
+	char	   *query;
+
+	query = psprintf("SELECT topic, owner::pg_catalog.oid, start = 'latest'"
+					 " FROM %s.spine_pipelines WHERE name = $1 AND enabled", schema);
+	SPI_execute_with_args(query, 1, types, args, NULL, true, 1);
+	if (SPI_processed == 0)
+		return NULL;
+
+	/* below SPI's until it is whole, so that an error frees it */
+	context = AllocSetContextCreate(CurrentMemoryContext, "spine pipeline", ALLOCSET_SMALL_SIZES);
+	pipeline = MemoryContextAllocZero(context, sizeof(SpinePipeline));
+	pipeline->context = context;
+	pipeline->name = *name;
+	topic = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	pipeline->topic = MemoryContextStrdup(context, spine_pipeline_topic_or_default(topic));
+	pipeline->owner = DatumGetObjectId(binary_value(0, 2, &isnull));
+	pipeline->starts_at_latest = DatumGetBool(binary_value(0, 3, &isnull));
+
+	query = psprintf("SELECT s.target::pg_catalog.oid, s.mode, s.key::pg_catalog.text[], s.version,"
+					 " (SELECT pg_catalog.array_agg(c.key ORDER BY c.key)"
+					 "  FROM pg_catalog.jsonb_each_text(s.columns) c),"
+					 " (SELECT pg_catalog.array_agg(coalesce(c.value, c.key) ORDER BY c.key)"
+					 "  FROM pg_catalog.jsonb_each_text(s.columns) c)"
+					 " FROM %s.spine_sinks s WHERE s.pipeline = $1 ORDER BY s.mode, s.target", schema);
+	SPI_execute_with_args(query, 1, types, args, NULL, true, 0);
+	pipeline->nsinks = SPI_processed;
+	pipeline->sinks = MemoryContextAllocZero(context, Max(SPI_processed, 1) * sizeof(SpineSink));
+	for (uint64 i = 0; i < SPI_processed; i++)
+		read_sink(&pipeline->sinks[i], i, context);
+
+	MemoryContextSetParent(context, TopMemoryContext);
+	return pipeline;
+}

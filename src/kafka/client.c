@@ -1,0 +1,627 @@
+/*
+ * client.c
+ *		Configures, starts and destroys librdkafka clients, and asks the cluster
+ *		the few things that have no asynchronous call.
+ *
+ * The manners, which the rest of the extension relies on:
+ *	- every signal is blocked while the library makes its threads, so that
+ *	  PostgreSQL's handlers only ever run on the main thread;
+ *	- log.queue brings even the log to the owner's poll, so that no callback
+ *	  runs on a thread of the library;
+ *	- inside a callback nothing may ereport(ERROR): a longjmp would cross the
+ *	  library's frames.  Callbacks only take notes.
+ */
+#include "kafka/library.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+/*
+ * SPINE_PREFETCH_KB is not a limit of each partition.  The library holds it against
+ * the queue that all partitions lead to, and asks no broker for more while the queue
+ * exceeds it.  Divided by the number of partitions, it starved most of them.
+ *
+ * Once the limit is exceeded, the library does not look again for FETCH_BACKOFF_MS;
+ * before librdkafka 2.2, which does not have that option, for a second.  So a worker
+ * that applies more than the limit in a second would wait there.
+ */
+#define FETCH_BACKOFF_MS		"20"
+
+/*
+ * One answer of a broker, by which the limit may be exceeded.  Its size is that of
+ * the records as they were sent, compressed.  Each partition has an equal share of it.
+ * Of the partitions whose next batch is larger than their share, an answer brings only
+ * one.
+ */
+#define FETCH_BYTES				(8 * 1024 * 1024)
+#define MIN_FETCH_SHARE_BYTES	(64 * 1024)
+#define MAX_FETCH_SHARE_BYTES	(1024 * 1024)
+
+/*
+ * How long a fetch waits at the broker for the first record.  A real broker
+ * answers as soon as one arrives.  librdkafka's mock cluster always lets the
+ * time run out.  There it is the latency of an idle topic, at the price of a
+ * request each time.
+ */
+#define FETCH_WAIT_MS			"500"
+#define EMBEDDED_FETCH_WAIT_MS	"20"
+
+/*
+ * A partition that its broker does not know is asked for again this soon.  If it was
+ * deleted, made again, and filled beyond our position before we ask, nothing would
+ * tell the new partition from the old one until the next assignment.
+ */
+#define FETCH_RETRY_MS			"20"
+
+StaticAssertDecl(SPINE_LOG_START == RD_KAFKA_OFFSET_BEGINNING &&
+				 SPINE_LOG_END == RD_KAFKA_OFFSET_END,
+				 "the library's names for the ends of a log");
+
+static SpineClient *live_clients = NULL;
+static bool exit_callback_registered = false;
+
+/* Blocks every signal for threads that are about to be made; returns the old mask. */
+static sigset_t
+block_signals(void)
+{
+	sigset_t	all;
+	sigset_t	old_mask;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old_mask);
+	return old_mask;
+}
+
+SpineErrorClass
+spine_client_classify(rd_kafka_resp_err_t code)
+{
+	switch (code)
+	{
+		case RD_KAFKA_RESP_ERR_NO_ERROR:
+			return SPINE_NO_ERROR;
+		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+		case RD_KAFKA_RESP_ERR__SSL:
+		case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
+		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+			return SPINE_STRUCTURAL;
+		default:
+			return SPINE_TRANSIENT;
+	}
+}
+
+void
+spine_client_note_error(SpineClient *client, rd_kafka_resp_err_t code, const char *reason)
+{
+	const char *name = rd_kafka_err2str(code);
+	const char *end;
+
+	if (reason == NULL)
+		reason = name;
+	if (strcmp(reason, name) == 0 && client->error.class != SPINE_NO_ERROR)
+		return;
+
+	/* " (after 3ms in state CONNECT, ...)" would make news of it each time */
+	end = strstr(reason, " (after ");
+	spine_error_set(&client->error, spine_client_classify(code), "the broker does not answer: %.*s",
+					end ? (int) (end - reason) : (int) strlen(reason), reason);
+	if (code == RD_KAFKA_RESP_ERR__SSL)
+		spine_error_set_hint(&client->error,
+							 "Its certificate must be valid today, for its name, and signed by an authority of ssl.ca.location.");
+}
+
+/* Runs in the owner's poll. */
+static void
+note_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
+{
+	spine_client_note_error(opaque, code, reason);
+}
+
+/*
+ * The library has a new connection to a broker: "...: host:port/ID: Connected (#n)".
+ * The brokers of bootstrap.servers have no ID yet; nothing is fetched from them.
+ */
+static void
+note_connection(SpineClient *client, const char *message)
+{
+	const char *end = strstr(message, ": Connected (");
+	const char *id = end;
+
+	while (id && id > message && isdigit((unsigned char) id[-1]))
+		id--;
+	if (id && id > message && id < end && id[-1] == '/')
+		client->connections[strtoul(id, NULL, 10) % SPINE_CONNECTION_SLOTS]++;
+}
+
+/*
+ * Runs in the owner's poll.  Errors come through note_error as well, with a
+ * code.  The rest is of use only when debugging the library.
+ */
+static void
+note_log(const rd_kafka_t *rk, int level, const char *facility, const char *message)
+{
+	if (strcmp(facility, "CONNECTED") == 0)
+		note_connection(rd_kafka_opaque(rk), message);
+	if (log_min_messages <= DEBUG1)
+		write_stderr("spine: librdkafka: %s: %s\n", facility, message);
+}
+
+static void
+set_option(rd_kafka_conf_t *conf, const char *key, const char *value)
+{
+	char		errstr[256];
+
+	if (rd_kafka_conf_set(conf, key, value, errstr, sizeof(errstr)) != RD_KAFKA_CONF_OK)
+	{
+		rd_kafka_conf_destroy(conf);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("could not set option \"%s\" of the Kafka client: %s", key, errstr)));
+	}
+}
+
+static void
+set_number(rd_kafka_conf_t *conf, const char *key, int value)
+{
+	char		text[16];
+
+	snprintf(text, sizeof(text), "%d", value);
+	set_option(conf, key, text);
+}
+
+/* An option that some builds or versions of the library do not have. */
+static void
+set_if_known(rd_kafka_conf_t *conf, const char *key, const char *value)
+{
+	char		errstr[256];
+
+	(void) rd_kafka_conf_set(conf, key, value, errstr, sizeof(errstr));
+}
+
+/* What suits a consumer; the user's options may say otherwise. */
+static void
+set_consumer_defaults(rd_kafka_conf_t *conf, const SpineCluster *cluster,
+					  const char *group_id, const SpinePrefetch *prefetch)
+{
+	int			share = FETCH_BYTES / Max(prefetch->partitions, 1);
+
+	set_number(conf, "queued.max.messages.kbytes", SPINE_PREFETCH_KB);
+	set_number(conf, "queued.min.messages", prefetch->records);
+	set_if_known(conf, "fetch.queue.backoff.ms", FETCH_BACKOFF_MS);
+	set_number(conf, "fetch.max.bytes", FETCH_BYTES);
+	set_number(conf, "fetch.message.max.bytes",
+			   Min(Max(share, MIN_FETCH_SHARE_BYTES), MAX_FETCH_SHARE_BYTES));
+	set_option(conf, "fetch.wait.max.ms",
+			   cluster->embedded ? EMBEDDED_FETCH_WAIT_MS : FETCH_WAIT_MS);
+	set_option(conf, "fetch.error.backoff.ms", FETCH_RETRY_MS);
+	set_option(conf, "group.id", group_id);
+}
+
+static void
+set_producer_defaults(rd_kafka_conf_t *conf)
+{
+	/* the partitioner of the Java clients: a key goes where theirs goes */
+	set_option(conf, "partitioner", "murmur2_random");
+	set_option(conf, "compression.type", "lz4");
+	set_option(conf, "message.timeout.ms", "10000");
+	set_option(conf, "linger.ms", "2");
+}
+
+/* What the promises need, whatever the user's options say. */
+static void
+set_fixed_options(rd_kafka_conf_t *conf, SpineClientKind kind, const SpineCluster *cluster)
+{
+	set_option(conf, "bootstrap.servers", cluster->address);
+	set_option(conf, "log.queue", "true");
+
+	/* kinit would be run by a shell; a library without Kerberos has no such option */
+	set_if_known(conf, "sasl.kerberos.min.time.before.relogin", "0");
+	if (kind == SPINE_CONSUMER)
+	{
+		set_option(conf, "enable.auto.commit", "false");
+		set_option(conf, "enable.auto.offset.store", "false");
+		set_option(conf, "enable.partition.eof", "true");
+		set_option(conf, "auto.offset.reset", "error");
+		set_option(conf, "debug", "broker");	/* tells of each connection; the user's are kept */
+	}
+	else
+	{
+		set_option(conf, "enable.idempotence", "true");
+		rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
+	}
+	rd_kafka_conf_set_log_cb(conf, note_log);
+	rd_kafka_conf_set_error_cb(conf, note_error);
+}
+
+static rd_kafka_conf_t *
+make_configuration(SpineClientKind kind, const SpineCluster *cluster,
+				   const char *group_id, const SpinePrefetch *prefetch)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	char		reason[256];
+
+	set_option(conf, "client.id", "spine");
+	set_option(conf, "reconnect.backoff.max.ms", "2000");
+	set_option(conf, "socket.nagle.disable", "true");
+	if (kind == SPINE_CONSUMER)
+		set_consumer_defaults(conf, cluster, group_id, prefetch);
+	else
+		set_producer_defaults(conf);
+
+	if (!spine_kafka_options_apply(cluster->options, conf, reason, sizeof(reason)))
+	{
+		rd_kafka_conf_destroy(conf);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for parameter \"%s\"", "spine.kafka_options"),
+				 errdetail("%s", reason)));
+	}
+	set_fixed_options(conf, kind, cluster);
+	return conf;
+}
+
+/* Memory context callback: everything of a client that palloc does not know. */
+static void
+release_client(void *arg)
+{
+	SpineClient *client = arg;
+
+	for (SpineClient **link = &live_clients; *link; link = &(*link)->next)
+	{
+		if (*link == client)
+		{
+			*link = client->next;
+			break;
+		}
+	}
+	if (client->before_release)
+		client->before_release(client->owner);
+	if (client->queue)
+	{
+		rd_kafka_queue_io_event_enable(client->queue, -1, NULL, 0);
+		rd_kafka_queue_destroy(client->queue);
+	}
+	if (client->topic)
+		rd_kafka_topic_destroy(client->topic);
+	if (client->rk)
+		rd_kafka_destroy_flags(client->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	if (client->wake_fd >= 0)
+	{
+		close(client->wake_fd);
+		close(client->wake_write_fd);
+		ReleaseExternalFD();
+		ReleaseExternalFD();
+	}
+}
+
+/* The library's threads must be gone before the process runs its atexit. */
+static void
+destroy_all_clients(int code, Datum arg)
+{
+	while (live_clients)
+		spine_client_destroy(live_clients);
+}
+
+/* An empty client, whose release is registered before there is anything to release. */
+static SpineClient *
+allocate_client(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "spine client",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(*callback));
+	SpineClient *client = MemoryContextAllocZero(context, sizeof(*client));
+
+	if (!exit_callback_registered)
+	{
+		before_shmem_exit(destroy_all_clients, 0);
+		exit_callback_registered = true;
+	}
+	client->context = context;
+	client->wake_fd = -1;
+	client->next = live_clients;
+	live_clients = client;
+	callback->func = release_client;
+	callback->arg = client;
+	MemoryContextRegisterResetCallback(context, callback);
+	return client;
+}
+
+/* The threads start here.  Frees conf either way. */
+static void
+start_client(SpineClient *client, SpineClientKind kind, rd_kafka_conf_t *conf)
+{
+	sigset_t	old_mask;
+	char		errstr[256];
+
+	rd_kafka_conf_set_opaque(conf, client);
+	old_mask = block_signals();
+	client->rk = rd_kafka_new(kind == SPINE_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER,
+							  conf, errstr, sizeof(errstr));
+	pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
+	if (client->rk == NULL)
+	{
+		rd_kafka_conf_destroy(conf);
+		spine_client_destroy(client);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("could not start a Kafka client: %s", errstr),
+				 errhint("Check \"spine.brokers\" and \"spine.kafka_options\".")));
+	}
+
+	rd_kafka_set_log_queue(client->rk, NULL);
+	if (kind == SPINE_CONSUMER)
+	{
+		rd_kafka_poll_set_consumer(client->rk);
+		client->queue = rd_kafka_queue_get_consumer(client->rk);
+	}
+	else
+		client->queue = rd_kafka_queue_get_main(client->rk);
+	rd_kafka_queue_io_event_enable(client->queue, client->wake_write_fd, "", 1);
+}
+
+SpineClient *
+spine_client_create(SpineClientKind kind, const SpineCluster *cluster, const char *group_id,
+					const SpinePrefetch *prefetch)
+{
+	rd_kafka_conf_t *conf;
+	SpineClient *client;
+	int			fds[2];
+
+	Assert(cluster->address != NULL);
+
+	/* what may raise an error comes before what would have to be undone */
+	conf = make_configuration(kind, cluster, group_id, prefetch);
+	client = allocate_client();
+	client->embedded = cluster->embedded;
+	strlcpy(client->cluster_id, cluster->identity, sizeof(client->cluster_id));
+
+	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0)
+	{
+		rd_kafka_conf_destroy(conf);
+		spine_client_destroy(client);
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not create a pipe: %m")));
+	}
+	client->wake_fd = fds[0];
+	client->wake_write_fd = fds[1];
+	ReserveExternalFD();
+	ReserveExternalFD();
+
+	start_client(client, kind, conf);
+	return client;
+}
+
+void
+spine_client_destroy(SpineClient *client)
+{
+	if (client)
+		MemoryContextDelete(client->context);
+}
+
+bool
+spine_client_is_embedded(const SpineClient *client)
+{
+	return client->embedded;
+}
+
+const char *
+spine_client_identity(const SpineClient *client)
+{
+	return client->cluster_id;
+}
+
+const SpineError *
+spine_client_error(const SpineClient *client)
+{
+	return &client->error;
+}
+
+void
+spine_client_forget_error(SpineClient *client)
+{
+	memset(&client->error, 0, sizeof(client->error));
+}
+
+void
+spine_client_raise_error(const SpineClient *client)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg_internal("%s", client->error.message),
+			 errhint("%s", client->error.hint[0] ? client->error.hint :
+					 "Check \"spine.brokers\", and that the broker is up.")));
+}
+
+bool
+spine_client_rest(SpineClient *client)
+{
+	char		mechanism[32];
+	size_t		size = sizeof(mechanism);
+	rd_kafka_queue_t *nowhere;
+	rd_kafka_event_t *event;
+
+	if (rd_kafka_conf_get(rd_kafka_conf(client->rk), "sasl.mechanisms", mechanism, &size) == RD_KAFKA_CONF_OK &&
+		strcmp(mechanism, "OAUTHBEARER") == 0)
+		return false;
+
+	while ((event = rd_kafka_queue_poll(client->queue, 0)) != NULL)
+		rd_kafka_event_destroy(event);
+
+	/* a queue that is destroyed takes nothing, and destroys what is sent to it */
+	nowhere = rd_kafka_queue_new(client->rk);
+	rd_kafka_queue_forward(client->queue, nowhere);
+	rd_kafka_queue_destroy(nowhere);
+	return true;
+}
+
+void
+spine_client_wake(SpineClient *client)
+{
+	rd_kafka_queue_forward(client->queue, NULL);
+}
+
+uint64
+spine_client_connection(const SpineClient *client, const rd_kafka_message_t *message)
+{
+	uint32		broker = rd_kafka_message_broker_id(message);
+
+	/* never 0 */
+	return (uint64) broker << 32 | (client->connections[broker % SPINE_CONNECTION_SLOTS] + 1);
+}
+
+void
+spine_client_drain_wakeups(SpineClient *client)
+{
+	char		buf[256];
+
+	while (read(client->wake_fd, buf, sizeof(buf)) > 0)
+		;
+}
+
+void
+spine_client_watch(SpineClient *client, rd_kafka_queue_t *queue)
+{
+	rd_kafka_queue_io_event_enable(queue, client->wake_write_fd, "", 1);
+}
+
+void
+spine_client_wait(SpineClient *client, long timeout_ms)
+{
+	int			events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH;
+
+	if (timeout_ms >= 0)
+		events |= WL_TIMEOUT;
+	events = WaitLatchOrSocket(MyLatch, events, client->wake_fd, timeout_ms,
+							   PG_WAIT_EXTENSION);
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+}
+
+/*
+ * The library's synchronous requests block, so they are made in slices: short
+ * at first, so that interrupts are served at once, and longer for a broker that is
+ * far away.  A request that takes longer than its slice is made again.
+ */
+static bool
+next_slice(int *slice_ms, int *left_ms)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (*left_ms <= 0)
+		return false;
+	*slice_ms = Min(Min(*slice_ms == 0 ? 100 : *slice_ms * 2, 400), *left_ms);
+	*left_ms -= *slice_ms;
+	return true;
+}
+
+/* The library's handle of a topic, kept for the next call; NULL: bad name. */
+static rd_kafka_topic_t *
+topic_handle(SpineClient *client, const char *topic)
+{
+	if (client->topic && strcmp(rd_kafka_topic_name(client->topic), topic) != 0)
+	{
+		rd_kafka_topic_destroy(client->topic);
+		client->topic = NULL;
+	}
+	if (client->topic == NULL)
+		client->topic = rd_kafka_topic_new(client->rk, topic, NULL);
+	return client->topic;
+}
+
+/* Behind the same address may be another cluster by now. */
+static void
+refresh_identity(SpineClient *client)
+{
+	char	   *id = client->embedded ? NULL : rd_kafka_clusterid(client->rk, 0);
+
+	if (id == NULL)
+		return;
+	strlcpy(client->cluster_id, id, sizeof(client->cluster_id));
+	rd_kafka_mem_free(client->rk, id);
+}
+
+int
+spine_client_count_partitions(SpineClient *client, const char *topic, int timeout_ms)
+{
+	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+	const struct rd_kafka_metadata *metadata;
+	rd_kafka_topic_t *handle = topic_handle(client, topic);
+	int			count = -1;
+	int			slice_ms = 0;
+
+	if (handle == NULL)
+	{
+		spine_client_note_error(client, rd_kafka_last_error(), NULL);
+		return -1;
+	}
+
+	while (next_slice(&slice_ms, &timeout_ms))
+	{
+		err = rd_kafka_metadata(client->rk, 0, handle, &metadata, slice_ms);
+		if (err != RD_KAFKA_RESP_ERR__TIMED_OUT && err != RD_KAFKA_RESP_ERR__TRANSPORT)
+			break;
+		if (err == RD_KAFKA_RESP_ERR__TRANSPORT)
+			spine_client_wait(client, Min(slice_ms, 100));
+	}
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		spine_client_note_error(client, err, NULL);
+		return -1;
+	}
+
+	spine_client_forget_error(client);
+	err = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__BAD_MSG;
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		count = metadata->topics[0].partition_cnt;
+	else if (err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+			 err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE)
+		count = 0;
+	else
+		spine_client_note_error(client, err, NULL);
+	rd_kafka_metadata_destroy(metadata);
+	refresh_identity(client);
+	return count;
+}
+
+/* One request for spine_client_find_offsets. */
+static rd_kafka_resp_err_t
+ask_for_offsets(SpineClient *client, const char *topic, int n, const int32 *partitions,
+				int64 time_ms, int64 *offsets, int timeout_ms)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+	rd_kafka_resp_err_t err;
+
+	for (int i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, topic, partitions[i])->offset = time_ms;
+	err = rd_kafka_offsets_for_times(client->rk, list, timeout_ms);
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		spine_client_forget_error(client);
+	for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+	{
+		err = list->elems[i].err;
+		offsets[i] = list->elems[i].offset;
+	}
+	rd_kafka_topic_partition_list_destroy(list);
+	return err;
+}
+
+bool
+spine_client_find_offsets(SpineClient *client, const char *topic, int n, const int32 *partitions,
+						  int64 time_ms, int64 *offsets, int timeout_ms)
+{
+	rd_kafka_resp_err_t err = n > 0 ? RD_KAFKA_RESP_ERR__TIMED_OUT : RD_KAFKA_RESP_ERR_NO_ERROR;
+	int			slice_ms = 0;
+
+	while (err != RD_KAFKA_RESP_ERR_NO_ERROR && next_slice(&slice_ms, &timeout_ms))
+		err = ask_for_offsets(client, topic, n, partitions, time_ms, offsets, slice_ms);
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		spine_client_note_error(client, err, NULL);
+	return err == RD_KAFKA_RESP_ERR_NO_ERROR;
+}

@@ -1,0 +1,26 @@
+/*
+ * cluster.c
+ *		Compares and copies clusters.
+ */
+#include "kafka/cluster.h"
+
+#include "utils/memutils.h"
+
+bool
+spine_cluster_is_same(const SpineCluster *a, const SpineCluster *b)
+{
+	if (a->address == NULL || b->address == NULL)
+		return a->address == b->address;
+	return a->embedded == b->embedded && strcmp(a->address, b->address) == 0 &&
+		strcmp(a->options, b->options) == 0 && strcmp(a->identity, b->identity) == 0;
+}
+
+SpineCluster
+spine_cluster_copy(const SpineCluster *cluster, MemoryContext context)
+{
+	SpineCluster copy = *cluster;
+
+	copy.address = cluster->address ? MemoryContextStrdup(context, cluster->address) : NULL;
+	copy.options = MemoryContextStrdup(context, cluster->options);
+	return copy;
+}

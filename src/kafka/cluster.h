@@ -1,0 +1,30 @@
+/*
+ * cluster.h
+ *		A Kafka cluster as a value: where it is, how to connect, and which one it is.
+ *
+ * Everything that talks to a cluster is given one.  A process may know several.
+ */
+#ifndef SPINE_CLUSTER_H
+#define SPINE_CLUSTER_H
+
+#include "compat.h"
+
+#define SPINE_MAX_CLUSTER_LEN	64	/* of an identity, with its NUL */
+
+typedef struct SpineCluster
+{
+	const char *address;		/* host:port[,...]; NULL: the embedded broker is not running */
+	const char *options;		/* more options of librdkafka, as in spine.kafka_options */
+	bool		embedded;
+	char		identity[SPINE_MAX_CLUSTER_LEN];	/* of the embedded broker, which is
+													 * new at each start; "" of others,
+													 * which tell it themselves */
+} SpineCluster;
+
+/* Would a client of the one be a client of the other? */
+extern bool spine_cluster_is_same(const SpineCluster *a, const SpineCluster *b);
+
+/* A copy whose strings are in the given memory context. */
+extern SpineCluster spine_cluster_copy(const SpineCluster *cluster, MemoryContext context);
+
+#endif							/* SPINE_CLUSTER_H */

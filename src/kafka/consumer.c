@@ -1,0 +1,546 @@
+/*
+ * consumer.c
+ *		The life of a consumer: connecting, assigning, polling, and what is handed to the
+ *		caller of it all.
+ */
+#include "kafka/consumer_internal.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define BROKER_TIMEOUT_MS		5000
+
+/* Partitions that share what is prefetched, until they are counted. */
+#define FIRST_PREFETCH_SHARE	4
+
+/* So many bytes of records tell how large the records are. */
+#define ENOUGH_BYTES			(1024 * 1024)
+
+/* --------------------------------------------------------------------------
+ * Life
+ * -------------------------------------------------------------------------- */
+
+SpineConsumer *
+spine_consumer_create(const SpineCluster *cluster, const char *topic, const char *group, int max_records)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine consumer",
+												  ALLOCSET_DEFAULT_SIZES);
+	SpineConsumer *consumer = MemoryContextAllocZero(context, sizeof(SpineConsumer));
+
+	consumer->context = context;
+	consumer->cluster = spine_cluster_copy(cluster, context);
+	consumer->topic = MemoryContextStrdup(context, topic);
+	consumer->group = MemoryContextStrdup(context, group);
+	consumer->max_records = max_records;
+	consumer->prefetch.partitions = FIRST_PREFETCH_SHARE;
+	consumer->prefetch.records = SPINE_PREFETCH_RECORDS;
+	consumer->buffer.topic = consumer->topic;
+	consumer->buffer.capacity = Max(max_records, SPINE_LOOK_FURTHER_ROWS);
+	consumer->buffer.records = MemoryContextAllocHuge(context, consumer->buffer.capacity * sizeof(SpineRecord));
+
+	/* only when it is whole, so that an error frees it */
+	MemoryContextSetParent(context, TopMemoryContext);
+	return consumer;
+}
+
+void
+spine_consumer_close(SpineConsumer *consumer)
+{
+	if (consumer == NULL)
+		return;
+	spine_consumer_disconnect(consumer);
+	MemoryContextDelete(consumer->context);
+}
+
+bool
+spine_consumer_is_for(const SpineConsumer *consumer, const SpineCluster *cluster,
+					  const char *topic, int max_records)
+{
+	return spine_cluster_is_same(&consumer->cluster, cluster) &&
+		strcmp(consumer->topic, topic) == 0 && consumer->max_records == max_records;
+}
+
+static void
+release_consumer(void *owner)
+{
+	SpineConsumer *consumer = owner;
+
+	spine_consumer_unassign(consumer);
+	spine_group_commit_close(consumer);
+	consumer->client = NULL;
+}
+
+void
+spine_consumer_connect(SpineConsumer *consumer)
+{
+	Assert(consumer->client == NULL);
+
+	consumer->client = spine_client_create(SPINE_CONSUMER, &consumer->cluster, consumer->group,
+										   &consumer->prefetch);
+	spine_group_commit_open(consumer);
+	consumer->client->before_release = release_consumer;
+	consumer->client->owner = consumer;
+}
+
+bool
+spine_consumer_is_connected(const SpineConsumer *consumer)
+{
+	return consumer->client != NULL;
+}
+
+void
+spine_consumer_disconnect(SpineConsumer *consumer)
+{
+	spine_client_destroy(consumer->client);
+	consumer->topic_is_gone = consumer->log_is_lost = false;
+}
+
+void
+spine_consumer_wait(SpineConsumer *consumer, long timeout_ms)
+{
+	spine_client_wait(consumer->client, timeout_ms);
+}
+
+/* --------------------------------------------------------------------------
+ * Taking messages
+ * -------------------------------------------------------------------------- */
+
+/* The end of a partition, or trouble with it. */
+static void
+note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
+{
+	SpinePartition *partition = spine_consumer_find_partition(consumer, message->partition);
+
+	switch (message->err)
+	{
+		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+
+			/*
+			 * Where the log ends with what no consumer is shown (transaction markers,
+			 * aborted records), the position moves past it.
+			 */
+			if (partition && spine_partition_accepts_end(partition, consumer->client, message, consumer->context))
+			{
+				spine_partition_set_read(partition, Max(partition->read_to, message->offset));
+				consumer->reached_end = true;
+			}
+			break;
+
+		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+			consumer->topic_is_gone = true;
+			break;
+
+		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+			if (partition == NULL)
+				break;
+			spine_partition_set_stuck(partition, SPINE_STUCK_NO_OFFSET, NULL, consumer->context);
+			break;
+
+		default:
+			if (partition)
+				spine_partition_set_stuck(partition, SPINE_STUCK_UNREADABLE,
+										  rd_kafka_message_errstr(message), consumer->context);
+			else
+				spine_client_note_error(consumer->client, message->err, rd_kafka_message_errstr(message));
+			break;
+	}
+
+	/*
+	 * A partition that was read, and whose position is not there any more: where the topic
+	 * was made again, others may have grown beyond their positions.  Read all from their
+	 * marks.
+	 */
+	if (partition && partition->health == SPINE_HEALTH_STUCK && partition->is_read &&
+		partition->reason == SPINE_STUCK_NO_OFFSET)
+		consumer->log_is_lost = true;
+}
+
+/* Takes what has arrived.  Returns whether the batch is full. */
+static bool
+take_messages(SpineConsumer *consumer, int max_records)
+{
+	SpineRecordBuffer *buffer = &consumer->buffer;
+	size_t		limit = spine_record_buffer_limit(buffer, max_records);
+
+	while (buffer->nrecords < limit)
+	{
+		rd_kafka_message_t *next;
+		bool		is_full;
+		rd_kafka_message_t *message = spine_record_buffer_take(buffer, consumer->client->queue, &next, &is_full);
+		SpinePartition *partition;
+
+		if (message == NULL)
+			return is_full;
+		if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			note_event(consumer, message);
+			rd_kafka_message_destroy(message);
+			continue;
+		}
+
+		/* NULL: left over from an assignment that is no more */
+		partition = spine_consumer_find_partition(consumer, message->partition);
+		if (partition == NULL || !consumer->is_assigned ||
+			!spine_partition_accepts(partition, consumer->client, message, consumer->context))
+		{
+			rd_kafka_message_destroy(message);
+			continue;
+		}
+		spine_record_buffer_add(buffer, message, next);
+		spine_partition_set_read(partition, message->offset + 1);
+		partition->last_record = buffer->nrecords;
+		consumer->nread++;
+	}
+	return true;
+}
+
+/* --------------------------------------------------------------------------
+ * Asking the broker
+ * -------------------------------------------------------------------------- */
+
+/*
+ * The broker has not answered.  The library's reports, which are served here, may know
+ * more than the request that has failed.  As long as the broker is silent, the client
+ * keeps the best reason so far: that a request timed out is no news.
+ */
+static void
+describe_silence(SpineConsumer *consumer, SpineError *error)
+{
+	(void) take_messages(consumer, consumer->max_records);
+	*error = *spine_client_error(consumer->client);
+}
+
+int
+spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error)
+{
+	int			count = spine_client_count_partitions(consumer->client, consumer->topic, BROKER_TIMEOUT_MS);
+
+	if (count < 0)
+	{
+		describe_silence(consumer, error);
+		return count;
+	}
+	strlcpy(consumer->cluster_id, spine_client_identity(consumer->client), sizeof(consumer->cluster_id));
+	spine_client_forget_error(consumer->client);
+	consumer->topic_is_gone = false;
+	return count;
+}
+
+const char *
+spine_consumer_cluster_id(const SpineConsumer *consumer)
+{
+	return consumer->cluster_id;
+}
+
+static bool
+find_offsets(SpineConsumer *consumer, int n, const int32 *partitions, int64 which, int64 *offsets,
+			 SpineError *error)
+{
+	if (spine_client_find_offsets(consumer->client, consumer->topic, n, partitions, which, offsets,
+								  BROKER_TIMEOUT_MS))
+		return true;
+	describe_silence(consumer, error);
+	return false;
+}
+
+bool
+spine_consumer_find_starts(SpineConsumer *consumer, int n, const int32 *partitions, int64 *offsets,
+						   SpineError *error)
+{
+	return find_offsets(consumer, n, partitions, SPINE_LOG_START, offsets, error);
+}
+
+bool
+spine_consumer_find_ends(SpineConsumer *consumer, int n, const int32 *partitions, int64 *offsets,
+						 SpineError *error)
+{
+	return find_offsets(consumer, n, partitions, SPINE_LOG_END, offsets, error);
+}
+
+/* --------------------------------------------------------------------------
+ * Polling
+ * -------------------------------------------------------------------------- */
+
+/*
+ * Are the records much larger than the library knows, which counts the bytes of values
+ * alone?  Then the consumer is to be connected again, to prefetch fewer.
+ */
+static bool
+prefetches_too_much(SpineConsumer *consumer)
+{
+	const SpineRecordBuffer *buffer = &consumer->buffer;
+	int			records;
+
+	if (buffer->bytes < ENOUGH_BYTES || buffer->bytes < 2 * buffer->value_bytes)
+		return false;
+	records = SPINE_PREFETCH_KB * 1024.0 / buffer->bytes * buffer->nrecords;
+	if (records >= consumer->prefetch.records / 2)
+		return false;
+	consumer->prefetch.records = Max(records, 1);
+	return true;
+}
+
+/*
+ * The log does not have a position: on which side of the log is it?  False: on neither,
+ * by now.
+ */
+static bool
+look_for_offset(SpineConsumer *consumer, SpineStuck *stuck)
+{
+	SpineError	error;
+	int64		start;
+	int64		end;
+
+	if (!spine_consumer_find_starts(consumer, 1, &stuck->partition, &start, &error) ||
+		!spine_consumer_find_ends(consumer, 1, &stuck->partition, &end, &error))
+		return true;			/* no more is known */
+	if (stuck->offset < start)
+	{
+		stuck->reason = SPINE_STUCK_EXPIRED;
+		stuck->log_offset = start;
+	}
+	else if (stuck->offset > end)
+	{
+		stuck->reason = SPINE_STUCK_SHORT_LOG;
+		stuck->log_offset = end;
+	}
+	else
+		return false;
+	return true;
+}
+
+/* What is wrong with a partition.  False: nothing, by now. */
+static bool
+look_into(SpineConsumer *consumer, SpinePartition *partition, SpineStuck *stuck)
+{
+	stuck->partition = partition->partition;
+	stuck->reason = partition->reason;
+	stuck->offset = partition->read_to;
+	stuck->log_offset = partition->mark_offset;
+	stuck->text = partition->text && partition->text[0] ? partition->text : "";
+	stuck->is_news = !partition->is_reported;
+	if (partition->reason == SPINE_STUCK_NO_OFFSET && !look_for_offset(consumer, stuck))
+		return false;
+	partition->is_reported = true;
+	return true;
+}
+
+static void
+mark_last_record(const SpineConsumer *consumer, SpinePartition *partition)
+{
+	if (partition->last_record > 0)
+		spine_partition_set_mark(partition, &consumer->buffer.records[partition->last_record - 1]);
+}
+
+/*
+ * Checks the partitions by their marks that are read over another connection than before,
+ * and tries one of those again that are stuck: the library reports such trouble only once.
+ */
+static SpinePollKind
+tend_partitions(SpineConsumer *consumer, SpineStuck *stuck)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	SpinePartition **partitions = NULL;
+	SpinePollKind kind = SPINE_POLL_RECORDS;
+	int			n = 0;
+	bool		has_tried = false;
+	SpineError	error;
+
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		SpinePartition *partition = &consumer->partitions[i];
+		bool		is_due = partition->health == SPINE_HEALTH_STUCK && !has_tried &&
+			TimestampDifferenceExceeds(partition->tried_at, now, SPINE_STUCK_RETRY_MS);
+
+		if (!partition->is_suspect && !is_due)
+			continue;
+		if (partitions == NULL)
+			partitions = palloc(consumer->npartitions * sizeof(SpinePartition *));
+		if (is_due)
+		{
+			has_tried = true;
+			if (look_into(consumer, partition, stuck))
+				kind = SPINE_POLL_PARTITION_STUCK;
+			partition->tried_at = GetCurrentTimestamp();
+		}
+		mark_last_record(consumer, partition);
+		partitions[n++] = partition;
+	}
+	if (n == 0)
+		return SPINE_POLL_RECORDS;
+
+	if (!spine_consumer_find_marks(consumer, partitions, n, &error))
+		kind = SPINE_POLL_BROKER_SILENT;
+	else if (!spine_consumer_restart(consumer, partitions, n))
+		kind = SPINE_POLL_LOG_LOST;
+	pfree(partitions);
+	return kind;
+}
+
+SpinePoll
+spine_consumer_poll(SpineConsumer *consumer, int max_records)
+{
+	SpinePoll	poll = {.kind = SPINE_POLL_RECORDS};
+
+	spine_client_drain_wakeups(consumer->client);
+	poll.is_full = take_messages(consumer, max_records);
+
+	if (prefetches_too_much(consumer))
+	{
+		spine_consumer_disconnect(consumer);
+		poll.kind = SPINE_POLL_LOG_LOST;
+	}
+	else if (consumer->log_is_lost)
+		poll.kind = SPINE_POLL_LOG_LOST;
+	else if (consumer->topic_is_gone)
+		poll.kind = SPINE_POLL_TOPIC_GONE;
+	else if (spine_client_error(consumer->client)->class != SPINE_NO_ERROR)
+		poll.kind = SPINE_POLL_BROKER_SILENT;
+	else
+		poll.kind = tend_partitions(consumer, &poll.stuck);
+	return poll;
+}
+
+bool
+spine_consumer_is_well(const SpineConsumer *consumer)
+{
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		if (consumer->partitions[i].health != SPINE_HEALTH_WELL)
+			return false;
+	}
+	return true;
+}
+
+void
+spine_consumer_look_further(SpineConsumer *consumer, bool further)
+{
+	consumer->buffer.looks_further = further;
+}
+
+size_t
+spine_consumer_take_count(SpineConsumer *consumer)
+{
+	size_t		n = consumer->nread;
+
+	consumer->nread = 0;
+	return n;
+}
+
+SpineProgressReport *
+spine_consumer_report(SpineConsumer *consumer, int *n)
+{
+	SpineProgressReport *report = palloc(Max(consumer->npartitions, 1) * sizeof(SpineProgressReport));
+
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		SpinePartition *partition = &consumer->partitions[i];
+		int64_t		low;
+		int64_t		high;
+
+		if (consumer->client &&
+			rd_kafka_get_watermark_offsets(consumer->client->rk, consumer->topic, partition->partition,
+										   &low, &high) == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0)
+			partition->high_watermark = high;
+		report[i].partition = partition->partition;
+		report[i].next_offset = partition->next_offset;
+		report[i].high_watermark = partition->high_watermark;
+	}
+	consumer->reached_end = false;
+	*n = consumer->npartitions;
+	return report;
+}
+
+bool
+spine_consumer_reached_end(const SpineConsumer *consumer)
+{
+	return consumer->reached_end;
+}
+
+/* --------------------------------------------------------------------------
+ * The batch
+ * -------------------------------------------------------------------------- */
+
+bool
+spine_consumer_has_batch(const SpineConsumer *consumer)
+{
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		if (consumer->partitions[i].read_to > consumer->partitions[i].next_offset)
+			return true;
+	}
+	return false;
+}
+
+const SpineRecord *
+spine_consumer_records(const SpineConsumer *consumer, size_t *n)
+{
+	*n = consumer->buffer.nrecords;
+	return consumer->buffer.records;
+}
+
+/*
+ * The last of a partition's records among the first n of the batch; NULL: there is none.
+ */
+static const SpineRecord *
+last_record_of(const SpineConsumer *consumer, const SpinePartition *partition, size_t n)
+{
+	const SpineRecord *records = consumer->buffer.records;
+	size_t		i = Min(n, partition->last_record);
+
+	while (i > 0 && records[i - 1].partition != partition->partition)
+		i--;
+	return i > 0 ? &records[i - 1] : NULL;
+}
+
+SpineMove *
+spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, int *n)
+{
+	SpineMove  *moves = palloc0(Max(consumer->npartitions, 1) * sizeof(SpineMove));
+
+	*n = 0;
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		SpinePartition partition = consumer->partitions[i];
+		const SpineRecord *last = last_record_of(consumer, &partition, nrecords);
+
+		if (partition.last_record > nrecords)	/* more of its records follow */
+			partition.read_to = last ? last->offset + 1 : partition.next_offset;
+		if (partition.read_to <= partition.next_offset)
+			continue;
+		if (last)
+			spine_partition_set_mark(&partition, last);
+		moves[(*n)++] = (SpineMove) {
+			.partition = partition.partition,
+			.from = partition.next_offset,
+			.to = partition.read_to,
+			.mark_offset = partition.mark_offset,
+			.mark_crc = partition.mark_crc
+		};
+	}
+	return moves;
+}
+
+void
+spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords, const SpineMove *moves, int nmoves)
+{
+	spine_record_buffer_release(&consumer->buffer, nrecords);
+	for (int i = 0; i < nmoves; i++)
+	{
+		SpinePartition *partition = spine_consumer_find_partition(consumer, moves[i].partition);
+
+		partition->next_offset = moves[i].to;
+		partition->mark_offset = moves[i].mark_offset;
+		partition->mark_crc = moves[i].mark_crc;
+	}
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		SpinePartition *partition = &consumer->partitions[i];
+
+		partition->last_record = partition->last_record > nrecords ? partition->last_record - nrecords : 0;
+	}
+	consumer->group_commit.is_due = true;
+}

@@ -1,0 +1,197 @@
+/*
+ * order_functions.c
+ *		The SQL functions that make events: spine_produce, spine_make_event, and
+ *		spine_brokers, which says where they go.
+ *
+ * What is sent is not part of the transaction: a ROLLBACK does not take it
+ * back.
+ */
+#include "orders/order_sender.h"
+
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "kafka/client_cache.h"
+#include "process/default_cluster.h"
+#include "process/settings.h"
+#include "process/shared.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(spine_produce);
+PG_FUNCTION_INFO_V1(spine_make_event);
+PG_FUNCTION_INFO_V1(spine_brokers);
+
+/* How long the embedded broker may be full before that is an error. */
+#define STANDSTILL_MS	30000
+
+static char *
+tenant_argument(FunctionCallInfo fcinfo)
+{
+	text	   *tenant;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("tenant must not be null")));
+	tenant = PG_GETARG_TEXT_PP(0);
+	return pg_server_to_any(text_to_cstring(tenant), VARSIZE_ANY_EXHDR(tenant), PG_UTF8);
+}
+
+/* Says in any error, a cancellation too, how far the delivery came. */
+static void
+delivery_error_context(void *arg)
+{
+	const SpineDelivery *delivery = arg;
+
+	errcontext("spine_produce: the broker has acknowledged " INT64_FORMAT " events",
+			   delivery->acknowledged);
+}
+
+static void
+report_failure(const SpineDelivery *delivery, int64 wanted)
+{
+	const SpineError *trouble = spine_client_error(delivery->client);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("could not deliver all events: %s", delivery->error),
+			 errdetail(INT64_FORMAT " of " INT64_FORMAT " events were acknowledged by the broker.%s%s",
+					   delivery->acknowledged, wanted,
+					   trouble->class == SPINE_NO_ERROR ? "" : " The last trouble: ", trouble->message),
+			 errhint("Check \"spine.brokers\", and that the broker is up.")));
+}
+
+/*
+ * The embedded broker is full: nothing of ours is on its way, and the workers
+ * have not made room.  They may just be busy.
+ */
+static void
+wait_for_workers(TimestampTz full_since)
+{
+	if (TimestampDifferenceExceeds(full_since, GetCurrentTimestamp(), STANDSTILL_MS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("the embedded broker is full, and nothing was applied for %d seconds",
+						STANDSTILL_MS / 1000),
+				 errdetail("It keeps a few megabytes in memory, until the pipelines that read the topic have applied them."),
+				 errhint("See spine_status for what keeps the workers, or set \"spine.brokers\".")));
+
+	(void) ConditionVariableTimedSleep(&spine_shared->progress, 1000, PG_WAIT_EXTENSION);
+}
+
+/* Sends n events and waits for their reports. */
+static void
+deliver(SpineDelivery *delivery, const SpineTenant *tenant, int64 n)
+{
+	TimestampTz moved_at = GetCurrentTimestamp();
+	int64		moved_to = 0;
+
+	while (delivery->acknowledged < n)
+	{
+		bool		room = true;
+
+		CHECK_FOR_INTERRUPTS();
+		spine_delivery_poll(delivery);
+		if (delivery->failed > 0)
+			report_failure(delivery, n);
+
+		for (int i = 0; i < 1000 && room && delivery->sent < n; i++)
+			room = spine_delivery_send(delivery, tenant);
+
+		if (delivery->sent != moved_to)
+		{
+			moved_to = delivery->sent;
+			moved_at = GetCurrentTimestamp();
+		}
+		if (delivery->acknowledged < delivery->sent && (!room || delivery->sent == n))
+		{
+			/*
+			 * A broadcast that comes while we wait here would strike us off
+			 * the list, and wait_for_workers would hear of no later one.
+			 */
+			ConditionVariableCancelSleep();
+			spine_client_wait(delivery->client, 100);
+		}
+		else if (!room)
+			wait_for_workers(moved_at);
+	}
+}
+
+Datum
+spine_produce(PG_FUNCTION_ARGS)
+{
+	SpineTenant tenant;
+	SpineDelivery delivery;
+	ErrorContextCallback callback = {error_context_stack, delivery_error_context, &delivery};
+	int32		n;
+
+	spine_tenant_init(&tenant, tenant_argument(fcinfo));
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("number of events must not be null")));
+	n = PG_GETARG_INT32(1);
+	if (n < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("number of events must not be negative")));
+	if (n == 0)
+		PG_RETURN_INT64(0);
+
+	spine_delivery_begin(&delivery, spine_session_client(), pstrdup(spine_topic));
+
+	error_context_stack = &callback;
+	PG_TRY();
+	{
+		deliver(&delivery, &tenant, n);
+	}
+	PG_CATCH();
+	{
+		spine_delivery_end(&delivery);
+		if (rd_kafka_fatal_error(delivery.client->rk, NULL, 0) != RD_KAFKA_RESP_ERR_NO_ERROR)
+			spine_session_close();	/* it would refuse everything from now on */
+		ConditionVariableCancelSleep();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+	spine_delivery_end(&delivery);
+	spine_session_rest();
+	ConditionVariableCancelSleep();
+
+	PG_RETURN_INT64(delivery.acknowledged);
+}
+
+Datum
+spine_make_event(PG_FUNCTION_ARGS)
+{
+	SpineTenant tenant;
+	SpineRandom random;
+	uint64		seed;
+	size_t		size;
+	char	   *json;
+	int64		unix_time_us = GetCurrentTimestamp() +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+
+	spine_tenant_init(&tenant, tenant_argument(fcinfo));
+	if (!pg_strong_random(&seed, sizeof(seed)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
+	spine_random_seed(&random, seed);
+
+	size = tenant.message_size;
+	json = palloc(size);
+	if (spine_generate_event(&random, tenant.literal, unix_time_us, json, size) >= size)
+		elog(ERROR, "event does not fit its buffer");
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(pg_any_to_server(json, strlen(json), PG_UTF8)));
+}
+
+Datum
+spine_brokers(PG_FUNCTION_ARGS)
+{
+	SpineCluster cluster = spine_default_cluster_await();
+
+	PG_RETURN_TEXT_P(cstring_to_text(cluster.address));
+}

@@ -1,0 +1,64 @@
+/*
+ * catalog_changes.c
+ *		Tells the launcher and the workers that the catalog has changed, once the
+ *		change is committed.
+ */
+#include "compat.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "process/shared.h"
+
+PG_FUNCTION_INFO_V1(spine_catalog_changed);
+
+/*
+ * Was the catalog changed in this transaction?  The others are told once it is
+ * committed, not before: they would still read the old rows.
+ */
+static bool catalog_changed = false;
+
+static void
+tell_after_commit(XactEvent event, void *arg)
+{
+	if (!catalog_changed)
+		return;
+
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			spine_request_probe(MyDatabaseId);
+			catalog_changed = false;
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has changed the catalog of spine")));
+			break;
+		case XACT_EVENT_ABORT:
+			catalog_changed = false;
+			break;
+		default:
+			break;
+	}
+}
+
+Datum
+spine_catalog_changed(PG_FUNCTION_ARGS)
+{
+	static bool registered = false;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("spine_catalog_changed: not called by trigger manager")));
+
+	if (!registered)
+	{
+		RegisterXactCallback(tell_after_commit, NULL);
+		registered = true;
+	}
+	catalog_changed = true;
+	PG_RETURN_POINTER(NULL);
+}

@@ -1,0 +1,46 @@
+/*
+ * positions.h
+ *		The positions that the database has: rows of spine_offsets, moved in the
+ *		transaction that applies what lies between.
+ */
+#ifndef SPINE_POSITIONS_H
+#define SPINE_POSITIONS_H
+
+#include "compat.h"
+#include "event/position.h"
+
+/* The identity of every embedded broker begins with this; that of no other cluster does. */
+#define SPINE_EMBEDDED_PREFIX	"embedded-"
+
+/* Whose positions: which rows of spine_offsets. */
+typedef struct SpineLog
+{
+	const char *schema;			/* of the extension, quoted */
+	NameData	pipeline;
+	const char *topic;
+	const char *cluster_id;
+} SpineLog;
+
+/*
+ * Fills next_offset and the mark of each position from the table, -1 where there is
+ * none: a position that was moved by hand has no mark.  *known_topic: any partition of
+ * this topic has a row.  Rows that an earlier embedded broker left are deleted, and
+ * *lost_log is set then: its log is gone.  Raises an error (structural) when the rows
+ * belong to another cluster.  In a transaction with SPI, as the functions below.
+ */
+extern void spine_positions_load(const SpineLog *log, SpinePosition *positions, int n,
+								 bool *known_topic, bool *lost_log);
+
+/* Adds a row for each position; a row that is there already stays as it is. */
+extern void spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int n);
+
+/*
+ * Locks the rows until the transaction ends.  False: one of them is not at `from`, since
+ * someone else has moved it.
+ */
+extern bool spine_positions_lock(const SpineLog *log, const SpineMove *moves, int n);
+
+/* Moves the rows to `to`, and the marks.  Only after spine_positions_lock. */
+extern void spine_positions_move(const SpineLog *log, const SpineMove *moves, int n);
+
+#endif							/* SPINE_POSITIONS_H */

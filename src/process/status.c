@@ -1,0 +1,339 @@
+/*
+ * status.c
+ *		Publishes the workers' states and positions in shared memory, and shows
+ *		them as rows: what the view spine_status is made of.
+ */
+#include "process/status.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(spine_worker_status);
+PG_FUNCTION_INFO_V1(spine_partition_status);
+
+static const char *
+state_name(SpineWorkerState state)
+{
+	switch (state)
+	{
+		case SPINE_STARTING:
+			return "starting";
+		case SPINE_RUNNING:
+			return "running";
+		case SPINE_WAITING:
+			return "waiting";
+		case SPINE_FAILED:
+			return "failed";
+	}
+	return "unknown";
+}
+
+void
+spine_status_set_state(SpineWorkerSlot *slot, SpineWorkerState state, const SpineError *error)
+{
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	if (error)
+	{
+		slot->last_error = *error;
+		slot->last_error_at = GetCurrentTimestamp();
+	}
+	if (slot->state != state)
+	{
+		slot->state = state;
+		slot->state_since = GetCurrentTimestamp();
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+void
+spine_status_begin_batch(SpineWorkerSlot *slot)
+{
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	slot->batch_started = GetCurrentTimestamp();
+	LWLockRelease(spine_shared->lock);
+}
+
+static void
+progress_key(SpineProgressKey *key, const NameData *pipeline, int32 partition)
+{
+	memset(key, 0, sizeof(*key));
+	key->database = MyDatabaseId;
+	namestrcpy(&key->pipeline, NameStr(*pipeline));
+	key->partition = partition;
+}
+
+/* The entry of a partition, which is its log's from now on; NULL: no room to show it. */
+static SpineProgress *
+enter_progress(const SpineLog *log, int32 partition)
+{
+	SpineProgressKey key;
+	SpineProgress *progress;
+	bool		found;
+
+	progress_key(&key, &log->pipeline, partition);
+	progress = hash_search(spine_progress, &key, HASH_ENTER_NULL, &found);
+	if (progress == NULL)
+		return NULL;
+
+	/* what was counted is another topic's when the pipeline has changed to this one */
+	if (!found || strcmp(progress->topic, log->topic) != 0)
+	{
+		memset((char *) progress + sizeof(key), 0, sizeof(*progress) - sizeof(key));
+		progress->high_watermark = -1;
+	}
+	strlcpy(progress->topic, log->topic, sizeof(progress->topic));
+	strlcpy(progress->cluster_id, log->cluster_id, sizeof(progress->cluster_id));
+	return progress;
+}
+
+void
+spine_status_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n)
+{
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < n; i++)
+	{
+		SpineProgress *progress = enter_progress(log, reports[i].partition);
+
+		if (progress == NULL)
+			continue;
+		progress->next_offset = reports[i].next_offset;
+		progress->high_watermark = reports[i].high_watermark;
+	}
+	LWLockRelease(spine_shared->lock);
+	ConditionVariableBroadcast(&spine_shared->progress);
+}
+
+void
+spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < n; i++)
+	{
+		SpineProgress *progress = enter_progress(log, moves[i].partition);
+
+		if (progress == NULL)
+			continue;
+		progress->next_offset = moves[i].to;
+		progress->last_batch_rows = moves[i].nrecords;
+		progress->last_batch_ms = batch_ms;
+		progress->last_commit_at = now;
+		progress->events_total += moves[i].nrecords - moves[i].ndead_letters;
+		progress->dead_letters_total += moves[i].ndead_letters;
+	}
+	LWLockRelease(spine_shared->lock);
+	ConditionVariableBroadcast(&spine_shared->progress);
+}
+
+void
+spine_prune_progress(const SpineLog *log, int32 npartitions)
+{
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		if (progress->key.database == MyDatabaseId &&
+			strcmp(NameStr(progress->key.pipeline), NameStr(log->pipeline)) == 0 &&
+			(progress->key.partition >= npartitions || strcmp(progress->topic, log->topic) != 0))
+			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+void
+spine_keep_progress_of(const NameData *pipelines, uint64 n)
+{
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		bool		keep = progress->key.database != MyDatabaseId;
+
+		for (uint64 i = 0; i < n && !keep; i++)
+			keep = strcmp(NameStr(progress->key.pipeline), NameStr(pipelines[i])) == 0;
+		if (!keep)
+			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+void
+spine_forget_progress(Oid database)
+{
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		if (progress->key.database == database)
+			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(spine_shared->lock);
+}
+
+int64
+spine_status_applied_offset(const NameData *pipeline, const char *topic,
+					   const char *cluster_id, int32 partition)
+{
+	SpineProgressKey key;
+	SpineProgress *progress;
+
+	progress_key(&key, pipeline, partition);
+	progress = hash_search(spine_progress, &key, HASH_FIND, NULL);
+	if (progress == NULL || strcmp(progress->topic, topic) != 0 ||
+		strcmp(progress->cluster_id, cluster_id) != 0)
+		return -1;
+	return progress->next_offset;
+}
+
+/*
+ * A worker that waits in the middle of a batch, for a lock or for a synchronous standby,
+ * cannot say so itself.  A wait counts once it is longer than deadlock_timeout.
+ */
+static bool
+waits_for_others(const SpineWorkerSlot *slot, SpineError *error)
+{
+	PGPROC	   *proc = BackendPidGetProc(slot->pid);
+	uint32		event = proc ? proc->wait_event_info : 0;
+	bool		is_lock = (event & 0xFF000000) == PG_WAIT_LOCK;
+	TimestampTz since;
+	Datum		blockers;
+
+	if (is_lock)
+		since = pg_atomic_read_u64(&proc->waitStart);
+	else if (event == WAIT_EVENT_SYNC_REP)
+		since = slot->batch_started;
+	else
+		return false;
+	if (since == 0 || !TimestampDifferenceExceeds(since, GetCurrentTimestamp(), DeadlockTimeout))
+		return false;
+
+	if (!is_lock)
+	{
+		spine_error_set(error, SPINE_TRANSIENT, "no synchronous standby has confirmed the commit");
+		spine_error_set_hint(error, "See pg_stat_replication and synchronous_standby_names.");
+		error->since = since;
+		return true;
+	}
+	blockers = OidFunctionCall1(F_PG_BLOCKING_PIDS, Int32GetDatum(slot->pid));
+	blockers = OidFunctionCall2(F_ARRAY_TO_STRING_ANYARRAY_TEXT, blockers, CStringGetTextDatum(", "));
+	spine_error_set(error, SPINE_TRANSIENT, "a lock (%s) is held by process %s",
+					pgstat_get_wait_event(event), TextDatumGetCString(blockers));
+	spine_error_set_hint(error, "See pg_stat_activity for what that does.");
+	error->since = since;
+	return true;
+}
+
+static void
+put_worker(ReturnSetInfo *result, const SpineWorkerSlot *slot)
+{
+	SpineWorkerState state = slot->state;
+	TimestampTz state_since = slot->state_since;
+	SpineError	error = slot->last_error;
+	TimestampTz error_at = slot->last_error_at;
+	Datum		values[9];
+	bool		nulls[9] = {false};
+
+	if (state != SPINE_FAILED && waits_for_others(slot, &error))
+	{
+		state = SPINE_WAITING;
+		state_since = error_at = error.since;
+	}
+	values[0] = NameGetDatum(&slot->pipeline);
+	values[1] = Int32GetDatum(slot->index);
+	values[2] = Int32GetDatum(slot->workers);
+	values[3] = Int32GetDatum(slot->pid);
+	nulls[3] = slot->pid == 0;
+	values[4] = CStringGetTextDatum(state_name(state));
+	values[5] = TimestampTzGetDatum(state_since);
+	nulls[5] = state_since == 0;
+	values[6] = CStringGetTextDatum(spine_error_text(&error, false));
+	values[7] = TimestampTzGetDatum(error_at);
+	nulls[6] = nulls[7] = error.class == SPINE_NO_ERROR;
+	values[8] = CStringGetTextDatum(error.hint);
+	nulls[8] = error.class == SPINE_NO_ERROR || error.hint[0] == '\0';
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+spine_worker_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SpineWorkerSlot *slots = palloc(sizeof(spine_shared->workers));
+
+	InitMaterializedSRF(fcinfo, 0);
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	memcpy(slots, spine_shared->workers, sizeof(spine_shared->workers));
+	LWLockRelease(spine_shared->lock);
+
+	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
+	{
+		if (slots[i].database == MyDatabaseId && slots[i].wanted)
+			put_worker(result, &slots[i]);
+	}
+	return (Datum) 0;
+}
+
+static void
+put_progress(ReturnSetInfo *result, const SpineProgress *progress)
+{
+	Datum		values[10];
+	bool		nulls[10] = {false};
+
+	values[0] = NameGetDatum(&progress->key.pipeline);
+	values[1] = CStringGetTextDatum(progress->topic);
+	values[2] = Int32GetDatum(progress->key.partition);
+	values[3] = Int64GetDatum(progress->next_offset);
+	values[4] = Int64GetDatum(progress->high_watermark);
+	nulls[4] = progress->high_watermark < 0;
+	values[5] = Int64GetDatum(progress->last_batch_rows);
+	values[6] = Float8GetDatum(progress->last_batch_ms);
+	values[7] = TimestampTzGetDatum(progress->last_commit_at);
+	nulls[5] = nulls[6] = nulls[7] = progress->last_commit_at == 0;
+	values[8] = Int64GetDatum(progress->events_total);
+	values[9] = Int64GetDatum(progress->dead_letters_total);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+spine_partition_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SpineProgress *copies;
+	int			n = 0;
+	HASH_SEQ_STATUS scan;
+	SpineProgress *progress;
+
+	InitMaterializedSRF(fcinfo, 0);
+
+	/* copied first: nothing that may fail is done under the lock */
+	copies = palloc_extended(SPINE_MAX_PARTITIONS * sizeof(SpineProgress), MCXT_ALLOC_HUGE);
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	hash_seq_init(&scan, spine_progress);
+	while ((progress = hash_seq_search(&scan)) != NULL)
+	{
+		if (progress->key.database == MyDatabaseId && n < SPINE_MAX_PARTITIONS)
+			copies[n++] = *progress;
+	}
+	LWLockRelease(spine_shared->lock);
+
+	for (int i = 0; i < n; i++)
+		put_progress(result, &copies[i]);
+	pfree(copies);
+	return (Datum) 0;
+}

@@ -1,0 +1,50 @@
+/*
+ * status.h
+ *		What workers publish, and the SQL functions that show it.
+ */
+#ifndef SPINE_STATUS_H
+#define SPINE_STATUS_H
+
+#include "kafka/consumer.h"
+#include "process/positions.h"
+#include "process/shared.h"
+
+/*
+ * Sets the state of this worker.  error: what is wrong, or NULL, which keeps the last
+ * error to be read.  Takes the lock.
+ */
+extern void spine_status_set_state(SpineWorkerSlot *slot, SpineWorkerState state,
+								   const SpineError *error);
+
+/* A batch of this worker is under way from now on.  Takes the lock. */
+extern void spine_status_begin_batch(SpineWorkerSlot *slot);
+
+/*
+ * Publishes positions and high watermarks, and wakes those who wait for progress.  Takes
+ * the lock.
+ */
+extern void spine_status_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n);
+
+/* The same for the moves of a batch that is committed. */
+extern void spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms);
+
+/*
+ * Forgets what is published of this pipeline for partitions that its topic does
+ * not have, and for other topics.
+ */
+extern void spine_prune_progress(const SpineLog *log, int32 npartitions);
+
+/* Forgets pipelines of this database that are not among those given. */
+extern void spine_keep_progress_of(const NameData *pipelines, uint64 n);
+
+/* Forgets what is published of a database that has no spine any more. */
+extern void spine_forget_progress(Oid database);
+
+/*
+ * The position that is published of a partition of this database, or -1 when none is for
+ * this topic and cluster.  The caller holds the lock.
+ */
+extern int64 spine_status_applied_offset(const NameData *pipeline, const char *topic,
+										 const char *cluster_id, int32 partition);
+
+#endif							/* SPINE_STATUS_H */

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds the machine's PostgreSQL again from Debian's source, with assertions
-# enabled, and leaves it in build/assert. It is built once for each version that is
-# installed.
+# enabled, and leaves it in build/assert. A new build is made when the installed version
+# changes.
 #
 #   tools/assert-postgres.sh
 #
-# A mirror may lack the source of a security update. Then the newest source that it
-# has is built; the major version is always the installed one's.
+# A mirror may lack the source of a security update. Then the newest source that the
+# mirror has is built; the major version is always the installed one.
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ say() {
     printf '==> %s\n' "$*"
 }
 
-# Gives apt lists of its own: of the sources of all that the machine's apt can install.
+# Gives apt private lists: the sources of every package that the machine's apt knows.
 prepare_apt() {
     local file
     mkdir -p "$work/sources" "$work/lists/partial" "$work/cache/archives/partial"
@@ -40,7 +40,7 @@ get_source() {
     versions=$(apt-cache "${apt_options[@]}" showsrc --only-source "$package" | sed -n 's/^Version: //p' | sort -rVu)
     for version in $versions; do
         (cd "$work" && apt-get "${apt_options[@]}" source --download-only --only-source "$package=$version") || continue
-        # apt has checked what it brought
+        # apt has checked the files
         dpkg-source --no-check -x "$work"/*.dsc "$work/source"
         return
     done
@@ -48,7 +48,8 @@ get_source() {
     return 1
 }
 
-# The programs look for their libraries relative to where they lie, as for all else.
+# The programs find their libraries relative to their own directory, so that the whole
+# can be copied.
 build() (
     cd "$work/source"
     ./configure --quiet --prefix=/pgsql "${options[@]}"

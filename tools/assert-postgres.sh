@@ -41,7 +41,7 @@ get_source() {
     for version in $versions; do
         (cd "$work" && apt-get "${apt_options[@]}" source --download-only --only-source "$package=$version") || continue
         # apt has checked the files
-        dpkg-source --no-check -x "$work"/*.dsc "$work/source"
+        dpkg-source --no-check -x "$work/${package}_$version.dsc" "$work/source"
         return
     done
     echo "there is no source of $package"

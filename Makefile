@@ -7,7 +7,7 @@
 PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
-	check check-code check-unit check-regress check-tap check-kafka check-sql check-k8s check-image check-matrix \
+	check check-code check-unit check-regress check-tap check-assert check-kafka check-sql check-k8s check-image check-matrix \
 	bench bench-peers kafka kafka-stop fuzz lint format format-check image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
@@ -42,6 +42,9 @@ check-regress: ## pg_regress only, on a temporary server
 
 check-tap: ## TAP tests only [T=name of one file]
 	@tools/check.sh tap
+
+check-assert: ## pg_regress and TAP tests on a PostgreSQL with assertions [T=name of one file]
+	@tools/check.sh assert
 
 check-kafka: ## the tests on a real Kafka [T=name of one file] [BROKERS=host:port]
 	@tools/check.sh kafka

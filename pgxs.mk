@@ -127,9 +127,10 @@ uninstall-programs:
 # compiler or with other warnings must be made again.
 $(OBJS): $(wildcard src/*.h src/*/*.h) build/made-for
 
+made_for = $(VERSION) $(includedir_server) $(CC) $(WERROR)
 build/made-for: FORCE
 	@mkdir -p $(@D)
-	@echo '$(VERSION) $(CC) $(WERROR)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(WERROR)' > $@
+	@echo '$(made_for)' | cmp -s - $@ || echo '$(made_for)' > $@
 
 # The directory is newer than the script when a part is gone.
 $(EXTENSION_SCRIPT): sql/parts $(sort $(wildcard sql/parts/*.sql)) spine.control

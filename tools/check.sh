@@ -8,6 +8,8 @@
 #   tools/check.sh unit      the unit tests          \  in a copy that is kept,
 #   tools/check.sh regress   pg_regress              |  so that the next run
 #   tools/check.sh tap       the TAP tests [T=name]  |  builds only what changed
+#   tools/check.sh assert    those two, on a server  |
+#                            with assertions         |
 #   tools/check.sh kafka     tests on a real Kafka   /  [T=name] [BROKERS=host:port]
 #   tools/check.sh clean     remove the kept copy
 #
@@ -157,6 +159,14 @@ http_sanitize() {
         -j "$(nproc)" test/t/03[01]_*.pl
 }
 
+# Looks for what does not fail a test by itself: an assertion that failed in a process
+# which the test kills, a write past the end of a chunk of memory, something that a
+# transaction left open.
+traps='TRAP: |WARNING:  (problem in |detected write past |[A-Za-z ]* leak: |resource was not closed|snapshot .* still active)'
+no_traps() {
+    ! grep -rEs "$traps" build/regress/log tmp_check/log
+}
+
 # run_prove DIR ...: runs prove, with the servers and logs of the tests in DIR.
 run_prove() {
     local pgxs_dir bindir dir=$1
@@ -186,7 +196,9 @@ inside() {
         step format tools/format.sh --check
         step pgspot tools/check-sql.sh
     fi
-    if [ "$goal" != unit ]; then
+    if [ "$goal" = assert ]; then
+        pg_config=$work/tree/build/assert/bin/pg_config
+    elif [ "$goal" != unit ]; then
         step private-postgres tools/private-postgres.sh "$work/pg"
         pg_config=$(tail -n 1 "$work/logs/private-postgres.log")
     fi
@@ -197,7 +209,7 @@ inside() {
             step symbols tools/lint.sh symbols spine.so
             step build-clang with_clang
             ;;
-        regress | tap | kafka)
+        regress | tap | assert | kafka)
             step build install_spine
             ;;
     esac
@@ -209,15 +221,16 @@ inside() {
             ;;
     esac
     case $goal in all | code) step fuzz fuzz ;; esac
-    case $goal in all | code | regress) tests count_regress regress regress ;; esac
+    case $goal in all | code | regress | assert) tests count_regress regress regress ;; esac
     case $goal in
-        all | code | tap)
+        all | code | tap | assert)
             step promtool tools/promtool.sh "$work/promtool"
             promtool=$(tail -n 1 "$work/logs/promtool.log")
             ;;
     esac
     case $goal in all) tests count_closing k8s env PROMTOOL="$promtool" tools/check-k8s.sh ;; esac
-    case $goal in all | code | tap) tests count_tap tap tap test/t -j "$(nproc)" ;; esac
+    case $goal in all | code | tap | assert) tests count_tap tap tap test/t -j "$(nproc)" ;; esac
+    case $goal in assert) step traps no_traps ;; esac
     case $goal in all | code) tests count_tap http-sanitize http_sanitize ;; esac
     # one at a time: each file has a Kafka and a server, and kills them
     case $goal in kafka) tests count_tap kafka tap test/kafka ;; esac
@@ -279,7 +292,12 @@ copy_tree() {
         (cd "$work/tree" && "${as_worker[@]}" xargs -0 -r rm -f --)
     tar -c --no-recursion --null -T "$list" | "${as_worker[@]}" tar -x -C "$work/tree"
     "${as_worker[@]}" tee "$work/files" <"$list.now" >/dev/null
-    [ "$goal" != kafka ] || tar -c build/kafka | "${as_worker[@]}" tar -x -C "$work/tree"
+    case $goal in
+        kafka | assert)
+            "${as_worker[@]}" rm -rf "$work/tree/build/$goal"
+            tar -c "build/$goal" | "${as_worker[@]}" tar -x -C "$work/tree"
+            ;;
+    esac
 }
 
 # Starts the inside in a session of its own, so that all its processes can be ended
@@ -339,7 +357,8 @@ keep_logs() {
 say_what_failed() {
     local lines
     lines=$(grep -hE '^#   (Failed test|at .* line )|^(not ok|Bail out)|Wstat: |Dubious|\[  FAILED  \]|: FAILED \(' \
-        "$work"/logs/*.log 2>/dev/null | tail -n 30) || :
+        "$work"/logs/*.log 2>/dev/null | tail -n 30
+        grep -rhEs "$traps" "$top/$logs"/*/ | sort -u) || :
     [ -z "$lines" ] || printf '==> what failed:\n%s\n' "$lines"
 }
 
@@ -381,7 +400,10 @@ outside() {
     choose_worker
     case $goal in all | code) keeps_copy= ;; esac
     case $goal in all) tools/deps.sh check ;; *) tools/deps.sh code ;; esac
-    [ "$goal" != kafka ] || tools/kafka.sh get
+    case $goal in
+        kafka) tools/kafka.sh get ;;
+        assert) tools/assert-postgres.sh ;;
+    esac
     choose_worker       # the packages may have created the user
     trap finish EXIT
     trap 'exit 130' HUP INT TERM
@@ -412,7 +434,7 @@ fi
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
 case ${1:-} in
-    all | code | unit | regress | tap | kafka) outside "$1" ;;
+    all | code | unit | regress | tap | assert | kafka) outside "$1" ;;
     clean) clean ;;
     *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0" >&2; exit 2 ;;
 esac

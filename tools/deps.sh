@@ -3,7 +3,8 @@
 # are never upgraded, and no PostgreSQL server is created, started or stopped.
 #
 #   tools/deps.sh GOAL          install what the goal needs: build, demo, check, or one of
-#                               code, k8s and format (parts of check), image, kafka, bench
+#                               code, k8s and format (parts of check), image, kafka, assert,
+#                               bench
 #   tools/deps.sh --pg-config   print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
@@ -96,8 +97,9 @@ packages() {
         format) echo python3-venv ca-certificates; return ;;
         image) echo buildah debootstrap curl procps; return ;;
         kafka) echo default-jre-headless maven openssl; return ;;
+        assert) echo dpkg-dev bison flex libicu-dev; return ;;
         bench) echo default-jre-headless maven openssl wrk kcat python3-venv ;;
-        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, format, image, kafka or bench)" ;;
+        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, format, image, kafka, assert or bench)" ;;
     esac
     # gcc alone does not install the C library's headers: it only recommends them.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev

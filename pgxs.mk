@@ -21,6 +21,7 @@ OBJS = \
 	src/catalog/own_tables.o \
 	src/catalog/pipeline.o \
 	src/apply/transaction.o \
+	src/apply/statement.o \
 	src/apply/target.o \
 	src/apply/trust.o \
 	src/apply/bind.o \

@@ -9,7 +9,10 @@ MODULE_big = spine
 OBJS = \
 	src/spine.o \
 	src/error.o \
-	src/event/decode.o \
+	src/event/arena.o \
+	src/event/json_reader.o \
+	src/event/format_json.o \
+	src/event/format.o \
 	src/event/reduce.o \
 	src/kafka/cluster.o \
 	src/kafka/option_list.o \

@@ -10,7 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "common/int.h"
-#include "event/decode.h"
+#include "event/json_reader.h"
 #include "mb/pg_wchar.h"
 #include "apply/record_time.h"
 #include "process/settings.h"
@@ -306,6 +306,17 @@ bind_jsonb(const SpineColumn *column, const SpineField *field)
 static Datum
 bind_field(const SpineColumn *column, const SpineField *field)
 {
+	SpineField	text;
+
+	if (field->kind == SPINE_FIELD_BOOL)
+	{
+		if (column->binding == SPINE_BIND_BOOL)
+			return BoolGetDatum(field->boolean);
+		text = (SpineField) {.kind = SPINE_FIELD_TEXT, .text = field->boolean ? "true" : "false"};
+		text.len = strlen(text.text);
+		field = &text;
+	}
+
 	switch (column->binding)
 	{
 		case SPINE_BIND_TEXT:
@@ -348,10 +359,6 @@ bind_field(const SpineColumn *column, const SpineField *field)
 			}
 
 		case SPINE_BIND_BOOL:
-			if (field->kind == SPINE_FIELD_BOOLEAN)
-				return BoolGetDatum(field->text[0] == 't');
-			break;
-
 		case SPINE_BIND_FLOAT8:
 		case SPINE_BIND_NUMERIC:
 		case SPINE_BIND_JSON:
@@ -368,7 +375,7 @@ bind_field(const SpineColumn *column, const SpineField *field)
 static SpineField
 origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t size)
 {
-	SpineField	field = {SPINE_FIELD_NUMBER, 0, buf};
+	SpineField	field = {.kind = SPINE_FIELD_NUMERIC, .text = buf};
 
 	switch (source)
 	{
@@ -383,7 +390,7 @@ origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t si
 				field.kind = SPINE_FIELD_NULL;
 			else
 			{
-				field.kind = SPINE_FIELD_STRING;
+				field.kind = SPINE_FIELD_TEXT;
 				field.text = record->key;
 				field.len = record->key_len;
 			}
@@ -399,7 +406,7 @@ origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t si
 					ereport(ERROR,
 							(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 							 errmsg("timestamp of the record is out of range")));
-				field.kind = SPINE_FIELD_STRING;
+				field.kind = SPINE_FIELD_TEXT;
 				field.len = strlcpy(buf, timestamptz_to_str(time), size);
 			}
 			break;
@@ -443,12 +450,12 @@ spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 	else
 		origin = origin_field(column->source, event->record, buf, sizeof(buf));
 
-	*missing = field->kind == SPINE_FIELD_MISSING;
+	*missing = field->kind == SPINE_FIELD_ABSENT;
 	*isnull = *missing || field->kind == SPINE_FIELD_NULL;
 
 	/* of fields decoding has counted it */
 	if (!*isnull && column->source == SPINE_FROM_KEY && column->binding == SPINE_BIND_JSONB &&
-		spine_jsonb_memory(field->text, field->len) > (size_t) spine_max_record_memory_kb * 1024)
+		spine_json_memory(field->text, field->len) > (size_t) spine_max_record_memory_kb * 1024)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("jsonb of the record's key would take more memory to make than spine.max_record_memory allows")));

@@ -7,14 +7,7 @@
 
 #include "compat.h"
 #include "fmgr.h"
-#include "event/record.h"
-
-/* A record that was decoded, with its fields in the order of the decode plan. */
-typedef struct SpineEvent
-{
-	const SpineRecord *record;
-	const SpineField *fields;
-} SpineEvent;
+#include "event/event.h"
 
 /* Where a column's value comes from. */
 typedef enum SpineSource

@@ -189,22 +189,22 @@ find_target_column(const SpineTarget *target, const char *table_name, const char
 
 /* The index of a field in the decode plan, added when it is new. */
 static int
-plan_field(SpinePlan *plan, const char *json_key, SpineBinding binding)
+plan_field(SpinePlan *plan, const char *name, SpineBinding binding)
 {
-	char	   *utf8 = pg_server_to_any(json_key, strlen(json_key), PG_UTF8);
+	char	   *utf8 = pg_server_to_any(name, strlen(name), PG_UTF8);
 	bool		as_json = spine_binding_wants_json(binding);
 	bool		for_jsonb = binding == SPINE_BIND_JSONB;
 
 	for (int i = 0; i < plan->nfields; i++)
 	{
-		if (strcmp(plan->fields[i].json_key, utf8) == 0 && plan->fields[i].as_json == as_json)
+		if (strcmp(plan->fields[i].name, utf8) == 0 && plan->fields[i].as_json == as_json)
 		{
 			plan->fields[i].for_jsonb |= for_jsonb;
 			return i;
 		}
 	}
 	plan->fields = repalloc(plan->fields, (plan->nfields + 1) * sizeof(SpineFieldSpec));
-	plan->fields[plan->nfields].json_key = pstrdup(utf8);
+	plan->fields[plan->nfields].name = pstrdup(utf8);
 	plan->fields[plan->nfields].as_json = as_json;
 	plan->fields[plan->nfields].for_jsonb = for_jsonb;
 	return plan->nfields++;
@@ -559,6 +559,29 @@ make_target(SpinePlan *plan, SpineTarget *target, const SpinePipeline *pipeline,
 		write_append_sql(target, table->name);
 }
 
+static void
+free_decoder(void *arg)
+{
+	SpinePlan  *plan = arg;
+
+	plan->format->free(plan->decoder);
+}
+
+/* The decoder is not palloc's; it goes with the plan's context. */
+static void
+make_decoder(SpinePlan *plan)
+{
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+
+	plan->format = spine_format_find("json");
+	callback->func = free_decoder;
+	callback->arg = plan;
+	MemoryContextRegisterResetCallback(plan->context, callback);
+	plan->decoder = plan->format->compile(plan->fields, plan->nfields);
+	if (plan->decoder == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+}
+
 SpinePlan *
 spine_make_plan(const SpinePipeline *pipeline)
 {
@@ -590,7 +613,7 @@ spine_make_plan(const SpinePipeline *pipeline)
 		make_target(plan, &plan->targets[i], pipeline, &pipeline->sinks[i]);
 		plan->ntargets++;
 	}
-	spine_index_specs(plan->fields, plan->nfields);
+	make_decoder(plan);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextSetParent(context, TopMemoryContext);
 

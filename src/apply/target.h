@@ -8,7 +8,7 @@
 
 #include "apply/bind.h"
 #include "catalog/pipeline.h"
-#include "event/decode.h"
+#include "event/format.h"
 #include "executor/spi.h"
 
 /* The name by which the statements find the rows of a batch. */
@@ -44,6 +44,8 @@ typedef struct SpinePlan
 	MemoryContext context;
 	int			nfields;
 	SpineFieldSpec *fields;
+	const SpineFormat *format;
+	SpineDecoder *decoder;		/* of these fields */
 	int			ntargets;
 	SpineTarget *targets;
 } SpinePlan;

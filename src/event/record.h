@@ -1,10 +1,9 @@
 /*
  * record.h
- *		One message of the log, and one decoded field of it: the plain structs
- *		that the steps of an event's way hand on to each other.
+ *		One message of the log, as its source hands it on.
  *
- * Includes neither PostgreSQL nor librdkafka, so that the pure steps (decode,
- * reduce, generate) can be built, tested and fuzzed alone.
+ * Includes neither PostgreSQL nor librdkafka, so that everything in this folder can be
+ * built, tested and fuzzed by itself.
  */
 #ifndef SPINE_RECORD_H
 #define SPINE_RECORD_H
@@ -48,26 +47,5 @@ struct SpineRecord
 	const SpineRecordSource *source;
 	void	   *object;			/* the source's */
 };
-
-/* What a field of a JSON object turned out to be. */
-typedef enum SpineFieldKind
-{
-	SPINE_FIELD_MISSING,		/* the object has no such key */
-	SPINE_FIELD_NULL,
-	SPINE_FIELD_BOOLEAN,		/* text is "true" or "false" */
-	SPINE_FIELD_NUMBER,			/* text is a JSON number, as the record spells it */
-	SPINE_FIELD_STRING,			/* text is the string itself, unescaped UTF-8 */
-	SPINE_FIELD_ESCAPED,		/* still with its escapes: see spine_unescape */
-	SPINE_FIELD_JSON			/* text is JSON, as the record spells it: an object
-								 * or array, or any value asked for as JSON */
-} SpineFieldKind;
-
-/* A field's text is not NUL-terminated, and a string may contain NUL bytes. */
-typedef struct SpineField
-{
-	SpineFieldKind kind;
-	uint32_t	len;
-	const char *text;
-} SpineField;
 
 #endif							/* SPINE_RECORD_H */

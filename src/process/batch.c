@@ -10,14 +10,10 @@
 #include "catalog/extension.h"
 #include "apply/apply.h"
 #include "apply/dead_letters.h"
-#include "event/decode.h"
 #include "apply/search.h"
 #include "process/settings.h"
 #include "apply/trust.h"
 #include "utils/memutils.h"
-
-/* Events whose fields are allocated at a time. */
-#define FIELDS_CHUNK	1000
 
 /* A batch while it runs. */
 typedef struct BatchRun
@@ -37,37 +33,18 @@ typedef struct BatchRun
 /* SQLSTATEs of what decoding refuses. */
 static const char *const decode_sqlstates[] = {
 	[SPINE_NO_VALUE] = "22004",
-	[SPINE_NOT_JSON] = "22P02",
+	[SPINE_MALFORMED] = "22P02",
 	[SPINE_BEYOND_LIMIT] = "54000",
 };
-
-/* The fields' texts are the record's, or, of strings with escapes, the run's. */
-static SpineDecodeOutcome
-decode_record(const SpinePlan *plan, const SpineRecord *record, SpineField *fields,
-			  char *reason, size_t reason_size)
-{
-	SpineDecodeOutcome outcome = spine_decode(record->value, record->value_len,
-											  plan->fields, plan->nfields,
-											  (size_t) spine_max_record_memory_kb * 1024,
-											  fields, reason, reason_size);
-
-	for (int i = 0; outcome == SPINE_DECODED && i < plan->nfields; i++)
-	{
-		if (fields[i].kind == SPINE_FIELD_ESCAPED)
-			spine_unescape(&fields[i], palloc(fields[i].len));
-	}
-	return outcome;
-}
 
 static void
 decode_records(BatchRun *run)
 {
 	SpineBatch *batch = run->batch;
+	SpinePlan  *plan = batch->plan;
 	MemoryContext old_context = MemoryContextSwitchTo(run->context);
-	int			nfields = batch->plan->nfields;
-	SpineField *fields = NULL;
-	int			room = 0;		/* for the fields of so many events */
 
+	plan->format->reset(plan->decoder);
 	run->nevents = run->nletters = 0;
 	run->events = MemoryContextAllocHuge(CurrentMemoryContext,
 										 Max(batch->nrecords, 1) * sizeof(SpineEvent));
@@ -80,21 +57,12 @@ decode_records(BatchRun *run)
 		SpineDecodeOutcome outcome;
 		char		reason[256];
 
-		if (room == 0)
-		{
-			room = FIELDS_CHUNK;
-			fields = palloc(room * Max(nfields, 1) * sizeof(SpineField));
-		}
-		outcome = decode_record(batch->plan, record, fields, reason, sizeof(reason));
+		outcome = plan->format->decode(plan->decoder, record, (size_t) spine_max_record_memory_kb * 1024,
+									   &run->events[run->nevents], reason, sizeof(reason));
 		if (outcome == SPINE_DECODED)
-		{
-			SpineEvent *event = &run->events[run->nevents++];
-
-			event->record = record;
-			event->fields = fields;
-			fields += nfields;
-			room--;
-		}
+			run->nevents++;
+		else if (outcome == SPINE_DECODE_NO_MEMORY)
+			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 		else
 			run->letters[run->nletters++] =
 				spine_make_dead_letter(record, decode_sqlstates[outcome], reason);
@@ -248,6 +216,7 @@ spine_batch_run(SpineBatch *batch, SpineError *error)
 		count_per_position(&run);
 	}
 
+	batch->plan->format->reset(batch->plan->decoder);
 	MemoryContextDelete(run.context);
 	return outcome;
 }

@@ -1,6 +1,6 @@
 /*
  * oracle.h
- *		What json-c makes of the same bytes, for test_decode.c and the fuzzer.
+ *		What json-c makes of the same bytes, for test_format_json.c and the fuzzer.
  *
  * json-c is more forgiving than RFC 8259 and changes some values.  Where it is known
  * to, it is not asked:
@@ -20,7 +20,7 @@
 
 #include <json.h>
 
-#include "event/decode.h"
+#include "event/format.h"
 
 /* Reasons for which we refuse what json-c may take. */
 static const char *const lax_reasons[] = {
@@ -114,8 +114,8 @@ same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_obje
 {
 	struct json_object *value;
 
-	if (!json_object_object_get_ex(root, spec->json_key, &value))
-		return field->kind == SPINE_FIELD_MISSING && field->len == 0;
+	if (!json_object_object_get_ex(root, spec->name, &value))
+		return field->kind == SPINE_FIELD_ABSENT && field->len == 0;
 	if (value == NULL)
 		return field->kind == SPINE_FIELD_NULL && field->len == 0;
 	if (spec->as_json)
@@ -123,14 +123,13 @@ same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_obje
 	switch (json_object_get_type(value))
 	{
 		case json_type_boolean:
-			return field->kind == SPINE_FIELD_BOOLEAN &&
-				same_text(field, json_object_get_boolean(value) ? "true" : "false",
-						  json_object_get_boolean(value) ? 4 : 5);
+			return field->kind == SPINE_FIELD_BOOL && field->len == 0 &&
+				field->boolean == json_object_get_boolean(value);
 		case json_type_int:
 		case json_type_double:
-			return field->kind == SPINE_FIELD_NUMBER && same_number(field, value);
+			return field->kind == SPINE_FIELD_NUMERIC && same_number(field, value);
 		case json_type_string:
-			return field->kind == SPINE_FIELD_STRING &&
+			return field->kind == SPINE_FIELD_TEXT &&
 				same_text(field, json_object_get_string(value),
 						  (size_t) json_object_get_string_len(value));
 		default:
@@ -138,7 +137,7 @@ same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_obje
 	}
 }
 
-/* Does json-c say the same, where it can be trusted?  The fields are unescaped. */
+/* Does json-c say the same, where it can be trusted? */
 static bool
 json_c_agrees(const void *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
 			  SpineDecodeOutcome outcome, const SpineField *fields, const char *reason)

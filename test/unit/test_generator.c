@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "event/decode.h"
+#include "event/format.h"
 #include "orders/generator.h"
 
 #define SECOND	INT64_C(1000000)
@@ -27,16 +27,26 @@ enum
 	EVENT_ID, TENANT, EVENT_TYPE, ORDER_ID, AMOUNT_CENTS, EVENT_TIME, NFIELDS
 };
 
-static SpineFieldSpec specs[NFIELDS] = {
-	{.json_key = "event_id"}, {.json_key = "tenant"}, {.json_key = "event_type"},
-	{.json_key = "order_id"}, {.json_key = "amount_cents"}, {.json_key = "event_time"}
+static const SpineFieldSpec specs[NFIELDS] = {
+	{.name = "event_id"}, {.name = "tenant"}, {.name = "event_type"},
+	{.name = "order_id"}, {.name = "amount_cents"}, {.name = "event_time"}
 };
+
+static SpineDecoder *decoder;
 
 static int
 setup(void **state)
 {
 	(void) state;
-	spine_index_specs(specs, NFIELDS);
+	decoder = spine_format_json.compile(specs, NFIELDS);
+	return decoder == NULL;
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	spine_format_json.free(decoder);
 	return 0;
 }
 
@@ -45,21 +55,20 @@ static void
 make_event(SpineRandom *random, const char *literal,
 		   int64_t unix_time_us, SpineField fields[NFIELDS])
 {
-	static char event[1024];
-	static char string[1024];
+	static char text[1024];
 	char		reason[200];
-	size_t		len = spine_generate_event(random, literal, unix_time_us, event, sizeof(event));
+	size_t		len = spine_generate_event(random, literal, unix_time_us, text, sizeof(text));
+	SpineRecord record = {.value = text, .value_len = len};
+	SpineEvent	event;
 
-	assert_int_equal(len, strlen(event));
-	if (spine_decode(event, len, specs, NFIELDS, SIZE_MAX, fields, reason, sizeof(reason)) != SPINE_DECODED)
-		fail_msg("%s: %s", event, reason);
-
-	/* only the tenant may have escapes */
-	if (fields[TENANT].kind == SPINE_FIELD_ESCAPED)
-		spine_unescape(&fields[TENANT], string);
+	assert_int_equal(len, strlen(text));
+	spine_format_json.reset(decoder);
+	if (spine_format_json.decode(decoder, &record, SIZE_MAX, &event, reason, sizeof(reason)) != SPINE_DECODED)
+		fail_msg("%s: %s", text, reason);
+	memcpy(fields, event.fields, NFIELDS * sizeof(SpineField));
 	for (int i = 0; i < NFIELDS; i++)
 		assert_int_equal(fields[i].kind,
-						 i == AMOUNT_CENTS ? SPINE_FIELD_NUMBER : SPINE_FIELD_STRING);
+						 i == AMOUNT_CENTS ? SPINE_FIELD_NUMERIC : SPINE_FIELD_TEXT);
 }
 
 static void
@@ -336,5 +345,5 @@ main(void)
 		cmocka_unit_test(test_short_buffer),
 	};
 
-	return cmocka_run_group_tests_name("generate", tests, setup, NULL);
+	return cmocka_run_group_tests_name("generate", tests, setup, teardown);
 }

@@ -31,6 +31,7 @@ _PG_init(void)
 	spine_shared_init();
 	spine_guard_init();
 	spine_own_tables_init();
+	spine_own_tables_add("spine_order_totals", true);
 
 	/* pg_upgrade starts the server to move data, not to take in more */
 	if (!IsBinaryUpgrade)

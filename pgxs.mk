@@ -25,12 +25,20 @@ OBJS = \
 	src/catalog/pipeline.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
-	src/apply/target.o \
+	src/apply/role.o \
 	src/apply/trust.o \
+	src/apply/table.o \
+	src/apply/column.o \
 	src/apply/bind.o \
+	src/apply/sink.o \
+	src/apply/sink_append.o \
+	src/apply/sink_upsert.o \
+	src/apply/rows.o \
+	src/apply/plan.o \
 	src/apply/apply.o \
 	src/apply/search.o \
 	src/apply/dead_letters.o \
+	src/apply/records.o \
 	src/process/settings.o \
 	src/process/shared.o \
 	src/process/status.o \

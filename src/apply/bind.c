@@ -1,80 +1,33 @@
 /*
  * bind.c
- *		Turns the text of a field into a Datum of its column's type.
+ *		Turns a field into a Datum of its column's type.
  *
- * Correctness is the type's input function; the fast paths only recognise the
- * plain spellings that nearly every record uses.  A value that does not fit
- * raises the input function's error, and the batch finds the record.
+ * The value is the one that the type's input function makes of the field's text.  The
+ * fast paths only recognise the kinds and the plain spellings that nearly every record
+ * uses.  A value that does not fit raises the input function's error, and the search
+ * finds the record.
  */
 #include "apply/bind.h"
 
+#include "apply/record_time.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
+#include "common/shortest_dec.h"
 #include "event/json_reader.h"
 #include "mb/pg_wchar.h"
-#include "apply/record_time.h"
-#include "process/settings.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-SpineBinding
-spine_choose_binding(Oid base_type, int32 typmod)
-{
-	/* a length or precision is the input function's to apply */
-	if (typmod >= 0)
-		return SPINE_BIND_INPUT;
+/* Room for the text of a number, a time or a UUID. */
+#define MAX_TEXT_LEN	(MAXDATELEN + 1)
 
-	switch (base_type)
-	{
-		case TEXTOID:
-		case VARCHAROID:
-			return SPINE_BIND_TEXT;
-		case INT8OID:
-			return SPINE_BIND_INT8;
-		case INT4OID:
-			return SPINE_BIND_INT4;
-		case UUIDOID:
-			return SPINE_BIND_UUID;
-		case TIMESTAMPTZOID:
-			return SPINE_BIND_TIMESTAMPTZ;
-		case BOOLOID:
-			return SPINE_BIND_BOOL;
-		case FLOAT8OID:
-			return SPINE_BIND_FLOAT8;
-		case NUMERICOID:
-			return SPINE_BIND_NUMERIC;
-		case JSONOID:
-			return SPINE_BIND_JSON;
-		case JSONBOID:
-			return SPINE_BIND_JSONB;
-		default:
-			return SPINE_BIND_INPUT;
-	}
-}
-
-SpineInput *
-spine_make_input(Oid type, Oid base_type, MemoryContext context)
-{
-	SpineInput *input = MemoryContextAllocZero(context, sizeof(SpineInput));
-	Oid			function;
-
-	getTypeInputInfo(base_type, &function, &input->param);
-	fmgr_info_cxt(function, &input->function, context);
-	input->domain = type == base_type ? InvalidOid : type;
-	input->context = context;
-	return input;
-}
-
-bool
-spine_binding_wants_json(SpineBinding binding)
-{
-	return binding == SPINE_BIND_JSON || binding == SPINE_BIND_JSONB;
-}
+/* --------------------------------------------------------------------------
+ * Texts
+ * -------------------------------------------------------------------------- */
 
 /*
  * A field's text as a C string in the server's encoding.  Raises an error for
@@ -282,7 +235,7 @@ bind_by_input(const SpineColumn *column, const SpineField *field)
 	size_t		len;
 
 	return InputFunctionCall(&column->input->function, server_string(field, &len),
-							 column->input->param, column->element_typmod);
+							 column->input->param, column->typmod);
 }
 
 /*
@@ -303,20 +256,10 @@ bind_jsonb(const SpineColumn *column, const SpineField *field)
 	return value;
 }
 
+/* A field whose value is a text. */
 static Datum
-bind_field(const SpineColumn *column, const SpineField *field)
+bind_spelled(const SpineColumn *column, const SpineField *field)
 {
-	SpineField	text;
-
-	if (field->kind == SPINE_FIELD_BOOL)
-	{
-		if (column->binding == SPINE_BIND_BOOL)
-			return BoolGetDatum(field->boolean);
-		text = (SpineField) {.kind = SPINE_FIELD_TEXT, .text = field->boolean ? "true" : "false"};
-		text.len = strlen(text.text);
-		field = &text;
-	}
-
 	switch (column->binding)
 	{
 		case SPINE_BIND_TEXT:
@@ -358,109 +301,248 @@ bind_field(const SpineColumn *column, const SpineField *field)
 				break;
 			}
 
+		case SPINE_BIND_JSONB:
+			return bind_jsonb(column, field);
+
 		case SPINE_BIND_BOOL:
 		case SPINE_BIND_FLOAT8:
-		case SPINE_BIND_NUMERIC:
+		case SPINE_BIND_BYTEA:
 		case SPINE_BIND_JSON:
 		case SPINE_BIND_INPUT:
 			break;
-
-		case SPINE_BIND_JSONB:
-			return bind_jsonb(column, field);
 	}
 	return bind_by_input(column, field);
 }
 
-/* Text of a value that does not come from the record's JSON. */
-static SpineField
-origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t size)
+/* --------------------------------------------------------------------------
+ * Other kinds of fields
+ * -------------------------------------------------------------------------- */
+
+static TimestampTz
+field_time(const SpineField *field)
 {
-	SpineField	field = {.kind = SPINE_FIELD_NUMERIC, .text = buf};
+	TimestampTz time;
+
+	if (!spine_unix_time(field->unix_us, &time))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	return time;
+}
+
+/* ISO, in UTC, whatever the session's TimeZone and DateStyle. */
+static void
+spell_time(TimestampTz time, char *text)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	EncodeDateTime(&tm, fsec, true, 0, NULL, USE_ISO_DATES, text);
+}
+
+static void
+spell_uuid(const uint8_t *bytes, char *text)
+{
+	for (int i = 0; i < UUID_LEN; i++)
+		text += sprintf(text, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", bytes[i]);
+}
+
+static char *
+spell_bytes(const SpineField *field)
+{
+	char	   *text = palloc(2 + 2 * (size_t) field->len + 1);
+
+	memcpy(text, "\\x", 2);
+	text[2 + hex_encode((const char *) field->bytes, field->len, text + 2)] = '\0';
+	return text;
+}
+
+/* The field as a text, such as PostgreSQL prints it; buf has MAX_TEXT_LEN bytes. */
+static SpineField
+spell(const SpineField *field, char *buf)
+{
+	SpineField	spelled = {.kind = SPINE_FIELD_TEXT, .text = buf};
+
+	switch (field->kind)
+	{
+		case SPINE_FIELD_BOOL:
+			spelled.text = field->boolean ? "true" : "false";
+			break;
+		case SPINE_FIELD_INT64:
+			snprintf(buf, MAX_TEXT_LEN, INT64_FORMAT, (int64) field->int64);
+			break;
+		case SPINE_FIELD_DOUBLE:
+			double_to_shortest_decimal_buf(field->float64, buf);
+			break;
+		case SPINE_FIELD_BYTES:
+			spelled.text = spell_bytes(field);
+			break;
+		case SPINE_FIELD_TIMESTAMP:
+			spell_time(field_time(field), buf);
+			break;
+		case SPINE_FIELD_UUID:
+			spell_uuid(field->bytes, buf);
+			break;
+		case SPINE_FIELD_NUMERIC:
+		case SPINE_FIELD_TEXT:
+		case SPINE_FIELD_JSON:
+			return *field;
+		case SPINE_FIELD_ABSENT:
+		case SPINE_FIELD_NULL:
+			pg_unreachable();
+	}
+	spelled.len = strlen(spelled.text);
+	return spelled;
+}
+
+/* The value of a field that is of the very type of the column.  False: it is not. */
+static bool
+bind_same_type(const SpineColumn *column, const SpineField *field, Datum *value)
+{
+	SpineBinding binding = column->binding;
+
+	switch (field->kind)
+	{
+		case SPINE_FIELD_BOOL:
+			*value = BoolGetDatum(field->boolean);
+			return binding == SPINE_BIND_BOOL;
+
+		case SPINE_FIELD_INT64:
+			if (binding == SPINE_BIND_INT4 && field->int64 >= PG_INT32_MIN && field->int64 <= PG_INT32_MAX)
+			{
+				*value = Int32GetDatum((int32) field->int64);
+				return true;
+			}
+			*value = Int64GetDatum(field->int64);
+			return binding == SPINE_BIND_INT8;
+
+		case SPINE_FIELD_DOUBLE:
+			*value = Float8GetDatum(field->float64);
+			return binding == SPINE_BIND_FLOAT8;
+
+		case SPINE_FIELD_BYTES:
+			if (binding == SPINE_BIND_BYTEA)
+				*value = PointerGetDatum(cstring_to_text_with_len((const char *) field->bytes, field->len));
+			return binding == SPINE_BIND_BYTEA;
+
+		case SPINE_FIELD_TIMESTAMP:
+			*value = TimestampTzGetDatum(field_time(field));
+			return binding == SPINE_BIND_TIMESTAMPTZ;
+
+		case SPINE_FIELD_UUID:
+			if (binding == SPINE_BIND_UUID)
+			{
+				pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+
+				memcpy(uuid->data, field->bytes, UUID_LEN);
+				*value = UUIDPGetDatum(uuid);
+			}
+			return binding == SPINE_BIND_UUID;
+
+		default:
+			return false;
+	}
+}
+
+static Datum
+bind_field(const SpineColumn *column, const SpineField *field)
+{
+	char		buf[MAX_TEXT_LEN];
+	SpineField	spelled;
+	Datum		value;
+
+	switch (field->kind)
+	{
+		case SPINE_FIELD_NUMERIC:
+		case SPINE_FIELD_TEXT:
+		case SPINE_FIELD_JSON:
+			return bind_spelled(column, field);
+		default:
+			if (bind_same_type(column, field, &value))
+				return value;
+			spelled = spell(field, buf);
+			return bind_spelled(column, &spelled);
+	}
+}
+
+/* A field that is not one of the record's value. */
+static SpineField
+record_field(SpineSource source, const SpineRecord *record)
+{
+	SpineField	null = {.kind = SPINE_FIELD_NULL, .text = ""};
+	TimestampTz time;
 
 	switch (source)
 	{
 		case SPINE_FROM_PARTITION:
-			field.len = snprintf(buf, size, "%d", record->partition);
-			break;
+			return (SpineField) {.kind = SPINE_FIELD_INT64, .int64 = record->partition};
+
 		case SPINE_FROM_OFFSET:
-			field.len = snprintf(buf, size, INT64_FORMAT, record->offset);
-			break;
+			return (SpineField) {.kind = SPINE_FIELD_INT64, .int64 = record->offset};
+
 		case SPINE_FROM_KEY:
 			if (record->key == NULL)
-				field.kind = SPINE_FIELD_NULL;
-			else
-			{
-				field.kind = SPINE_FIELD_TEXT;
-				field.text = record->key;
-				field.len = record->key_len;
-			}
-			break;
+				return null;
+			return (SpineField) {
+				.kind = SPINE_FIELD_TEXT,
+				.len = record->key_len,
+				.text = record->key
+			};
+
 		case SPINE_FROM_TIMESTAMP:
 			if (record->timestamp_ms < 0)
-				field.kind = SPINE_FIELD_NULL;
-			else
-			{
-				TimestampTz time;
+				return null;
+			if (!spine_record_time(record, &time))
+				ereport(ERROR,
+						(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						 errmsg("timestamp of the record is out of range")));
+			return (SpineField) {
+				.kind = SPINE_FIELD_TIMESTAMP,
+				.unix_us = record->timestamp_ms * 1000
+			};
 
-				if (!spine_record_time(record, &time))
-					ereport(ERROR,
-							(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-							 errmsg("timestamp of the record is out of range")));
-				field.kind = SPINE_FIELD_TEXT;
-				field.len = strlcpy(buf, timestamptz_to_str(time), size);
-			}
-			break;
 		case SPINE_FROM_FIELD:
-			pg_unreachable();
+			break;
 	}
-	return field;
+	pg_unreachable();
 }
 
-/* Partition and offset in columns of their own types. */
-static bool
-bind_place(const SpineColumn *column, const SpineRecord *record, Datum *value)
+/* Of a record's fields the decoder has seen to that. */
+static void
+check_jsonb_memory(const SpineColumn *column, const SpineField *field)
 {
-	if (OidIsValid(column->input->domain))
-		return false;
-	if (column->source == SPINE_FROM_PARTITION && column->binding == SPINE_BIND_INT4)
-		*value = Int32GetDatum(record->partition);
-	else if (column->source == SPINE_FROM_OFFSET && column->binding == SPINE_BIND_INT8)
-		*value = Int64GetDatum(record->offset);
-	else
-		return false;
-	return true;
+	if (field->kind == SPINE_FIELD_TEXT &&
+		spine_json_memory(field->text, field->len) > column->max_jsonb_memory)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("jsonb of the record's key would take more memory to make than spine.max_record_memory allows")));
 }
 
 Datum
 spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 				 bool *isnull, bool *missing)
 {
-	char		buf[MAXDATELEN + 1];
 	SpineField	origin;
 	const SpineField *field = &origin;
 	Datum		value = (Datum) 0;
 
 	if (column->source == SPINE_FROM_FIELD)
 		field = &event->fields[column->field];
-	else if (bind_place(column, event->record, &value))
-	{
-		*missing = *isnull = false;
-		return value;
-	}
 	else
-		origin = origin_field(column->source, event->record, buf, sizeof(buf));
+		origin = record_field(column->source, event->record);
 
 	*missing = field->kind == SPINE_FIELD_ABSENT;
 	*isnull = *missing || field->kind == SPINE_FIELD_NULL;
-
-	/* of fields decoding has counted it */
-	if (!*isnull && column->source == SPINE_FROM_KEY && column->binding == SPINE_BIND_JSONB &&
-		spine_json_memory(field->text, field->len) > (size_t) spine_max_record_memory_kb * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("jsonb of the record's key would take more memory to make than spine.max_record_memory allows")));
 	if (!*isnull)
+	{
+		if (column->max_jsonb_memory > 0)
+			check_jsonb_memory(column, field);
 		value = bind_field(column, field);
+	}
 
 	/* where the default applies, SQL checks that */
 	if (OidIsValid(column->input->domain) && !(*missing && column->default_expr))

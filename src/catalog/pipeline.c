@@ -4,6 +4,7 @@
  */
 #include "catalog/pipeline.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "process/settings.h"
@@ -48,30 +49,26 @@ string_list(uint64 row, int column, MemoryContext context, char ***strings)
 }
 
 static void
-read_sink(SpineSink *sink, uint64 row, MemoryContext context)
+read_sink(SpineSinkDefinition *sink, uint64 row, MemoryContext context)
 {
 	bool		isnull;
-	char	   *mode = text_value(row, 2, context);
 	char	  **names;
 	char	  **sources;
 
 	sink->target = DatumGetObjectId(binary_value(row, 1, &isnull));
-	sink->mode = strcmp(mode, "upsert") == 0 ? SPINE_UPSERT : SPINE_APPEND;
+	sink->mode = text_value(row, 2, context);
 	sink->nkeys = string_list(row, 3, context, &sink->keys);
 	sink->version = text_value(row, 4, context);
 
-	sink->ncolumns = string_list(row, 5, context, &names);
+	sink->nmappings = string_list(row, 5, context, &names);
 	(void) string_list(row, 6, context, &sources);
-	sink->columns = MemoryContextAllocZero(context, Max(sink->ncolumns, 1) * sizeof(SpineColumnMap));
-	for (int i = 0; i < sink->ncolumns; i++)
-	{
-		sink->columns[i].column = names[i];
-		sink->columns[i].source = sources[i];
-	}
+	sink->mappings = MemoryContextAllocZero(context, Max(sink->nmappings, 1) * sizeof(SpineMapping));
+	for (int i = 0; i < sink->nmappings; i++)
+		sink->mappings[i] = (SpineMapping) {names[i], sources[i]};
 }
 
 SpinePipeline *
-spine_load_pipeline(const char *schema, const NameData *name)
+spine_pipeline_load(const char *schema, const NameData *name)
 {
 	Oid			types[1] = {NAMEOID};
 	Datum		args[1] = {NameGetDatum(name)};
@@ -80,6 +77,7 @@ spine_load_pipeline(const char *schema, const NameData *name)
 	bool		isnull;
 	char	   *query;
 
+	Assert(IsTransactionState());
 	query = psprintf("SELECT topic, owner::pg_catalog.oid, start = 'latest'"
 					 " FROM %s.spine_pipelines WHERE name = $1 AND enabled", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 1);
@@ -105,7 +103,7 @@ spine_load_pipeline(const char *schema, const NameData *name)
 					 " FROM %s.spine_sinks s WHERE s.pipeline = $1 ORDER BY s.mode, s.target", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 0);
 	pipeline->nsinks = SPI_processed;
-	pipeline->sinks = MemoryContextAllocZero(context, Max(SPI_processed, 1) * sizeof(SpineSink));
+	pipeline->sinks = MemoryContextAllocZero(context, Max(SPI_processed, 1) * sizeof(SpineSinkDefinition));
 	for (uint64 i = 0; i < SPI_processed; i++)
 		read_sink(&pipeline->sinks[i], i, context);
 

@@ -9,7 +9,6 @@
 #include "process/settings.h"
 #include "process/status.h"
 #include "process/trouble.h"
-#include "apply/trust.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -116,7 +115,7 @@ load_offsets(void *arg)
 {
 	Assignment *assignment = arg;
 
-	spine_check_trust(assignment->worker->plan);
+	spine_trust_check(assignment->worker->plan->trust);
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
 					   &assignment->known_topic, &assignment->worker->lost_log);
 	return true;
@@ -127,7 +126,7 @@ insert_offsets(void *arg)
 {
 	Assignment *assignment = arg;
 
-	spine_check_trust(assignment->worker->plan);
+	spine_trust_check(assignment->worker->plan->trust);
 	spine_offsets_insert(&assignment->worker->log, assignment->positions, assignment->n);
 	spine_offsets_load(&assignment->worker->log, assignment->positions, assignment->n,
 					   &assignment->known_topic, &assignment->worker->lost_log);

@@ -26,7 +26,6 @@
 #include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "process/trouble.h"
-#include "apply/trust.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -243,11 +242,11 @@ load_pipeline(void *arg)
 
 	if (schema == NULL)
 		return false;
-	worker.pipeline = spine_load_pipeline(schema, &worker.pipeline_name);
+	worker.pipeline = spine_pipeline_load(schema, &worker.pipeline_name);
 	if (worker.pipeline == NULL)
 		return false;
-	worker.plan = spine_make_plan(worker.pipeline);
-	spine_check_trust(worker.plan);
+	worker.plan = spine_plan_make(worker.pipeline, (size_t) spine_max_record_memory_kb * 1024);
+	spine_trust_check(worker.plan->trust);
 	remember(&worker.log.schema, schema);
 	remember(&worker.log.topic, worker.pipeline->topic);
 	return true;
@@ -369,6 +368,7 @@ run_batch(void)
 		.records = consumer->records,
 		.nrecords = worker.piece ? Min(worker.piece, consumer->nrecords) : consumer->nrecords,
 		.refusals = &worker.refusals,
+		.breaker = spine_breaker_records,
 		.expects_refusals = worker.piece > 0
 	};
 	ErrorContextCallback callback = {error_context_stack, batch_error_context, &batch};

@@ -14,7 +14,7 @@
 void
 spine_forget_pipeline(SpineWorker *worker)
 {
-	spine_free_plan(worker->plan);
+	spine_plan_free(worker->plan);
 	worker->plan = NULL;
 	if (worker->pipeline)
 		MemoryContextDelete(worker->pipeline->context);
@@ -33,7 +33,7 @@ spine_disconnect(SpineWorker *worker)
 int
 spine_batch_limit(const SpineWorker *worker)
 {
-	return Max(Min(spine_batch_rows, MAX_BATCH_FIELDS / Max(worker->plan->nfields, 1)), 1);
+	return Max(Min(spine_batch_rows, MAX_BATCH_FIELDS / Max(worker->plan->fields.n, 1)), 1);
 }
 
 void

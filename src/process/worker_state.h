@@ -7,6 +7,7 @@
 #ifndef SPINE_WORKER_STATE_H
 #define SPINE_WORKER_STATE_H
 
+#include "apply/plan.h"
 #include "apply/transaction.h"
 #include "catalog/pipeline.h"
 #include "kafka/consumer.h"
@@ -15,7 +16,6 @@
 #include "apply/search.h"
 #include "process/batch.h"
 #include "process/shared.h"
-#include "apply/target.h"
 
 typedef struct SpineWorker
 {

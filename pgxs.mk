@@ -19,6 +19,10 @@ OBJS = \
 	src/kafka/options.o \
 	src/kafka/client.o \
 	src/kafka/client_cache.o \
+	src/kafka/partition.o \
+	src/kafka/record_buffer.o \
+	src/kafka/group_commit.o \
+	src/kafka/consumer_assignment.o \
 	src/kafka/consumer.o \
 	src/catalog/extension.o \
 	src/catalog/own_tables.o \
@@ -47,8 +51,8 @@ OBJS = \
 	src/process/positions.o \
 	src/process/batch.o \
 	src/process/worker.o \
-	src/process/worker_state.o \
-	src/process/trouble.o \
+	src/process/worker_status.o \
+	src/process/session_settings.o \
 	src/process/assignment.o \
 	src/process/probe.o \
 	src/process/launcher.o \
@@ -68,8 +72,12 @@ OBJS = \
 # installs beside psql.
 SCRIPTS_built = build/http/spine-http build/broker/spine-broker
 
+# CREATE EXTENSION runs one script; sql/parts has it in parts, in their order.
+# The steps from earlier versions are scripts by themselves.
 EXTENSION = spine
-DATA = $(wildcard sql/spine--*.sql)
+EXTENSION_SCRIPT = build/sql/spine--$(shell sed -n "s/^default_version = '\(.*\)'/\1/p" spine.control).sql
+DATA_built = $(EXTENSION_SCRIPT)
+DATA = $(wildcard sql/spine--*--*.sql)
 
 # pg_regress looks for sql/ and expected/ in its output directory before it
 # looks in test/. An output directory of its own keeps it from running an
@@ -112,7 +120,7 @@ PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter
 endif
 # PostgreSQL's flags are those of the compiler it was built with, gcc.
 ifneq ($(findstring clang,$(CC)),)
-PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
 endif
 
 include $(PGXS)
@@ -132,6 +140,11 @@ $(OBJS): $(wildcard src/*.h src/*/*.h) build/made-for
 build/made-for: FORCE
 	@mkdir -p $(@D)
 	@echo '$(VERSION) $(CC) $(WERROR)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(WERROR)' > $@
+
+# The directory is newer than the script when a part is gone.
+$(EXTENSION_SCRIPT): sql/parts $(sort $(wildcard sql/parts/*.sql)) spine.control
+	@mkdir -p $(@D)
+	awk 'FNR == 1 && NR > 1 { print "" } { print }' $(filter sql/parts/%,$^) > $@
 
 $(REGRESS_OUT)/expected:
 	@mkdir -p $(@D)

@@ -1,5 +1,5 @@
--- For wrk: the orders of another tenant, and another number of them, with each request,
--- so that hardly any is like one before. Its argument: the number of tenants.
+-- For wrk: each request asks for a random number of orders of a random tenant, so that
+-- requests are hardly ever the same. The argument is the number of tenants.
 local tenants
 
 function init(arguments)

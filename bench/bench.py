@@ -3,10 +3,10 @@
 
     bench/bench.py [PART...]    drain latency produce growth http start; all of them
 
-Each part sets spine beside a limit, or a peer, in the same run. Prints a table of
-ratios and leaves all that was measured in build/bench/results.json. From the
-environment: RUNS (how often each is measured), SIZE (quick, normal or large).
-Nothing on the machine is touched but build/ and, for root, a directory under /var/tmp.
+Each part compares spine with a limit or a peer in the same run. The benchmark prints a
+table of ratios, and leaves everything that it measured in build/bench/results.json. The
+environment may set RUNS (how often each part is measured) and SIZE (quick, normal or
+large). The benchmark writes only to build/ and, for root, to a directory under /var/tmp.
 """
 import datetime
 import os

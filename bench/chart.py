@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Draws the table of a run as bars: bench/chart.py RESULTS.json DIRECTORY
 
-One bench-PART.svg for each part; in each, spine above what it is compared with, on a
-scale of its unit. Grey and blue are read on a white page and on a black one.
+Writes one bench-PART.svg for each part. In each, spine is above what it is compared
+with, on a scale of the unit. Grey and blue are legible on a white page and on a black one.
 """
 import html
 import json
 import os
 import sys
 
-BAR, GAP, WIDTH, CHARACTER = 14, 16, 360, 6.6      # pixels; of a character of 12, about
+BAR, GAP, WIDTH, CHARACTER = 14, 16, 360, 6.6      # pixels; CHARACTER: about the width of a character of size 12
 SPINE, OTHER, TEXT = '#3b82c4', '#9a9a9a', '#808080'
 
 

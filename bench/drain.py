@@ -1,8 +1,8 @@
-"""How fast a backlog is applied, and how near that is to hand-written SQL.
+"""How fast a backlog is applied, and how close that is to hand-written SQL.
 
-The events are on the topic already. A new database is given to spine, which applies
-them; then the same rows, in the same batches, are applied to the same tables by
-handwritten.sql, whose sessions have them parsed and in memory.
+The events are already on the topic. spine applies them to a new database. Then
+handwritten.sql applies the same rows, in the same batches, to the same tables; its
+sessions have the rows parsed and in memory.
 """
 import subprocess
 import time
@@ -13,9 +13,9 @@ TENANTS = 48
 EVENTS_PER_ORDER = 4
 DATABASE = 'drain'
 
-# Until all that is on the topic is applied. Not spine_wait: that keeps the snapshot of
-# its statement, as every statement does, and for as long as it waits no dead row can
-# be pruned, from which current_orders lives.
+# Waits until everything on the topic is applied. Not with spine_wait: like every
+# statement it holds a snapshot, and while it waits no dead row can be pruned, but
+# current_orders depends on pruning.
 WAIT = """
 CREATE OR REPLACE PROCEDURE bench_wait()
 LANGUAGE plpgsql
@@ -55,7 +55,7 @@ def wal_position(private, database):
 
 
 def changes(private, database, before):
-    """What happened since before = (wal_position, table_work)."""
+    """What has happened since `before`, which is (wal_position, table_work)."""
     after = table_work(private, database)
     inserted, updated, hot = (a - b for a, b in zip(after, before[1]))
     return {'wal_bytes': wal_position(private, database) - before[0], 'orders_inserted': inserted,
@@ -63,7 +63,7 @@ def changes(private, database, before):
 
 
 def drain(private, database):
-    """Lets a paused pipeline go, and measures until all that was on its topic is applied."""
+    """Resumes a paused pipeline, and measures until everything on its topic is applied."""
     private.sql(WAIT + 'CHECKPOINT', database)
     before = wal_position(private, database), table_work(private, database)
     memory = private.follow(database)
@@ -74,7 +74,7 @@ def drain(private, database):
     cpu = sum(cpu_seconds(pid) for pid in private.worker_pids(database))
     broker_cpu = cpu_seconds(broker_pid) - broker_cpu
     peak = memory.end()
-    private.pause(database)     # the workers report what they did to the tables as they go
+    private.pause(database)     # the workers report their table statistics when they exit
     start, end = rows[0][0], rows[-1][0]
     seconds, start_up, events, batches = private.sql(
         "SELECT extract(epoch FROM '%s'::timestamptz - '%s'), extract(epoch FROM min(applied_at) - '%s'),"
@@ -86,7 +86,7 @@ def drain(private, database):
 
 
 def hand_write(private, database, sessions):
-    """The same again, by hand."""
+    """Applies the same rows again, by hand-written SQL."""
     private.sql('', database, '-f', BENCH + '/handwritten.sql')
     private.sql('CALL bench_prepare(%d); VACUUM ANALYZE bench_batches; CHECKPOINT' % sessions, database)
 

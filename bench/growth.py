@@ -1,10 +1,12 @@
-"""Does it stay as fast as the tables grow? events and current_orders are filled by
-SQL, one order for ten events. At each size two backlogs are drained: the events of one
-are of as many orders as there are at the first size (old orders are at rest), of the
-other of all orders: as there are more of them, fewer events fall on the same order in a
-batch, and more pages are written. Then latency and /stats, asked by one client again
-and again, are measured at 1,000 events/s. What each run adds stays. The first size is
-what the others are compared with.
+"""Does spine stay as fast while the tables grow?
+
+SQL fills events and current_orders, with one order for ten events. At each size two
+backlogs are drained. The events of the first belong to as many orders as there are at the
+first size, because old orders no longer change. The events of the second belong to all
+orders: the more orders there are, the fewer events of a batch fall on the same order, and
+the more pages are written. Then latency, and /stats for one client that asks again and
+again, are measured at 1,000 events/s. The events that each run adds stay. All sizes are
+compared with the first one.
 """
 from drain import TENANTS, drain, fill_topic, rate
 from latency import measure, new_database
@@ -15,9 +17,9 @@ DATABASE = 'growth'
 EVENTS_PER_ORDER = 10
 LATENCY_RATE = 1000
 
-# Event i is of tenant i % 48 and of an order drawn by a hash; times go up with i and
-# end a day ago, so that what comes later is newer. The key of events is made anew
-# after the rows, which takes a third of the time; the triggers rest.
+# Event i belongs to tenant i % 48 and to an order drawn by a hash. Times increase with i
+# and end a day ago, so that later events are newer. The key of events is rebuilt after the
+# rows, which takes a third of the time. The triggers are off meanwhile.
 FILL = """
 ALTER TABLE events DROP CONSTRAINT events_pkey;
 INSERT INTO events (tenant, event_id, event_type, order_id, amount_cents, event_time, kafka_partition, kafka_offset)
@@ -39,7 +41,7 @@ VACUUM ANALYZE events, current_orders;
 
 
 def orders_of(events):
-    """Of each tenant."""
+    """The number of orders of each tenant."""
     return max(events // EVENTS_PER_ORDER // TENANTS, 1)
 
 

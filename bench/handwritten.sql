@@ -1,14 +1,14 @@
 /*
- * The limit that drain is compared with: what the same rows cost a person who
- * writes the two statements by hand, and has them parsed already, reduced and sorted
- * by key, in arrays inside the server.  It writes to the same tables, with their
- * triggers and indexes, in the batches that spine made, each with a commit of its own.
+ * The limit that drain is compared with: the same rows, applied by two statements
+ * that are written by hand.  The rows are already parsed, reduced and sorted by key, in
+ * arrays inside the server.  They go to the same tables, with their triggers and
+ * indexes, in the batches that spine made, each with a commit of its own.
  *
  * bench_prepare takes the rows and their batches from what spine has just applied,
- * and empties the tables; bench_apply applies the batches of one worker again.
+ * and empties the tables.  bench_apply applies the batches of one worker again.
  */
 
--- a batch of events, and what is left of it for current_orders: one row per key
+-- a batch of events, and the one row per key that it leaves for current_orders
 CREATE TYPE bench_events AS (
 	tenant text[], event_id uuid[], event_type text[], order_id text[], amount_cents bigint[],
 	event_time timestamptz[], kafka_partition integer[], kafka_offset bigint[]);
@@ -65,7 +65,7 @@ BEGIN
 END
 $$;
 
--- What this process has used, in clock ticks.
+-- The CPU time of this process, in clock ticks.
 CREATE FUNCTION bench_cpu_ticks()
 RETURNS bigint
 LANGUAGE sql VOLATILE
@@ -74,7 +74,7 @@ AS $$
 	FROM (SELECT string_to_array(regexp_replace(pg_read_file('/proc/self/stat', 0, 4096), '^.*\) ', ''), ' ')) s (f)
 $$;
 
--- Waits, with all in memory, until whoever holds the advisory lock 1 lets go.
+-- Loads the batches into memory, then waits until advisory lock 1 is released.
 CREATE PROCEDURE bench_apply(of_session integer)
 LANGUAGE plpgsql
 AS $$

@@ -1,8 +1,8 @@
-"""How long from an event's making until a query shows it, at steady rates.
+"""How long it takes from the making of an event until a query shows it, at steady rates.
 
-Against a limit of the same run: until a plain librdkafka consumer has the event, and
-one commit of one row besides. Both are measured from event_time, which the generator
-sets as it sends. latency.sql says how visibility is seen.
+The limit, in the same run, is the time until a plain librdkafka consumer has the event,
+plus the commit of one row. Both are measured from event_time, which the generator sets
+when it sends. latency.sql explains how visibility is observed.
 """
 import bisect
 import statistics
@@ -16,7 +16,7 @@ PARTITIONS = 3
 ORDERS = 2000
 DATABASE = 'latency'
 PATIENCE_S = 30
-WARM_UP_S = 1           # of each stretch, left out: connections, plans, first pages
+WARM_UP_S = 1           # the start of each stretch is left out: connections, plans, first pages
 
 
 def percentiles(values):
@@ -30,7 +30,7 @@ def pace_arguments(topic, rate, seconds, seed):
 
 
 def read_lines(path, expected):
-    """Waits until the file has that many."""
+    """Waits until the file has that many lines."""
     until = time.monotonic() + PATIENCE_S
     while True:
         with open(path) as file:
@@ -43,7 +43,7 @@ def read_lines(path, expected):
 
 
 def consumer_ms(private, topic, rate, seconds, seed):
-    """What a consumer without a database waits for each event."""
+    """How long a consumer without a database waits for each event."""
     path = private.directory + '/watch'
     with open(path, 'w') as output:
         watch = private.start_load('watch', topic, PARTITIONS, stdin=subprocess.PIPE, stdout=output)
@@ -63,7 +63,7 @@ def commit_ms(private, database):
 
 
 def spine_ms(private, database, topic, rate, seconds, seed):
-    """What spine's tables wait for each event; the pipeline runs and has caught up."""
+    """How long it takes until spine's tables have each event. The pipeline must run and have caught up."""
     private.sql('TRUNCATE bench_seen', database)
     start = private.value('SELECT clock_timestamp()', database)
     observer = subprocess.Popen(private.psql(database, '-c', "CALL bench_observe('%s', %f)" % (topic, seconds + 3)),
@@ -72,11 +72,11 @@ def spine_ms(private, database, topic, rate, seconds, seed):
         generator = private.load(*pace_arguments(topic, rate, seconds, seed))
         private.value("SELECT spine_wait('2 min')", database)
     finally:
-        failed = observer.wait()    # it ends by itself
+        failed = observer.wait()    # the observer ends by itself
     if failed:
         raise RuntimeError('the observer failed: see above')
 
-    seen = [[] for _ in range(PARTITIONS)]      # per partition: positions, and when
+    seen = [[] for _ in range(PARTITIONS)]      # per partition: positions and their times
     for time, positions in private.sql('SELECT extract(epoch FROM seen_at), array_to_string(positions, \',\') '
                                        'FROM bench_seen WHERE cardinality(positions) = %d ORDER BY 1' % PARTITIONS,
                                        database):
@@ -93,7 +93,7 @@ def spine_ms(private, database, topic, rate, seconds, seed):
             waits.append(1000 * (marks[i][1] - float(time)))
         else:
             missed += 1
-    # an event that came after the observer had gone: the worst latency, so never left out silently
+    # events that came after the observer had ended have the worst latency: they are counted, not dropped
     return percentiles(waits) | {'unseen': missed, 'generator': generator}
 
 

@@ -1,9 +1,9 @@
 /*
  * When does an event become visible?  Neither applied_at (the transaction's start)
  * nor the commit timestamp (taken before the commit is flushed) says so.  So a
- * session looks at the positions, about once a millisecond, and writes down when it
- * first saw each of them: they move in the transaction that applies the events.
- * What it finds is late by its own pause at most, and never early.
+ * session looks at the positions about once a millisecond, and records when it first
+ * saw each of them. The positions move in the transaction that applies the events, so
+ * the times are late by the session's own pause at most, and never early.
  */
 CREATE TABLE bench_seen (
 	seen_at		timestamptz,
@@ -38,7 +38,7 @@ BEGIN
 END
 $$;
 
--- How long the commit of one row takes.
+-- Measures how long the commit of one row takes.
 CREATE PROCEDURE bench_commit(times integer)
 LANGUAGE plpgsql
 AS $$

@@ -6,14 +6,15 @@
  *		load BROKERS create TOPIC PARTITIONS
  *		load BROKERS fill TOPIC EVENTS PARTITIONS TENANTS ORDERS SEED
  *		load BROKERS pace TOPIC EVENTS PARTITIONS TENANTS ORDERS SEED RATE
- *		load BROKERS blast TOPIC EVENTS		as spine_produce does: one tenant, the same
- *											settings; made before the clock starts
- *		load BROKERS watch TOPIC PARTITIONS	says "ready"; then, until its input ends,
- *											reads, and prints the microseconds from each
- *											event's event_time to its arrival
+ *		load BROKERS blast TOPIC EVENTS		sends as spine_produce does: one tenant, the
+ *											same settings; the events are made before the
+ *											clock starts
+ *		load BROKERS watch TOPIC PARTITIONS	says "ready"; then reads until its input ends,
+ *											and prints the microseconds from each event's
+ *											event_time to its arrival
  *		load - lines EVENTS					what blast sends, as "key<TAB>value"
  *
- * Events look like those of spine_produce. Tenant i's are sent to partition
+ * Events look like those of spine_produce.  Those of tenant i go to partition
  * i % PARTITIONS, so that all partitions have the same share.  ORDERS is the
  * number of orders of each tenant.
  */
@@ -141,13 +142,13 @@ start_client(rd_kafka_type_t type, rd_kafka_conf_t *conf, const char *brokers)
 
 	set_option(conf, "bootstrap.servers", brokers);
 	set_option(conf, "socket.nagle.disable", "true");
-	set_option(conf, "log_level", "3");		/* that a new Kafka is not quite ready is no news */
+	set_option(conf, "log_level", "3");		/* do not report that a new Kafka is not quite ready */
 	rk = rd_kafka_new(type, conf, errstr, sizeof(errstr));
 	if (rk == NULL)
 		die("could not start", errstr);
 }
 
-/* The settings that spine's producers have; linger differs. */
+/* The settings of spine's producers; linger differs. */
 static void
 start_producer(const char *brokers, const char *linger_ms)
 {
@@ -188,8 +189,8 @@ create(const char *topic, int partitions)
 }
 
 /*
- * partition -1: by the key.  When the client's queue is full, its delivery reports
- * are what makes room: RD_KAFKA_MSG_F_BLOCK would wait for ever.
+ * partition -1: by the key.  When the client's queue is full, only its delivery
+ * reports make room, so RD_KAFKA_MSG_F_BLOCK would wait for ever.
  */
 static void
 send_record(const char *topic, int partition, const char *key, const char *value, size_t len)
@@ -223,7 +224,7 @@ send_one(const char *topic, const Keyspace *keys, int64_t time_us)
 	send_record(topic, i % keys->partitions, tenant, value, make_event(value, tenant, keys->orders, time_us));
 }
 
-/* A backlog: no two events have the same time, and none is of the future. */
+/* A backlog: no two events have the same time, and no time is in the future. */
 static void
 fill(const char *topic, const Keyspace *keys, int64_t n)
 {
@@ -239,9 +240,9 @@ fill(const char *topic, const Keyspace *keys, int64_t n)
 }
 
 /*
- * Event i is due at i / rate.  Its event_time is when it is sent; how much later
- * than due that was at worst is printed, since an overload of the generator is
- * no latency of anybody else.
+ * Event i is due at i / rate.  Its event_time is the time when it is sent.  The
+ * longest delay after the due time is printed, because an overload of the generator
+ * must not count as anybody's latency.
  */
 static void
 pace(const char *topic, const Keyspace *keys, int64_t n, double rate)
@@ -311,7 +312,7 @@ print_lines(int64_t n)
 	}
 }
 
-/* The event_time stands at the end: "2026-01-02T03:04:05.678901Z"} */
+/* The event_time is at the end: "2026-01-02T03:04:05.678901Z"} */
 static int64_t
 event_time_us(const char *value, size_t len)
 {
@@ -376,7 +377,7 @@ watch(const char *brokers, const char *topic, int partitions)
 				puts("ready");
 			rd_kafka_message_destroy(messages[i]);
 		}
-		fflush(stdout);			/* whoever reads counts them */
+		fflush(stdout);			/* the reader counts the lines */
 	}
 	rd_kafka_queue_destroy(queue);
 }

@@ -1,5 +1,5 @@
-"""What spine-http is compared with: the usual Python service, FastAPI with asyncpg,
-at its best: one statement, whose result is sent as it is.
+"""The peer of spine-http: the usual Python service, FastAPI with asyncpg, at its best.
+It runs one statement and sends the result as it is.
 
     uvicorn peer:app        with PEER_DSN in the environment
 """

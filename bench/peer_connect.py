@@ -1,15 +1,15 @@
 """Kafka Connect, standalone, with Debezium's JDBC sink:
 peer_connect.py BROKERS TOPIC LAST JARS DIRECTORY
 
-One connector a table, since a sink connector writes one; each with a task for every
-partition. A JDBC sink needs a schema, and the events are plain JSON: the converter is
-told the schema. batch.size and max.poll.records 10,000; one statement a batch
-(unnest), reduced to one row a key first. What it lacks: it cannot compare event_time,
-the last to come wins; the two tables do not change together; a repeated event
-rewrites its row.
+There is one connector for each table, because a sink connector writes one table. Each
+connector has a task for every partition. A JDBC sink needs a schema, and the events are
+plain JSON, so the converter is told the schema. batch.size and max.poll.records are
+10,000. Each batch is one statement (unnest), and is reduced to one row per key first.
+Debezium's sink cannot compare event_time: the last event to arrive wins. The two tables do
+not change together. A repeated event rewrites its row.
 
-LAST has the last event of each partition: when both tables have those, all is there,
-as each partition is written in order. Prints when that was so.
+LAST has the last event of each partition. Each partition is written in order, so once both
+tables have these events, everything is there. Prints the time of that.
 """
 import json
 import os
@@ -89,7 +89,7 @@ def write_properties(name, *parts):
 
 
 def wait_for_all(db, process):
-    """Looks every 50 ms."""
+    """Waits until both tables have the last events. Looks every 50 ms."""
     last = json.loads(LAST)
     there = """SELECT
         (SELECT count(*) FROM unnest(%(tenants)s::text[], %(times)s::timestamptz[], %(ids)s::uuid[]) l (t, e, i)

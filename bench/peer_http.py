@@ -1,10 +1,10 @@
-"""What spine-http answers in a second, against FastAPI with asyncpg that runs the
-same SQL on the same cores, in one process and in two.
+"""How many requests spine-http answers in a second, compared with FastAPI and asyncpg
+that run the same SQL on the same cores, in one process and in two.
 
-In two situations: nothing is written meanwhile, so that spine-http may answer again
-what it has answered (it keeps an answer until a transaction that writes has ended);
-and 1,000 events a second arrive. Where all ask the same, those that wait share an
-answer; so the orders of a tenant are asked for in another way each time, too.
+There are two situations. In the first nothing is written, so spine-http may repeat an
+answer (it keeps an answer until a transaction that writes has ended). In the second, 1,000
+events a second arrive. Clients that wait and ask the same share an answer. So there is
+also a case where each request for the orders of a tenant is different.
 """
 import os
 import re
@@ -33,7 +33,7 @@ def free_port():
 
 
 def make_peer():
-    """The python of a venv with the peer's packages; None: they cannot be had."""
+    """The python of a venv with the peer's packages; None if they cannot be downloaded."""
     venv = os.path.join(TREE, 'build', 'bench', 'venv')
     python = venv + '/bin/python'
     done = os.path.exists(python) and subprocess.run([python, '-c', 'import fastapi, asyncpg, uvicorn']).returncode == 0
@@ -42,7 +42,7 @@ def make_peer():
         done = (subprocess.run([sys.executable, '-m', 'venv', '--clear', venv]).returncode == 0 and
                 subprocess.run([python, '-m', 'pip', 'install', '-q', '-r', BENCH + '/requirements.txt']).returncode == 0)
     if not done:
-        say('http: PyPI is not to be had: spine-http is measured without its peer')
+        say('http: PyPI cannot be reached: spine-http is measured without its peer')
         return None
     return python
 
@@ -82,7 +82,7 @@ def wait_until_up(port, server):
 
 
 def wrk(port, path, seconds, connections=CONNECTIONS):
-    """path: or "another each time"."""
+    """path may also be "another each time"."""
     command = ['wrk', '-t1', '-c%d' % connections, '-d%ds' % seconds, '--latency']
     if path.startswith('/'):
         command += ['http://127.0.0.1:%d%s' % (port, path)]
@@ -90,7 +90,7 @@ def wrk(port, path, seconds, connections=CONNECTIONS):
         command += ['-s', BENCH + '/another.lua', 'http://127.0.0.1:%d/' % port, '--', str(TENANTS)]
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     if 'Non-2xx' in text or 'Socket errors' in text:
-        raise RuntimeError('not all was answered well:\n' + text)
+        raise RuntimeError('some requests failed:\n' + text)
     found = {'requests_per_second': float(re.search(r'Requests/sec:\s+([\d.]+)', text).group(1))}
     for share in (50, 99):
         value, unit = re.search(r'^\s+%d%%\s+([\d.]+)(us|ms|s)$' % share, text, re.M).groups()
@@ -104,7 +104,7 @@ def start_arriving(private, topic, orders, seconds, seed):
 
 
 def measure_spine_http(private, database, topic, path, orders, seconds, seed):
-    """One client that asks again and again, while events arrive."""
+    """Measures one client that asks again and again while events arrive."""
     port = free_port()
     server = start_spine_http(private, database, port)
     arriving = start_arriving(private, topic, orders, seconds + 30, seed)
@@ -139,7 +139,7 @@ def run(private, results, sizes, runs):
     for number in range(runs):
         for situation in ('quiet', 'events arriving'):
             for name, starter in starters.items():
-                # one at a time: its neighbours would share the cores even when idle
+                # one at a time: even idle neighbours would share the cores
                 port = free_port()
                 server = starter(port)
                 arriving = None
@@ -148,7 +148,7 @@ def run(private, results, sizes, runs):
                     if situation != 'quiet':
                         arriving = start_arriving(private, TOPIC, ORDERS, len(PATHS) * (seconds + 1) + 30,
                                                   int(time.time() * 1000))
-                    time.sleep(1)       # until the peer's other process is up, too
+                    time.sleep(1)       # until the peer's other process is also up
                     for path in PATHS:
                         one = wrk(port, path, seconds)
                         found.setdefault((situation, path), {}).setdefault(name, []).append(one)

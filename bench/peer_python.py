@@ -1,9 +1,9 @@
 """A plain consumer, as one would write it by hand: peer_python.py BROKERS TOPIC EVENTS
 
-Its settings: batches of at most 50,000 (as spine's), one COPY and two INSERTs a batch, one transaction,
-synchronous_commit as the server has it; offsets are committed after the database,
-so a crash repeats a batch, which ON CONFLICT makes harmless. Prints when the last
-commit was.
+Batches have at most 50,000 records (like spine's). Each batch is one COPY and two INSERTs
+in one transaction, with the server's synchronous_commit. Offsets are committed after the
+database, so a crash repeats a batch, which ON CONFLICT makes harmless. Prints the time of
+the last commit.
 """
 import json
 import os

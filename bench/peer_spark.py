@@ -1,10 +1,10 @@
 """Spark Structured Streaming: peer_spark.py BROKERS TOPIC EVENTS TRIGGER JARS DIRECTORY
 
-TRIGGER is the interval between batches ("0 seconds": as fast as possible). local[2], a
-heap of 2 GB; each of the topic's partitions is one task, which writes its rows with
-execute_values in pages of 5,000, both tables in one transaction. maxOffsetsPerTrigger
-200,000 keeps a batch within the heap. A batch that is repeated changes nothing. Prints
-when the last commit was.
+TRIGGER is the interval between batches ("0 seconds": as fast as possible). Spark runs as
+local[2] with a heap of 2 GB. Each of the topic's partitions is one task, which writes its
+rows with execute_values in pages of 5,000, both tables in one transaction. A
+maxOffsetsPerTrigger of 200,000 keeps a batch within the heap. A repeated batch changes
+nothing. Prints the time of the last commit.
 """
 import glob
 import json
@@ -33,7 +33,7 @@ def write(rows):
             execute_values(cursor, """INSERT INTO events (tenant, event_id, event_type, order_id, amount_cents,
                 event_time, kafka_partition, kafka_offset) VALUES %s ON CONFLICT DO NOTHING""", events,
                 '(%s, %s::uuid, %s, %s, %s, %s::timestamptz, %s, %s)', page_size=5000)
-            # in the order of the key: tasks that meet on an order do not deadlock
+            # in the order of the key, so that tasks with the same orders do not deadlock
             execute_values(cursor, """INSERT INTO current_orders AS c (tenant, order_id, status, amount_cents,
                 currency, updated_at) VALUES %s ON CONFLICT (tenant, order_id) DO UPDATE SET
                 status = excluded.status, amount_cents = excluded.amount_cents, currency = excluded.currency,

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""spine beside what one would use instead: see "Peers" in docs/BENCHMARKS.md.
+"""Compares spine with what one would use instead: see "Peers" in docs/BENCHMARKS.md.
 
     bench/peers.py [PEER...]    python spark spark-5s connect; all of them
 
-The same topic into the same tables, spine and the peer one after the other, RUNS times
-(1 if not given) with EVENTS events (200000). Peers are downloaded to build/peers, where
-what they say is kept; one that cannot be had is left out, with the reason. Leaves all
-that was measured in build/bench/peers.json.
+spine and then the peer read the same topic into the same tables, RUNS times (default 1)
+with EVENTS events (default 200000). Peers are downloaded to build/peers, which also keeps
+their output. A peer that cannot be downloaded is left out, with the reason. Leaves
+everything that was measured in build/bench/peers.json.
 """
 import json
 import os
@@ -23,7 +23,7 @@ from results import Results
 
 HOME = os.path.join(TREE, 'build', 'peers')
 PYTHON = HOME + '/venv/bin/python'
-PYSPARK = 'pyspark==4.2.0'      # as bench/peers-spark.xml has it
+PYSPARK = 'pyspark==4.2.0'      # the version of bench/peers-spark.xml
 PARTITIONS = 3
 TIMEOUT = 900
 TOPIC = 'peers'
@@ -36,7 +36,7 @@ SUMS = """SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM current_or
     (SELECT sum(hashtextextended(concat_ws('|', tenant, order_id, status, amount_cents, currency,
         updated_at), 0)) FROM current_orders)"""
 
-# Orders that are not what the newest of their events says.
+# Orders that differ from the newest of their events.
 WRONG = """SELECT count(*) FROM (SELECT DISTINCT ON (tenant, order_id) tenant, order_id, event_type,
         amount_cents, event_time FROM events ORDER BY tenant, order_id, event_time DESC) e
     FULL JOIN current_orders c USING (tenant, order_id)
@@ -60,12 +60,12 @@ class Failed(Exception):
 # --------------------------------------------------------------------------- downloads
 
 def fetch(what, *command):
-    """The end of what the command said is in build/peers, if it fails."""
+    """Runs the command. If it fails, its output is in build/peers."""
     say('peers: getting ' + what)
     log = '%s/%s.log' % (HOME, what.split()[0])
     with open(log, 'w') as file:
         if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode:
-            raise LeftOut('%s could not be had: see build/peers/%s' % (what, os.path.basename(log)))
+            raise LeftOut('%s could not be downloaded: see build/peers/%s' % (what, os.path.basename(log)))
     os.remove(log)
 
 
@@ -76,7 +76,7 @@ def pip(*packages):
 
 
 def maven(name):
-    """The jars that bench/peers-NAME.xml names. The directory gets its name only when it is complete."""
+    """The directory of the jars that bench/peers-NAME.xml names. It gets its name only when it is complete."""
     target, pom = '%s/%s' % (HOME, name), '%s/peers-%s.xml' % (BENCH, name)
     if not os.path.isdir(target) or os.path.getmtime(target) < os.path.getmtime(pom):
         shutil.rmtree(target, ignore_errors=True)
@@ -102,7 +102,7 @@ def versions():
 
 # --------------------------------------------------------------------------- the peers
 
-# Each gets what it needs and returns the command line of bench/peer_NAME.py.
+# Each downloads what it needs, and returns the command line of bench/peer_NAME.py.
 
 def python(private, events, directory):
     pip('confluent-kafka', 'psycopg[binary]')
@@ -136,7 +136,7 @@ def check(private, database, events, expected=None):
     result = {'events': int(sums[0]), 'orders': int(sums[1]), 'sums': sums[2:],
               'orders_wrong': int(private.value(WRONG, database))}
     if result['events'] != events or result['orders_wrong'] or (expected and sums[2:] != expected):
-        raise Failed('what it wrote is wrong: %s' % result)
+        raise Failed('the tables are wrong: %s' % result)
     return result
 
 
@@ -149,16 +149,16 @@ def run_spine(private, events):
 
 
 def make_peer_database(private, name):
-    """The same tables, and nobody who fills them. The triggers that keep spine's totals
-    are off: none but spine would have them."""
+    """Makes the same tables, without a pipeline that fills them. The triggers that keep
+    spine's totals are off, because only spine has them."""
     private.sql('CREATE DATABASE %s' % name)
     private.sql('ALTER DATABASE %s SET spine.enabled = off' % name)
     private.sql('CREATE EXTENSION spine; ALTER TABLE current_orders DISABLE TRIGGER USER; CHECKPOINT', name)
 
 
 def run_peer(private, database, log, name, *arguments):
-    """When its process began, and when its last commit was. Its groups in Kafka are named after
-    the database: no run begins where another ended."""
+    """Returns when the peer's process began, and when its last commit was. Its groups in Kafka
+    are named after the database, so that no run begins where another ended."""
     environment = dict(private.environment, PGDATABASE=database,
                        PATH=os.path.dirname(PYTHON) + ':' + os.environ['PATH'])
     began = time.time()
@@ -170,7 +170,7 @@ def run_peer(private, database, log, name, *arguments):
     except subprocess.TimeoutExpired:
         raise Failed('not done after %d s: see %s' % (TIMEOUT, log))
     finally:
-        if process.poll() is None:          # with its JVM
+        if process.poll() is None:          # ends the process with its JVM
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode:
@@ -179,8 +179,8 @@ def run_peer(private, database, log, name, *arguments):
 
 
 def measure(private, results, peer, events, number):
-    """spine, then the peer; returns both rates. Those are from the start of the first
-    transaction to the last commit, for spine too: what comes before is start_up_seconds."""
+    """Runs spine, then the peer, and returns both rates. A rate, also spine's, is measured from
+    the start of the first transaction to the last commit. The time before is start_up_seconds."""
     title, prepare = PEERS[peer]
     spine = run_spine(private, events)
     database = '%s_%d' % (peer.replace('-', '_'), number)

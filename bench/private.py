@@ -1,8 +1,8 @@
-"""What the benchmark runs on: a private PostgreSQL with the spine of this tree,
-a real Kafka, and the load generator, all in one directory that is removed again.
+"""What the benchmark runs on: a private PostgreSQL with the spine of this tree, a real
+Kafka, and the load generator, all in one directory that is removed afterwards.
 
-PostgreSQL refuses to run as root: for root the server is an unprivileged user's,
-and if that user cannot enter the tree, the directory lies under /var/tmp.
+PostgreSQL refuses to run as root. So when root runs the benchmark, the server belongs to
+an unprivileged user. If that user cannot enter the tree, the directory is under /var/tmp.
 """
 import json
 import os
@@ -17,8 +17,8 @@ TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BENCH = os.path.join(TREE, 'bench')
 TICKS = os.sysconf('SC_CLK_TCK')
 
-# Both sides of every comparison run with these. A checkpoint in the middle of one
-# of them would decide more than what is compared; there is one before each.
+# Both sides of every comparison run with these settings. A checkpoint in the middle of
+# one side would matter more than what is compared, so there is one before each side.
 CONFIGURATION = """
 shared_preload_libraries = 'spine'
 listen_addresses = ''
@@ -48,8 +48,8 @@ def shared_buffers_mb():
 
 
 def server_command():
-    """What stands before a command that runs as the server's user, with a clean
-    environment; and that user's name."""
+    """Returns the prefix of a command that runs as the server's user with a clean environment,
+    and that user's name."""
     user, switch = pwd.getpwuid(os.getuid()).pw_name, []
     if os.getuid() == 0:
         try:
@@ -63,7 +63,7 @@ def server_command():
 
 
 def make_directory(as_server):
-    """As short a path as can be: it will hold a socket."""
+    """The path is as short as possible, because the directory will hold a socket."""
     base = os.path.join(TREE, 'build')
     os.makedirs(base, exist_ok=True)
     if len(base) > 60 or subprocess.run(as_server + ['test', '-x', base]).returncode:
@@ -74,7 +74,7 @@ def make_directory(as_server):
 
 
 class Private:
-    """A server, a Kafka and what is asked of them."""
+    """A server, a Kafka, and the commands for them."""
 
     def __init__(self):
         self.as_server, self.user = server_command()
@@ -136,7 +136,7 @@ class Private:
                        check=check, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def start_kafka(self):
-        """Once: later calls find it running."""
+        """Starts Kafka once: later calls find it running."""
         if self.brokers:
             return
         say('starting Kafka')
@@ -151,7 +151,7 @@ class Private:
         self.set("spine.brokers", self.brokers)
 
     def keep_log(self):
-        """Of the server, when something went wrong."""
+        """Keeps the log of the server, when something went wrong."""
         kept = os.path.join(TREE, 'build', 'bench', 'server.log')
         if os.path.exists(self.log):
             os.makedirs(os.path.dirname(kept), exist_ok=True)
@@ -159,7 +159,7 @@ class Private:
             say('the log of the server is kept: build/bench/server.log')
 
     def close(self):
-        """Ends and removes all of it, however far it had come."""
+        """Ends and removes everything, however far the start had come."""
         if self.kafka:
             subprocess.run([TREE + '/tools/kafka.sh', 'stop', self.kafka])
         if self.is_started:
@@ -173,7 +173,7 @@ class Private:
                 '-v', 'ON_ERROR_STOP=1', '-d', database, *options]
 
     def sql(self, text, database='postgres', *options):
-        """Each statement a transaction of its own; returns the rows, as lists of texts."""
+        """Runs each statement in a transaction of its own. Returns the rows, as lists of texts."""
         done = subprocess.run(self.psql(database, *options), input=text, env=self.environment,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode:
@@ -187,7 +187,7 @@ class Private:
         self.sql("ALTER SYSTEM SET %s = '%s'; SELECT pg_reload_conf();" % (name, value))
 
     def new_database(self, name, **settings):
-        """With the extension and a paused pipeline."""
+        """Makes a database with the extension and a paused pipeline."""
         self.sql('DROP DATABASE IF EXISTS %s WITH (FORCE); CREATE DATABASE %s;' % (name, name))
         for setting, value in dict(settings, enabled='off').items():
             self.sql("ALTER DATABASE %s SET spine.%s = '%s'" % (name, setting, value))
@@ -203,13 +203,13 @@ class Private:
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'spine worker' AND datname = '%s'" % database)]
 
     def pause(self, database):
-        """Returns when the workers are gone."""
+        """Pauses the pipeline. Returns when the workers are gone."""
         self.sql("SELECT spine_pause('orders')", database)
         while self.worker_pids(database):
             time.sleep(0.05)
 
     def follow(self, database):
-        """A worker's memory from now on, until end() is called."""
+        """Follows the memory of a worker until end() is called."""
         return MemoryPeak(self, database)
 
     # ------------------------------------------------------------------- the load
@@ -225,7 +225,7 @@ class Private:
 
 
 def cpu_seconds(pid):
-    """Of a process and all its threads, those that have ended too."""
+    """The CPU time of a process and all its threads, including those that have ended."""
     try:
         with open('/proc/%d/stat' % pid) as file:
             fields = file.read().rpartition(')')[2].split()
@@ -241,8 +241,8 @@ def memory_kb(pid, *names):
 
 
 class MemoryPeak(threading.Thread):
-    """The most memory of a database's workers: of their own (RssAnon, looked at ten
-    times a second), and all that they ever touched, shared buffers included (VmHWM)."""
+    """The peak memory of a database's workers: their own memory (RssAnon, read ten times a
+    second), and everything that they ever touched, including shared buffers (VmHWM)."""
 
     def __init__(self, private, database):
         super().__init__(daemon=True)
@@ -259,7 +259,7 @@ class MemoryPeak(threading.Thread):
                 for pid in pids:
                     own, everything = memory_kb(pid, 'RssAnon', 'VmHWM')
                     self.own_kb, self.all_kb = max(self.own_kb, own), max(self.all_kb, everything)
-            except (OSError, KeyError, RuntimeError):   # ended, or ending
+            except (OSError, KeyError, RuntimeError):   # has ended, or is ending
                 pids = []
 
     def end(self):
@@ -269,7 +269,7 @@ class MemoryPeak(threading.Thread):
 
 
 def busy_share(seconds=2):
-    """The share of the machine that others use, while we do nothing."""
+    """The share of the machine that others use while we do nothing."""
     def read():
         with open('/proc/stat') as file:
             ticks = [int(field) for field in file.readline().split()[1:9]]

@@ -1,6 +1,7 @@
-"""How fast spine_produce sends, against a C program with the same library and
-settings, whose events are made before the clock starts, and against kcat, which
-reads them from a file. All send to one partition: they have one tenant, the key.
+"""How fast spine_produce sends, compared with a C program with the same library and
+settings, whose events are made before the clock starts, and with kcat, which reads the
+events from a file. All of them send to one partition, because the tenant is the key and
+there is one tenant.
 """
 import os
 import subprocess
@@ -13,7 +14,7 @@ PARTITIONS = 3
 
 
 def with_spine(private, n):
-    """Connected before the clock starts, as the C program is."""
+    """Connects before the clock starts, like the C program."""
     rows = private.sql(
         "SELECT spine_produce('acme', 1); CREATE TEMP TABLE t AS SELECT pg_read_file('/proc/self/stat', 0, 4096) AS stat;"
         "SELECT clock_timestamp(); SELECT spine_produce('acme', %d); SELECT clock_timestamp();"

@@ -1,7 +1,7 @@
-"""What was measured: raw, run by run, and as a table of ratios.
+"""The results: raw, run by run, and as a table of ratios.
 
-A row of the table compares what spine did in each run with what the limit or peer
-did in the same run; the ratio is the median of the runs' ratios.
+A row of the table compares the figures of spine in each run with those of the limit or
+peer in the same run. The ratio is the median of the runs' ratios.
 """
 import json
 import statistics
@@ -22,11 +22,11 @@ class Results:
         self.rows = []
 
     def add_raw(self, part, **fields):
-        """One run, as it was measured."""
+        """Adds one run, as it was measured."""
         self.raw.setdefault(part, []).append(fields)
 
     def compare(self, part, case, unit, spine, against=None, others=None):
-        """One row: values of spine's runs, and those of the other in the same runs."""
+        """Adds one row: the values of spine's runs, and those of the other in the same runs."""
         row = {'part': part, 'case': case, 'unit': unit, 'spine': spine, 'against': against,
                'others': others, 'spine_median': statistics.median(spine)}
         if others:

@@ -1,6 +1,6 @@
-"""From CREATE EXTENSION to the first event in the table, with the embedded broker:
-the launcher looks the database over, a broker and a worker start, one event goes
-through. Against the part of it that is PostgreSQL's: CREATE EXTENSION alone.
+"""From CREATE EXTENSION to the first event in the table, with the embedded broker: the
+launcher has the database probed, a broker and a worker start, and one event arrives. The
+comparison is PostgreSQL's part of this: CREATE EXTENSION alone.
 """
 from private import say
 

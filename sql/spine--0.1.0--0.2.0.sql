@@ -1,19 +1,19 @@
 /*
  * spine 0.1.0 to 0.2.0: what ALTER EXTENSION UPDATE changes.
  *
- * A database that is updated has what CREATE EXTENSION makes of
- * spine--0.2.0.sql; test/t/025_upgrade.pl compares the two.
+ * An updated database has the same objects as CREATE EXTENSION makes;
+ * test/t/025_upgrade.pl compares the two.
  */
 
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION spine UPDATE" to load this file. \quit
 
--- Others may create in the schema: no operator or function of theirs is taken for one
--- of PostgreSQL's.
+-- Other roles may create objects in the schema: none of their operators and functions
+-- must be taken for one of PostgreSQL's.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 --
--- Positions that are none: a negative one would mean something else to the library
+-- No negative positions: the Kafka library would take them for something else
 --
 
 DO $$
@@ -21,7 +21,7 @@ BEGIN
 	IF EXISTS (SELECT FROM @extschema@.spine_offsets WHERE partition < 0 OR next_offset < 0) THEN
 		RAISE EXCEPTION 'spine_offsets has a row whose partition or next_offset is negative'
 			USING ERRCODE = 'object_not_in_prerequisite_state',
-				  HINT = 'Say where to go on from with spine_seek, or delete the row; then update the extension.';
+				  HINT = 'Set the position with spine_seek or delete the row, then update the extension.';
 	END IF;
 END
 $$;
@@ -49,18 +49,30 @@ $$;
 ALTER FUNCTION @extschema@.spine_wait(interval) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 --
--- Whose code runs with whose rights: only spine's own triggers on spine's own
--- tables, and a pipeline, its sinks and its positions are for members of its owner
+-- The default of a pipeline's topic, in one place
 --
 
--- What follows changes tables of spine's with its owner's rights.  Whoever has the
--- privilege TRIGGER on one of them must not get these.
+CREATE FUNCTION @extschema@.spine_pipeline_topic(topic text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'spine_pipeline_topic'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_topic(text) IS
+'the topic that a pipeline reads, given the topic in its row: NULL stands for the setting spine.topic';
+
+--
+-- Rights: spine's own tables have only spine's own triggers, and only members of a
+-- pipeline's owner change the pipeline, its sinks and its positions
+--
+
+-- Some of the functions below change spine's own tables with the rights of the
+-- functions' owner.  A trigger that another role has made on such a table would run with
+-- these rights too, so the functions look for one first.
 CREATE FUNCTION @extschema@.spine_check_triggers(of_table regclass)
 RETURNS void
 AS 'MODULE_PATHNAME', 'spine_check_triggers'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.spine_check_triggers(regclass) IS
-'an error when a table of spine''s own has a trigger that is not';
+'raises an error when one of spine''s own tables has a trigger that is not spine''s';
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_recount_orders()
 RETURNS void
@@ -70,10 +82,10 @@ AS $$
 BEGIN
 	-- see spine_count_orders
 	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-		RAISE EXCEPTION 'cannot count orders anew in a transaction of isolation level %',
+		RAISE EXCEPTION 'cannot recount orders in a transaction with isolation level %',
 				current_setting('transaction_isolation')
 			USING ERRCODE = 'feature_not_supported',
-				  HINT = 'Do it in a transaction of level READ COMMITTED.';
+				  HINT = 'Use a transaction with isolation level READ COMMITTED.';
 	END IF;
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals'::regclass);
 	LOCK TABLE @extschema@.current_orders IN SHARE ROW EXCLUSIVE MODE;
@@ -129,7 +141,7 @@ DECLARE
 	log			record;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
-	SELECT coalesce(p.topic, current_setting('spine.topic'))
+	SELECT @extschema@.spine_pipeline_topic(p.topic)
 	INTO of_topic
 	FROM @extschema@.spine_pipelines p
 	WHERE p.name = of_pipeline;
@@ -139,7 +151,7 @@ BEGIN
 				  HINT = 'The table spine_pipelines lists the pipelines.';
 	END IF;
 	IF num_nonnulls(to_offset, since, place) = 0 THEN
-		RAISE EXCEPTION 'the place to go to must not be null'
+		RAISE EXCEPTION 'the target of spine_seek must not be null'
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 
@@ -156,7 +168,7 @@ BEGIN
 		IF log.next_offset NOT BETWEEN log.first_offset AND log.end_offset THEN
 			RAISE EXCEPTION 'partition % of topic "%" has no offset %', log.partition, of_topic, log.next_offset
 				USING ERRCODE = 'invalid_parameter_value',
-					  DETAIL = format('It begins at %s and ends before %s.', log.first_offset, log.end_offset);
+					  DETAIL = format('The partition begins at offset %s and ends before offset %s.', log.first_offset, log.end_offset);
 		END IF;
 		IF of_partition IS NOT NULL AND EXISTS (
 			SELECT FROM @extschema@.spine_offsets o
@@ -192,9 +204,9 @@ BEGIN
 END
 $$;
 
--- Who may do what here: a pipeline, its sinks and its positions belong to who may
--- take the role of its owner (until PostgreSQL 15, every member may), and to the
--- table's owner, as whom foreign keys act.
+-- A pipeline, its sinks and its positions may be changed by roles that can SET ROLE to
+-- the pipeline's owner (before PostgreSQL 16, every member can), and by the owner of the
+-- table, as whom foreign keys act.
 CREATE FUNCTION @extschema@.spine_may_change(of_owner regrole, of_table oid)
 RETURNS boolean
 LANGUAGE sql STABLE
@@ -207,7 +219,7 @@ AS $$
 	WHERE c.oid = of_table
 $$;
 COMMENT ON FUNCTION @extschema@.spine_may_change(regrole, oid) IS
-'may the current user change what belongs to a pipeline of that owner, in a table of the catalog?';
+'whether the current user may change what belongs to a pipeline of this owner, in this table of the catalog';
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_check_pipeline()
 RETURNS trigger
@@ -219,9 +231,9 @@ BEGIN
 		IF NOT @extschema@.spine_may_change(OLD.owner, TG_RELID) THEN
 			RAISE EXCEPTION 'must be a member of role % to change pipeline "%"', OLD.owner, OLD.name
 				USING ERRCODE = 'insufficient_privilege',
-					  HINT = 'What counts is to be able to SET ROLE to it.';
+					  HINT = 'You must be able to SET ROLE to that role.';
 		END IF;
-		-- what a foreign key does to these, it does as their owner
+		-- foreign keys change these tables as the tables' owner
 		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks'::regclass);
 		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	END IF;
@@ -230,11 +242,11 @@ BEGIN
 	END IF;
 
 	IF NOT @extschema@.spine_may_change(NEW.owner, TG_RELID) THEN
-		RAISE EXCEPTION 'must be a member of role % to let pipeline "%" apply as it', NEW.owner, NEW.name
+		RAISE EXCEPTION 'must be a member of role % to make it the owner of pipeline "%"', NEW.owner, NEW.name
 			USING ERRCODE = 'insufficient_privilege',
-				  HINT = 'What counts is to be able to SET ROLE to it.';
+				  HINT = 'You must be able to SET ROLE to that role.';
 	END IF;
-	-- looked for first: INSERT on the table is no right to delete from it
+	-- looked for first: a role that may insert here need not have the right to delete
 	IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM @extschema@.spine_pipelines p
 									WHERE p.name = NEW.name AND p.is_default) THEN
 		DELETE FROM @extschema@.spine_pipelines p
@@ -250,8 +262,8 @@ CREATE TRIGGER spine_check_pipeline
 	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.spine_pipelines
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_pipeline();
 
--- The same for what belongs to a pipeline: a sink is written to with the rights of
--- its owner, and a position says what is lost.
+-- The same for sinks and positions: spine writes to a sink with the rights of the
+-- pipeline's owner, and a position that is moved can lose records.
 CREATE FUNCTION @extschema@.spine_check_member()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -274,7 +286,7 @@ BEGIN
 	IF FOUND THEN
 		RAISE EXCEPTION 'must be a member of the role that pipeline "%" applies as', of_another
 			USING ERRCODE = 'insufficient_privilege',
-				  HINT = 'What counts is to be able to SET ROLE to it.';
+				  HINT = 'You must be able to SET ROLE to that role.';
 	END IF;
 	IF TG_OP = 'DELETE' THEN
 		RETURN OLD;
@@ -301,7 +313,8 @@ CREATE TRIGGER spine_check_truncate
 	BEFORE TRUNCATE ON @extschema@.spine_offsets
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
 
--- A table that a crash empties would lose what the position says it has.
+-- A crash empties an unlogged table, and the position would still say that its rows
+-- are applied.  A temporary table is gone with its session.
 CREATE OR REPLACE FUNCTION @extschema@.spine_check_sink()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -357,7 +370,7 @@ BEGIN
 			WHERE c.tenant = of_tenant AND c.order_id = e.order_id
 				AND c.updated_at = e.event_time
 				AND (of_status IS NULL OR c.status = of_status)
-				-- an order may have several events of the same time
+				-- an order may have several events with the same time
 				AND NOT EXISTS (
 					SELECT FROM @extschema@.events t
 					WHERE t.tenant = of_tenant AND t.event_time = e.event_time
@@ -377,7 +390,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	all_orders		bigint;		-- of the tenant
-	matching		bigint;		-- of these, with the status
+	matching		bigint;		-- those with the status
 	newest_of_all	timestamptz;
 	max_events		integer := 1000 + 10 * max_rows;
 	walked			@extschema@.spine_order[];
@@ -396,8 +409,8 @@ BEGIN
 			SELECT w
 			FROM @extschema@.spine_walk_orders(of_tenant, of_status, since, max_events, max_rows) w);
 
-		-- all there are to find, or all that are new enough; and no newest events
-		-- are gone, whose orders would be missing
+		-- The walk has found all orders, or seen all events that are new enough; and
+		-- the newest events are still there: without them it would miss their orders.
 		IF (cardinality(walked) >= least(max_rows, matching)
 			OR since > '-infinity' AND NOT EXISTS (
 				SELECT FROM @extschema@.events
@@ -422,7 +435,7 @@ END
 $$;
 
 --
--- Totals: a session begins new rows while old snapshots are held
+-- Totals: a session begins new rows while other sessions hold old snapshots
 --
 
 CREATE FUNCTION @extschema@.spine_session_adds_up()
@@ -430,12 +443,12 @@ RETURNS boolean
 AS 'MODULE_PATHNAME', 'spine_session_adds_up'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.spine_session_adds_up() IS
-'is it time for the session to add up its totals? part of spine_count_orders';
+'whether it is time for the session to add up its totals; part of spine_count_orders';
 REVOKE ALL ON FUNCTION @extschema@.spine_session_adds_up() FROM PUBLIC;
 
 COMMENT ON FUNCTION @extschema@.spine_session_number() IS
-'a number that no other session has at this time; one has several in turn, the same modulo 262144';
-COMMENT ON COLUMN @extschema@.spine_order_totals.session IS 'the number of the server''s session that counts here, see spine_session_number(); numbers are used again';
+'a number that no other session has at this time; a session has several in turn, all equal modulo 262144';
+COMMENT ON COLUMN @extschema@.spine_order_totals.session IS 'number of the session that counts in this row, see spine_session_number(); numbers are used again';
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_count_orders()
 RETURNS trigger
@@ -443,7 +456,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	-- without its own table and its two names, it would take others' for them
+	-- in any other trigger, new_orders and old_orders could be temporary tables of the caller
 	IF TG_RELID <> '@extschema@.current_orders'::regclass OR NOT EXISTS (
 		SELECT FROM pg_trigger t
 		WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME
@@ -453,7 +466,7 @@ BEGIN
 									  ELSE 'spine_count_truncated' END
 			AND (TG_OP NOT IN ('INSERT', 'UPDATE') OR t.tgnewtable = 'new_orders')
 			AND (TG_OP NOT IN ('UPDATE', 'DELETE') OR t.tgoldtable = 'old_orders')) THEN
-		RAISE EXCEPTION 'trigger "%" of table % is not one of spine''s own, which alone may run spine_count_orders',
+		RAISE EXCEPTION 'trigger "%" of table % is not one of spine''s own and must not run spine_count_orders',
 				TG_NAME, TG_RELID::regclass
 			USING ERRCODE = 'insufficient_privilege',
 				  HINT = 'Drop the trigger.';
@@ -510,12 +523,12 @@ BEGIN
 		SET orders = t.orders + EXCLUDED.orders,
 			amount_cents = t.amount_cents + EXCLUDED.amount_cents;
 	ELSE
-		-- an older snapshot would not show all that there is to delete
+		-- an older snapshot would not show all rows to delete
 		IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-			RAISE EXCEPTION 'cannot truncate current_orders in a transaction of isolation level %',
+			RAISE EXCEPTION 'cannot truncate current_orders in a transaction with isolation level %',
 					current_setting('transaction_isolation')
 				USING ERRCODE = 'feature_not_supported',
-					  HINT = 'Do it in a transaction of level READ COMMITTED.';
+					  HINT = 'Use a transaction with isolation level READ COMMITTED.';
 		END IF;
 		DELETE FROM @extschema@.spine_order_totals;
 	END IF;
@@ -524,8 +537,8 @@ END
 $$;
 
 --
--- A literal without a type is taken for text where a function of that name takes text,
--- which whoever may create in the schema can make
+-- Literals have a type.  Without one, a function of the same name that takes text would be
+-- called, which another role can make in the schema
 --
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint)
@@ -606,3 +619,200 @@ BEGIN
 		LIMIT max_rows;
 END
 $$;
+
+--
+-- The hint of an error has a column of its own.  Two views depend on the function whose
+-- columns change, so it is dropped when both are replaced.
+--
+
+ALTER FUNCTION @extschema@.spine_worker_status() RENAME TO spine_worker_status_of_0_1;
+
+CREATE FUNCTION @extschema@.spine_worker_status(
+	OUT pipeline name, OUT worker integer, OUT workers integer, OUT pid integer,
+	OUT state text, OUT state_since timestamptz,
+	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_worker_status'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_worker_status() IS 'the workers of this database, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_worker_status() FROM PUBLIC;
+
+CREATE OR REPLACE VIEW @extschema@.spine_status AS
+SELECT p.name AS pipeline,
+	   t.topic,
+	   x.partition,
+	   w.pid AS worker_pid,
+	   CASE WHEN NOT p.enabled THEN 'paused'
+			WHEN w.pid IS NULL AND w.state IS DISTINCT FROM 'failed' THEN 'stopped'
+			ELSE w.state END AS state,
+	   w.state_since,
+	   x.next_offset,
+	   x.high_watermark,
+	   -- greatest() ignores NULL: an unknown lag would become 0
+	   CASE WHEN x.high_watermark IS NOT NULL
+			THEN greatest(x.high_watermark - x.next_offset, 0) END AS lag,
+	   x.last_batch_rows,
+	   x.last_batch_ms,
+	   x.last_commit_at,
+	   coalesce(x.events_total, 0) AS events_total,
+	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
+	   w.last_error,
+	   w.last_error_at,
+	   w.hint
+FROM @extschema@.spine_pipelines p
+CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
+LEFT JOIN (
+	SELECT pipeline, topic, partition,
+		   coalesce(o.next_offset, s.next_offset) AS next_offset,
+		   s.high_watermark, s.last_batch_rows, s.last_batch_ms, s.last_commit_at,
+		   s.events_total, s.dead_letters_total
+	FROM @extschema@.spine_offsets o
+	FULL JOIN @extschema@.spine_partition_status() s USING (pipeline, topic, partition)
+) x ON x.pipeline = p.name AND x.topic = t.topic
+LEFT JOIN @extschema@.spine_worker_status() w
+	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
+ORDER BY 1, 3;
+COMMENT ON COLUMN @extschema@.spine_status.last_error IS
+'the message and detail of the last error; kept after recovery';
+COMMENT ON COLUMN @extschema@.spine_status.hint IS 'the hint of the last error, or NULL';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_worker_status() TO pg_monitor;
+
+--
+-- The metrics of the producer have a view of their own
+--
+
+CREATE VIEW @extschema@.spine_produced_metrics AS
+SELECT 'spine_events_produced_total' AS metric, 'counter' AS type,
+	   'Synthetic events that the broker acknowledged; without a tenant: all beyond the first 64.' AS help,
+	   '' AS suffix,
+	   CASE WHEN p.tenant IS NULL THEN '{}' ELSE jsonb_build_object('tenant', p.tenant) END AS labels,
+	   sum(p.events) AS value
+FROM @extschema@.spine_produced() p
+GROUP BY p.tenant;
+COMMENT ON VIEW @extschema@.spine_produced_metrics IS 'spine_produced as metrics; part of spine_metrics';
+
+CREATE OR REPLACE VIEW @extschema@.spine_metrics AS
+WITH partitions AS (
+	SELECT s.*, jsonb_build_object('pipeline', s.pipeline, 'topic', s.topic,
+								   'partition', s.partition::text) AS labels
+	FROM @extschema@.spine_status s
+	WHERE s.partition IS NOT NULL
+), pipelines AS (
+	SELECT c.*, jsonb_build_object('pipeline', c.pipeline) AS labels
+	FROM @extschema@.spine_pipeline_counters() c
+), workers AS (
+	SELECT w.*, jsonb_build_object('pipeline', w.pipeline, 'worker', w.worker::text) AS labels
+	FROM @extschema@.spine_worker_status() w
+)
+SELECT m.metric, m.type, m.help, m.metric || m.suffix AS sample, m.labels, m.value
+FROM (
+	SELECT metric, type, help, suffix, labels, value
+	FROM @extschema@.spine_produced_metrics
+	UNION ALL
+	SELECT 'spine_records_consumed_total', 'counter',
+		   'Records read from the broker, including those read again.', '', labels, records_consumed
+	FROM pipelines
+	UNION ALL
+	SELECT 'spine_upserts_total', 'counter',
+		   'Rows inserted or updated by sinks in mode upsert.', '', labels, upserts
+	FROM pipelines
+	UNION ALL
+	SELECT 'spine_batches_total', 'counter', 'Batches committed.', '', labels, batches
+	FROM pipelines
+	UNION ALL
+	SELECT 'spine_batch_duration_seconds', 'histogram', 'Time from the start of a batch to its commit.',
+		   '_bucket', labels || jsonb_build_object('le', CASE WHEN b.bound = 'infinity' THEN '+Inf' ELSE b.bound::text END),
+		   b.count
+	FROM pipelines, unnest(bucket_bounds, bucket_counts) b (bound, count)
+	UNION ALL
+	SELECT 'spine_batch_duration_seconds', 'histogram', 'Time from the start of a batch to its commit.',
+		   s.suffix, labels, s.value
+	FROM pipelines, LATERAL (VALUES ('_sum', batch_seconds::numeric), ('_count', batches)) s (suffix, value)
+	UNION ALL
+	SELECT 'spine_events_applied_total', 'counter', 'Records applied to the tables.', '', labels, events_total
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_dead_letters_total', 'counter', 'Records kept as dead letters.', '', labels, dead_letters_total
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_next_offset', 'gauge', 'First offset that is not applied yet.', '', labels, next_offset
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_high_watermark_offset', 'gauge', 'End of the partition, as last heard from the broker.',
+		   '', labels, high_watermark
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_lag_records', 'gauge', 'Records of the partition that are not applied yet.', '', labels, lag
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_last_commit_timestamp_seconds', 'gauge', 'When a batch of the partition was last committed.',
+		   '', labels, round(extract(epoch FROM last_commit_at), 3)
+	FROM partitions
+	UNION ALL
+	SELECT 'spine_worker_up', 'gauge', 'Whether the worker is running.', '', labels, (pid IS NOT NULL)::integer
+	FROM workers
+	UNION ALL
+	SELECT 'spine_worker_failed', 'gauge', 'Whether the worker waits for a person: see spine_status.',
+		   '', labels, (state = 'failed')::integer
+	FROM workers
+	UNION ALL
+	SELECT 'spine_pipeline_enabled', 'gauge', 'Whether the pipeline is not paused.', '',
+		   jsonb_build_object('pipeline', p.name), p.enabled::integer
+	FROM @extschema@.spine_pipelines p
+) m
+WHERE m.value IS NOT NULL;
+
+DROP FUNCTION @extschema@.spine_worker_status_of_0_1();
+
+--
+-- Comments in plainer words
+--
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_readiness(OUT ready boolean, OUT report jsonb)
+LANGUAGE sql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(bool_and(p.state <> 'failed'), true),
+		   jsonb_build_object(
+			   'status', CASE WHEN bool_or(p.state = 'failed') THEN 'not ready' ELSE 'ready' END,
+			   'pipelines', coalesce(jsonb_agg(p ORDER BY p.pipeline), '[]'))
+	FROM (
+		SELECT s.pipeline,
+			   -- the worst state of its workers
+			   (array_agg(s.state ORDER BY array_position(
+				   ARRAY['failed', 'waiting', 'stopped', 'starting', 'paused', 'running'], s.state)))[1] AS state,
+			   CASE WHEN count(*) = count(s.lag) THEN sum(s.lag) END AS lag,
+			   sum(s.events_total) AS events_total,
+			   sum(s.dead_letters_total) AS dead_letters_total
+		FROM @extschema@.spine_status s
+		GROUP BY 1
+	) p
+$$;
+COMMENT ON TABLE @extschema@.spine_pipelines IS 'the topic that each pipeline reads, and the role that it applies records as';
+COMMENT ON COLUMN @extschema@.spine_sinks.columns IS
+'column -> JSON key, or $partition, $offset, $timestamp, $key; NULL: each column, from the key of the same name';
+COMMENT ON TABLE @extschema@.spine_offsets IS
+'the position of each partition, written in the transaction that applied the records before it';
+COMMENT ON COLUMN @extschema@.spine_offsets.worker_next_offset IS
+'next_offset as a worker last wrote it; where the two differ, the position was moved by hand and the mark means nothing';
+COMMENT ON COLUMN @extschema@.spine_offsets.mark_offset IS
+'offset of the last record before next_offset; a worker reads that record again when it starts, to tell whether this is still the same log';
+COMMENT ON COLUMN @extschema@.spine_offsets.mark_crc IS 'checksum of the record at mark_offset (CRC-32C of timestamp, key and value)';
+COMMENT ON FUNCTION @extschema@.spine_wait(interval) IS
+'wait until everything that is on the topics at the time of the call is applied and visible; false on timeout';
+COMMENT ON COLUMN @extschema@.events.kafka_offset IS 'the offset of the event in that partition';
+COMMENT ON COLUMN @extschema@.events.applied_at IS 'start of the transaction that applied the event';
+COMMENT ON TABLE @extschema@.spine_order_totals IS
+'totals of current_orders, exact at every commit; a total is the sum over its sessions';
+COMMENT ON COLUMN @extschema@.spine_order_totals.newest IS 'no order that is counted in this row is newer';
+COMMENT ON FUNCTION @extschema@.spine_count_orders() IS 'trigger function of current_orders: keeps spine_order_totals up to date';
+COMMENT ON FUNCTION @extschema@.spine_recount_orders() IS
+'count the totals again, after current_orders was changed with its triggers disabled';
+COMMENT ON TYPE @extschema@.spine_order IS
+'a row of current_orders as spine_orders shows it, whatever columns are added to the table';
+COMMENT ON FUNCTION @extschema@.spine_walk_orders(text, text, timestamptz, integer, integer) IS
+'orders of one tenant, newest first, found through its newest events; part of spine_orders';
+COMMENT ON FUNCTION @extschema@.spine_orders(text, text, integer) IS
+'orders, the newest first, of all tenants or one, in any status or one';
+COMMENT ON FUNCTION @extschema@.spine_readiness() IS
+'false when a pipeline has failed; and the state of each pipeline';

@@ -1,21 +1,22 @@
 /*
  * broker.c
- *		A Kafka-protocol broker of its own for the tests: librdkafka's mock
- *		cluster in a program, so that it outlives the PostgreSQL server that is
- *		being killed.
+ *		A Kafka-protocol broker for the tests: librdkafka's mock cluster in a
+ *		program of its own, so that it outlives a PostgreSQL server that is killed.
  *
  *		broker TOPIC PARTITIONS [BROKERS]
  *
- * The first of the brokers leads all partitions.  Prints its address and serves until its standard input ends.  There it takes
- * commands, one a line, and prints "done" after each:
+ * The first of the brokers leads all partitions.  The program prints that broker's
+ * address, and serves until its standard input ends.  It takes commands from there, one
+ * a line, and prints "done" after each:
  *
- *		hide TOPIC		as if there were no such topic (else it is made when asked for)
- *		show TOPIC
- *		cut				all connections to the first broker
- *		refuse			the right to read, once
- *		stall GROUP		the second broker coordinates the group, and does not answer
- *						the next commit to it
- *		await commit	until such a commit has come
+ *		hide TOPIC		pretend that there is no such topic (otherwise a topic is created
+ *						when it is asked for)
+ *		show TOPIC		end that
+ *		cut				cut all connections to the first broker
+ *		refuse			refuse the right to read, once
+ *		stall GROUP		let the second broker coordinate the group, and not answer the
+ *						next commit to it
+ *		await commit	wait until such a commit has come
  */
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>

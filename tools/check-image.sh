@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the container image for real and starts it, without an engine and
-# without a registry: buildah in a chroot, on a base that debootstrap makes.
+# Builds the container image for real and starts it, without an engine and without a
+# registry: with buildah in a chroot, on a base that debootstrap makes.
 #
-#   tools/check-image.sh [SUITE]    Debian's suite of the base (trixie, for its
-#                                   PostgreSQL 17, which the image has)
+#   tools/check-image.sh [SUITE]    the Debian suite of the base (trixie, because it
+#                                   has the image's PostgreSQL 17)
 #
-# What runs here runs as in a container, but for the network and the process
-# ids, which are the machine's. MIRROR=... is another place that the packages come from.
-# The last line is "N passed, N failed".
+# The programs run as in a container, except that the network and the process ids are
+# the machine's. MIRROR=... names another mirror for the packages. The last line is
+# "N passed, N failed".
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ image=localhost/spine-check/spine-postgres
 passed=0
 failed=0
 all_well=
-patience=300            # seconds that something may take to come
+patience=300            # seconds to wait for something
 
 say() {
     printf '==> %s\n' "$*"
@@ -56,7 +56,7 @@ is() {
 # Images
 # --------------------------------------------------------------------------
 
-# Storage of its own, so that images of the machine's are neither seen nor kept.
+# Storage of its own, so that the machine's images are not seen, and none are left.
 set_up_storage() {
     cat >"$work/storage.conf" <<-CONF
 		[storage]
@@ -93,8 +93,8 @@ config_of() {
 # Containers
 # --------------------------------------------------------------------------
 
-# run_in CONTAINER COMMAND...: with the volumes that a pod would have. The data is
-# not where the image declares a volume: for that path buildah makes one itself.
+# run_in CONTAINER COMMAND...: runs it with the volumes that a pod would have. The data
+# is not where the image declares a volume, because buildah makes its own one there.
 run_in() {
     local container=$1
     shift
@@ -103,10 +103,10 @@ run_in() {
         "$container" -- "$@"
 }
 
-# The buildah that waits for what runs in a container, by the container's name.
+# The buildah process that waits for a container's processes, by the container's name.
 declare -A job=()
 
-# What docker would start: the image's entrypoint and command, with arguments.
+# Starts what docker would start: the image's entrypoint and command, with arguments.
 start_database() {
     local command
     mapfile -t command < <(config_of '{{range .OCIv1.Config.Entrypoint}}{{println .}}{{end}}{{range .OCIv1.Config.Cmd}}{{println .}}{{end}}' | sed '/^$/d')
@@ -128,7 +128,7 @@ descendants() {
     done
 }
 
-# What runs in a container, its main process first: all but buildah's own.
+# The processes of a container, its main process first, without buildah's own.
 processes_of() {
     local pid
     for pid in $(descendants "${job[$1]}"); do
@@ -188,7 +188,7 @@ is_unhealthy() {
     ! is_healthy
 }
 
-# The event id is the audit: every event once, and the orders follow from them.
+# The event ids show that every event is there once, and that the orders match.
 has_all() {
     is "$(sql "SELECT count(*), count(DISTINCT event_id), (SELECT count(*) FROM current_orders) = count(DISTINCT (tenant, order_id)) FROM events")" "$1|$1|t"
 }
@@ -201,7 +201,7 @@ has_setting() {
     is "$(sql "SHOW $1")" "$2"
 }
 
-# Nothing but the volumes was written to: the root may be mounted read-only.
+# Only the volumes were written to, so the root may be mounted read-only.
 writes_nowhere() {
     local root written
     root=$(buildah mount "$1")

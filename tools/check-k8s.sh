@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Tests what runs in a cluster, without a cluster and without images: kustomize
-# builds every overlay, the schemas of Kubernetes and test/k8s look at the
-# objects, and at compose.yaml, the Tiltfile, alert rules and dashboard; every
-# script goes through shellcheck, the rules through promtool.
+# Tests what runs in a cluster, without a cluster and without images. kustomize
+# builds every overlay. The schemas of Kubernetes check the objects, and so does
+# test/k8s, which also checks compose.yaml, the Tiltfile, the alert rules and the
+# dashboard. shellcheck checks every script, and promtool the rules.
 #
-# The tools are in build/tools, and stay for the next run. PROMTOOL is one that
-# is there already. The last line is "N passed, N failed".
+# The tools are in build/tools, and stay for the next run. PROMTOOL names an
+# installed promtool to use instead. The last line is "N passed, N failed".
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
 out=$PWD/build/k8s
-versions=(1.31 1.37)    # of Kubernetes: that of k8s/k3d.yaml, and the newest
+versions=(1.31 1.37)    # of Kubernetes: the one of k8s/k3d.yaml, and the newest
 passed=0
 failed=0
 
@@ -29,8 +29,8 @@ check() {
     fi
 }
 
-# count_of COMMAND...: a program that prints its tests as check does. That it
-# breaks off is a failure, too.
+# count_of COMMAND...: a program that prints its tests as check does. If the
+# program breaks off, that is a failure, too.
 count_of() {
     local log="$out/tests.log" bad
     "$@" 2>&1 | tee "$log" && bad=0 || bad=1
@@ -39,7 +39,7 @@ count_of() {
     failed=$((failed + bad))
 }
 
-# The Python of the tests, with the packages of requirements.txt.
+# Makes the Python of the tests, with the packages of requirements.txt.
 make_python() {
     local venv=$tools/python requirements=test/k8s/requirements.txt
     python=$venv/bin/python
@@ -62,7 +62,8 @@ k3s_is_checked() {
     grep -q "image: .*/k3s:v${versions[0]}\\." k8s/k3d.yaml
 }
 
-# Neither files that a script makes nor single quotes that are meant are wrong.
+# Two warnings are off: files that a script makes are missing here, and single
+# quotes are intended.
 lint_script() {
     shellcheck --exclude=SC1091,SC2016 "$1"
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds spine and runs its tests on the PostgreSQL, librdkafka, libmicrohttpd and
-# compilers of several Debians, each from nothing in a chroot of its own.
+# Builds spine and runs its tests with the PostgreSQL, librdkafka, libmicrohttpd and
+# compilers of several Debian releases, each built from scratch in a chroot of its own.
 #
 #   tools/check-matrix.sh [SUITE...]    bookworm, trixie and sid, if none is named
 #
-# MIRROR=... is another place that the packages come from. The last line is "N passed, N failed".
+# MIRROR=... names another mirror for the packages. The last line is "N passed, N failed".
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
@@ -16,22 +16,22 @@ say() {
     printf '==> %s\n' "$*"
 }
 
-# Debian in $root, with what a bare one would have got beside it: make and the tree.
+# Makes a Debian in $root, with only two additions: make and the tree.
 make_root() {
     debootstrap --variant=minbase --include=make,ca-certificates "$1" "$root" ${mirror:+"$mirror"} >"$work/$1.debootstrap.log" 2>&1 || {
         tail -n 20 "$work/$1.debootstrap.log"
         return 1
     }
-    # A mirror's Release file of sid may be past its date.
+    # The Release file of sid on a mirror may have expired.
     echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/99valid-until"
     mkdir "$root/spine"
     tools/list-tree.sh |
         tar -c --no-recursion --null -T - | tar -x -C "$root/spine"
 }
 
-# Mounts and processes are gone when the command ends.
+# When the command ends, its mounts and processes are gone.
 in_root() {
-    # shellcheck disable=SC2016     # it is the inner shell that expands these
+    # shellcheck disable=SC2016     # the inner shell expands these
     unshare --mount --pid --fork --kill-child --mount-proc="$root/proc" sh -c '
         mount --rbind /dev "$1/dev" && mount -t tmpfs tmpfs "$1/dev/shm" || exit
         root=$1; shift

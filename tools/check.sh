@@ -3,20 +3,20 @@
 # machine's PostgreSQL.
 #
 #   tools/check.sh all       everything, in a fresh copy that is removed again
-#   tools/check.sh code      the same, but for what does not depend on versions of
-#                            PostgreSQL, libraries and compilers
+#   tools/check.sh code      the same, without the checks that do not depend on the
+#                            versions of PostgreSQL, libraries and compilers
 #   tools/check.sh unit      the unit tests          \  in a copy that is kept,
 #   tools/check.sh regress   pg_regress              |  so that the next run
 #   tools/check.sh tap       the TAP tests [T=name]  |  builds only what changed
-#   tools/check.sh kafka     those on a real Kafka   /  [T=name] [BROKERS=host:port]
+#   tools/check.sh kafka     tests on a real Kafka   /  [T=name] [BROKERS=host:port]
 #   tools/check.sh clean     remove the kept copy
 #
-# PostgreSQL refuses to run as root, and a tree of root's is often closed to
-# others. So for root the copy lies under ${TMPDIR:-/var/tmp} and all the work
-# there is done by an unprivileged user; for anyone else it lies in build/.
+# PostgreSQL refuses to run as root, and root's tree is often closed to others. So
+# when root runs this, the copy is under ${TMPDIR:-/var/tmp}, and an unprivileged
+# user does all the work there. For anyone else the copy is in build/.
 #
-# The last line is "N passed, N failed": cmocka, pg_regress and TAP tests, and
-# those of tools/check-k8s.sh.
+# The last line is "N passed, N failed". It counts cmocka, pg_regress and TAP tests,
+# and those of tools/check-k8s.sh.
 set -eu -o pipefail
 
 fuzz_seconds=${FUZZ_SECONDS:-20}
@@ -33,8 +33,8 @@ say() {
 passed=0
 failed=0
 
-# Adds up what the closing lines of a test program's log say. Each of the first
-# three prints one such line when all is well and others when it is not.
+# These add up the closing lines of a test program's log. The programs of the first
+# three print one such line when all is well, and other lines when it is not.
 count_cmocka() {        # one closing per test program
     awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
          /^\[  FAILED  \] [0-9]+ test/ { f += $4 }
@@ -47,20 +47,20 @@ count_regress() {
          END { print p + 0, f + 0 }' "$1"
 }
 
-count_tap() {           # a file that broke off counts as one failure at least
+count_tap() {           # a file that broke off counts as at least one failure
     awk '/\(Wstat: .* Tests: [0-9]+ Failed: [0-9]+\)/ {
              sub(/\)$/, ""); bad += $NF; f += ($NF > 0 ? $NF : 1) }
          /^Files=[0-9]+, Tests=[0-9]+/ { split($2, t, /[=,]/); n = t[2] }
          END { print n - bad, f + 0 }' "$1"
 }
 
-count_closing() {       # of a script that counts by itself
+count_closing() {       # for a script that counts by itself
     awk '/^[0-9]+ passed, [0-9]+ failed$/ { p = $1; f = $3 }
          END { print p + 0, f + 0 }' "$1"
 }
 
-# step NAME COMMAND...: runs one step and shows what it says; ends the whole
-# run when it fails.
+# step NAME COMMAND...: runs one step and shows its output; ends the whole run when
+# the step fails.
 step() {
     local name=$1 start=$SECONDS log="$work/logs/$1.log"
     shift
@@ -72,8 +72,8 @@ step() {
     fi
 }
 
-# tests COUNTER NAME COMMAND...: the same for a step that runs tests, which are
-# counted. That none ran at all is a failure.
+# tests COUNTER NAME COMMAND...: the same for a step that runs tests, and counts
+# them. It is a failure if no test ran.
 tests() {
     local counter=$1 name=$2 start=$SECONDS log="$work/logs/$2.log" ok=yes p f
     shift 2
@@ -111,20 +111,20 @@ with_clang() (
     pgxs CC=clang WERROR=1 all
 )
 
-# The decoder reads what anybody may send, spine.kafka_options what an administrator
-# writes.
+# The decoder is fuzzed because anybody may send records; the option list, because an
+# administrator writes it.
 fuzz() {
     make -f test/unit/unit.mk fuzz FUZZ_SECONDS="$fuzz_seconds"
     make -f test/unit/unit.mk fuzz-option_list FUZZ_SECONDS=$((fuzz_seconds / 4 + 1))
 }
 
-# The private PostgreSQL, then spine in it. Extra arguments go to make.
+# Builds spine and installs it into the private PostgreSQL. Extra arguments go to make.
 install_spine() {
     pgxs "$@" all
     pgxs "$@" install
 }
 
-# pg_regress brings its own server, on a socket in a directory of its own.
+# pg_regress starts a server of its own, on a socket in a directory of its own.
 regress() {
     echo "shared_preload_libraries = 'spine'" >"$work/regress.conf"
     [ ! -e test/regress.conf ] || cat test/regress.conf >>"$work/regress.conf"
@@ -135,7 +135,7 @@ regress() {
     }
 }
 
-# tap DIRECTORY OPTION...: all its tests, or the one that T names.
+# tap DIRECTORY OPTION...: all tests of the directory, or the one that T names.
 tap() {
     local directory=$1 files=("$1"/*.pl) options=("${@:2}")
     if [ -n "${T:-}" ]; then
@@ -149,7 +149,7 @@ tap() {
     run_prove "$PWD" "${options[@]}" "${files[@]}"
 }
 
-# The tests of spine-http once more, with sanitizers in it.
+# Runs the tests of spine-http again, with sanitizers built in.
 http_sanitize() {
     make -s -j "$(nproc)" -f src/http/http.mk PG_CONFIG="$pg_config" SANITIZE=1 WERROR=1 \
         HTTP_OUT=build/http-sanitize build/http-sanitize/spine-http || return
@@ -157,7 +157,7 @@ http_sanitize() {
         -j "$(nproc)" test/t/03[01]_*.pl
 }
 
-# run_prove DIR ...: prove, with the servers and logs of the tests in DIR.
+# run_prove DIR ...: runs prove, with the servers and logs of the tests in DIR.
 run_prove() {
     local pgxs_dir bindir dir=$1
     shift
@@ -165,7 +165,7 @@ run_prove() {
     bindir=$("$pg_config" --bindir)
     rm -rf "$dir/tmp_check"
     mkdir -p "$dir/tmp_check"
-    # TESTDATADIR and TESTLOGDIR are what PostgreSQL 16 and later look at.
+    # PostgreSQL 16 and later look at TESTDATADIR and TESTLOGDIR.
     TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log \
         PATH="$bindir:$PATH" PGPORT=65432 \
         PG_REGRESS="$pgxs_dir/src/test/regress/pg_regress" \
@@ -218,7 +218,7 @@ inside() {
     case $goal in all) tests count_closing k8s env PROMTOOL="$promtool" tools/check-k8s.sh ;; esac
     case $goal in all | code | tap) tests count_tap tap tap test/t -j "$(nproc)" ;; esac
     case $goal in all | code) tests count_tap http-sanitize http_sanitize ;; esac
-    # one after the other: each file has a Kafka and a server, and kills them
+    # one at a time: each file has a Kafka and a server, and kills them
     case $goal in kafka) tests count_tap kafka tap test/kafka ;; esac
     report
 }
@@ -227,8 +227,8 @@ inside() {
 # Outside: in the tree, as the caller
 # --------------------------------------------------------------------------
 
-# The user who does the work: oneself, or for root the one whom the PostgreSQL
-# packages made for such things. A command behind "${as_worker[@]}" runs as him.
+# The user who does the work: the caller, or, when root calls, the user that the
+# PostgreSQL packages create. A command after "${as_worker[@]}" runs as this user.
 worker=
 as_worker=()
 choose_worker() {
@@ -238,8 +238,8 @@ choose_worker() {
     as_worker=(setpriv --reuid="$worker" --regid="$(id -g "$worker")" --init-groups --)
 }
 
-# Makes the directory for the work and puts its path into $work. The kept one
-# of root's has no foreseeable name; build/check-dir remembers it.
+# Makes the directory for the work and puts its path into $work. The directory that
+# is kept for root has an unpredictable name, which build/check-dir remembers.
 make_work() {
     local base=$top/build
     mkdir -p "$top/build"
@@ -263,8 +263,8 @@ make_work() {
     work=$(cd "$work" && pwd -P)
 }
 
-# Brings the copy up to date. Times of files are kept, so that make builds only
-# what changed, and what is gone from the tree goes from the copy.
+# Brings the copy up to date. The times of files are kept, so that make builds only
+# what changed. Files that are gone from the tree are removed from the copy.
 copy_tree() {
     local list old
     scratch=$(mktemp -d)
@@ -281,12 +281,12 @@ copy_tree() {
     [ "$goal" != kafka ] || tar -c build/kafka | "${as_worker[@]}" tar -x -C "$work/tree"
 }
 
-# Starts the inside in a session of its own, so that all of it can be ended
-# together, with a clean environment: a PGHOST or MAKEFLAGS of the caller's
-# would lead the tests elsewhere.
+# Starts the inside in a session of its own, so that all its processes can be ended
+# together. It gets a clean environment: the caller's PGHOST or MAKEFLAGS would lead
+# the tests elsewhere.
 run_inside() {
     local tmp=$work/tmp
-    # A path of a socket may have 107 bytes, of which a test needs some 40.
+    # The path of a socket may have 107 bytes, of which a test needs about 40.
     [ ${#tmp} -le 65 ] || tmp=/tmp
     local env=(
         PATH="$PATH" HOME="$work" TERM="${TERM:-dumb}" TMPDIR="$tmp"
@@ -305,15 +305,15 @@ run_inside() {
     wait "$inside_pid" && inside_rc=0 || inside_rc=$?
 }
 
-# Ends what is left of the inside: its processes, and the servers, which lead
-# sessions of their own but leave their process id in their data directory.
+# Ends what is left of the inside: its processes and the servers. The servers lead
+# sessions of their own, but their data directories have their process ids.
 end_inside() {
     local pid_file pid
     kill -TERM -- "-$inside_pid" 2>/dev/null || :
     while IFS= read -r -d '' pid_file; do
         pid=$(head -n 1 "$pid_file" 2>/dev/null) || continue
         case $pid in '' | *[!0-9]*) continue ;; esac
-        # A test may have killed its server; the number may be another's now.
+        # A test may have killed its server, and another process may have the number now.
         case $(readlink "/proc/$pid/exe" 2>/dev/null) in
             "$work"/*) kill -QUIT "$pid" 2>/dev/null || : ;;
         esac
@@ -334,7 +334,7 @@ keep_logs() {
     (cd "$top" && find "$logs" -type f -size +0 | sort | sed 's/^/    /')
 }
 
-# The last lines of a long output are all that many see of it.
+# Many people see only the last lines of a long output.
 say_what_failed() {
     local lines
     lines=$(grep -hE '^#   (Failed test|at .* line )|^(not ok|Bail out)|Wstat: |Dubious|\[  FAILED  \]|: FAILED \(' \
@@ -342,7 +342,7 @@ say_what_failed() {
     [ -z "$lines" ] || printf '==> what failed:\n%s\n' "$lines"
 }
 
-# What the page looked like in the browser of the tests.
+# Keeps what the page looked like in the browser of the tests.
 keep_screenshots() {
     [ -n "$(ls "$work/screenshots" 2>/dev/null)" ] || return 0
     rm -rf "${top:?}/build/screenshots"
@@ -355,7 +355,7 @@ finish() {
     [ -z "$inside_pid" ] || end_inside
     [ -z "$scratch" ] || rm -rf "$scratch"
     if [ -z "$keeps_copy" ] && [ -n "$work" ]; then
-        # A server that is just ending may still write a file.
+        # A server that is ending may still write a file.
         rm -rf "$work" 2>/dev/null || { sleep 1; rm -rf "$work"; }
     fi
 }
@@ -381,7 +381,7 @@ outside() {
     case $goal in all | code) keeps_copy= ;; esac
     case $goal in all) tools/deps.sh check ;; *) tools/deps.sh code ;; esac
     [ "$goal" != kafka ] || tools/kafka.sh get
-    choose_worker       # the packages may have brought the user
+    choose_worker       # the packages may have created the user
     trap finish EXIT
     trap 'exit 130' HUP INT TERM
     make_work

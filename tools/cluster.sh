@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The local cluster, k3d's "data-platform", and what runs in it.
+# The local cluster, "data-platform" of k3d, and what runs in it.
 #
-#   tools/cluster.sh create        the cluster, if there is none
-#   tools/cluster.sh delete        ends it, with all its data
+#   tools/cluster.sh create        creates the cluster, if it does not exist
+#   tools/cluster.sh delete        deletes it, with all its data
 #   tools/cluster.sh secrets       makes passwords, once
 #   tools/cluster.sh up PHASE      builds the image, applies the overlay, waits
-#   tools/cluster.sh tilt PHASE    the same and goes on: tilt watches the sources
+#   tools/cluster.sh tilt PHASE    the same, and then tilt watches the sources
 #
-# It talks to no other cluster, whatever the current context of kubectl is.
+# The script talks to no other cluster, whatever kubectl's current context is.
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
@@ -25,7 +25,7 @@ die() {
     exit 1
 }
 
-# need TOOL...: all that is missing is named at once.
+# need TOOL...: names all missing tools at once.
 need() {
     local tool missing=
     for tool in "$@"; do
@@ -58,7 +58,7 @@ create() {
     fi
 }
 
-# A password that is there stays: the database has it.
+# An existing password stays, because the database has it.
 secrets() {
     kube apply -f k8s/base/phase-0/namespace.yaml
     if kube get secret postgres-credentials >/dev/null 2>&1; then
@@ -70,8 +70,8 @@ secrets() {
             --from-literal=username=postgres --from-file=password=/dev/stdin
 }
 
-# The image keeps its name, so that nothing in the overlay tells Kubernetes of a
-# new one. The first time there is nothing to restart.
+# The image keeps its name, so nothing in the overlay tells Kubernetes that the image
+# is a new one. The first time there is nothing to restart.
 restart_if_image_changed() {
     local id before
     id=$(docker image inspect --format '{{.Id}}' "$image")
@@ -129,7 +129,7 @@ up() {
     CONTAINER_TOOL=docker IMAGE=$image tools/image.sh
     k3d image import --cluster "$cluster" "$image"
     secrets
-    # The template of a Job cannot be changed; to run it again does no harm.
+    # The template of a Job cannot be changed, and running the Job again does no harm.
     kube delete job/topic-init --ignore-not-found
     kube apply -k "k8s/overlays/$phase"
     restart_if_image_changed

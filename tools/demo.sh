@@ -2,18 +2,17 @@
 # The demo: a private server with spine, fed by the producer worker, and
 # spine-http to look at it.
 #
-#   tools/demo.sh start   set it up, or look after the one that is there
-#   tools/demo.sh stop    end it and remove all of it
+#   tools/demo.sh start   set the demo up, or make sure that the existing one runs
+#   tools/demo.sh stop    stop the demo and remove all of it
 #
 # BROKERS=host:port uses that broker; BROKERS= goes back to the embedded one.
 #
-# Everything lies in .demo: pg (a private copy of the machine's PostgreSQL with
-# spine in it), data, run (the socket), log, http.log, env. When root runs the demo, the
-# server belongs to an unprivileged user; if that user cannot enter the tree,
-# .demo is a link to a directory under /var/tmp. Who may connect is decided by
-# the socket's directory alone, which is closed to all but the server's user
-# and root; the server does not listen on the network. spine-http does, on
-# 127.0.0.1, and may only read.
+# Everything is in .demo: pg (a private copy of the machine's PostgreSQL with spine in
+# it), data, run (the socket), log, http.log, env. When root runs the demo, the server
+# belongs to an unprivileged user. If that user cannot enter the tree, .demo is a link
+# to a directory under /var/tmp. The server does not listen on the network. Only the
+# socket's directory decides who can connect: it is closed to everyone except the
+# server's user and root. spine-http listens on 127.0.0.1, and may only read.
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
@@ -36,8 +35,8 @@ die() {
 # Who and where
 # --------------------------------------------------------------------------
 
-# Commands behind "${as_server[@]}" run as the server's user, with a clean
-# environment: a PGDATA or LD_PRELOAD of the caller's is no business of his.
+# Commands after "${as_server[@]}" run as the server's user, with a clean
+# environment: the caller's PGDATA or LD_PRELOAD must not reach them.
 server_user=
 choose_user() {
     server_user=$(id -un)
@@ -52,7 +51,7 @@ choose_user() {
         [ "$(id -u)" = 0 ] || die "this demo belongs to $server_user; only they or root can use it"
         switch=(setpriv --reuid="$server_user" --regid="$(id -g "$server_user")" --init-groups --)
     fi
-    # From /, because the tree may be closed to him.
+    # From /, because the tree may be closed to that user.
     as_server=("${switch[@]}" env -i -C / PATH="$PATH" HOME=/ LANG=C.UTF-8 LC_ALL=C.UTF-8)
 }
 
@@ -70,8 +69,8 @@ make_directory() {
     demo=$(cd .demo && pwd -P)
 }
 
-# The directory of the socket; elsewhere, behind a link, when the socket's path
-# would pass the 107 bytes that a socket may have.
+# Makes the directory of the socket. When the socket's path would exceed the 107 bytes
+# that it may have, the directory is elsewhere, and run is a link to it.
 make_socket_directory() {
     local path=$demo/run
     if [ -L "$demo/run" ] && [ ! -d "$demo/run" ]; then
@@ -89,7 +88,7 @@ make_socket_directory() {
     chmod 700 "$run"
 }
 
-# A port from $1 on that nobody uses.
+# The first port from $1 on that nobody uses.
 free_port() {
     local port=$1
     while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
@@ -106,7 +105,7 @@ bin_directory() {
     "$(find "$demo/pg" -path '*/bin/pg_config' -print -quit)" --bindir
 }
 
-# The ids of the demo's server processes, and of its broker's.
+# The ids of the processes of the demo's server and of its broker.
 server_processes() {
     local process
     for process in /proc/[0-9]*; do
@@ -117,14 +116,14 @@ server_processes() {
 }
 
 # A postmaster.pid alone proves nothing: after a crash its number may belong to
-# another process, or to a dead one.
+# another process, or to none.
 is_running() {
     local pid
     pid=$(head -n 1 "$demo/data/postmaster.pid" 2>/dev/null) || return 1
     [ -n "$pid" ] && [ "$(readlink "/proc/$pid/exe")" = "$(bin_directory)/postgres" ]
 }
 
-# The children of a server that was killed end by themselves, in a moment.
+# The children of a killed server end by themselves after a moment.
 end_orphans() {
     local pids i
     for i in {1..60}; do
@@ -138,7 +137,7 @@ end_orphans() {
     rm -f "$demo/data/postmaster.pid" "$demo/run"/.s.PGSQL.*
 }
 
-# psql as the caller, in the way .demo/env sets it up.
+# Runs psql as the caller, with the environment of .demo/env.
 sql() {
     (
         # shellcheck disable=SC1091
@@ -147,7 +146,7 @@ sql() {
     )
 }
 
-# Into a copy of the sources: the tree stays as it is, whoever owns it.
+# Builds in a copy of the sources: the tree stays as it is, whoever owns it.
 build_spine() {
     local pg_config
     say "making a private copy of PostgreSQL"
@@ -184,7 +183,7 @@ make_data_directory() {
 		cluster_name = 'spine demo'
 		include 'demo.conf'
 	CONF
-    # Only a complete one gets the name by which the next run finds it.
+    # Only a complete directory gets the name by which the next run finds it.
     mv "$demo/new" "$demo/data"
 }
 
@@ -192,7 +191,7 @@ start_server() {
     local port
     end_orphans
     make_socket_directory
-    port=$(free_port 54320)     # it names the socket, and stays free for TCP
+    port=$(free_port 54320)     # only the socket's name has it; TCP does not use it
     "${as_server[@]}" tee "$demo/data/demo.conf" >/dev/null <<-CONF
 		port = $port
 		unix_socket_directories = '${run//\'/\'\'}'
@@ -238,7 +237,7 @@ make_database() {
 # The page
 # --------------------------------------------------------------------------
 
-# What README says of the role, and that it may do no more than read.
+# Makes the role as README says. It may do no more than read.
 make_http_role() {
     sql >/dev/null <<-'SQL'
 		SELECT 'CREATE ROLE spine_http LOGIN'
@@ -258,7 +257,7 @@ http_processes() {
     done 2>/dev/null
 }
 
-# It answers what it was asked before it ends, unless that takes too long.
+# spine-http answers the requests that it has before it ends, unless that takes too long.
 stop_http() {
     local pids i
     for i in {1..300}; do
@@ -274,7 +273,7 @@ stop_http() {
     die "spine-http does not end: ${pids//$'\n'/ }"
 }
 
-# Does it answer?
+# Does spine-http answer?
 http_is_up() {
     local answer=
     (
@@ -361,10 +360,10 @@ start() {
         fi
         bindir=$(bin_directory)
         [ -d "$demo/data" ] || make_data_directory
-        stop_http               # one of an earlier server's
+        stop_http               # one that an earlier server left
         start_server
     fi
-    # The second time the settings are the user's: he may have changed them.
+    # After the first time the settings are the user's, who may have changed them.
     if [ -e "$demo/ready" ]; then
         set_brokers
     else

@@ -1,10 +1,9 @@
 #!/bin/sh
-# Installs the Debian packages that are missing, and only those: what is there
-# is never upgraded, and no PostgreSQL server is created, started or stopped.
+# Installs the Debian packages that are missing, and only those. Installed packages
+# are never upgraded, and no PostgreSQL server is created, started or stopped.
 #
-#   tools/deps.sh GOAL          install what it needs: build, demo, check, or one of
-#                               code and k8s (parts of check), image, kafka,
-#                               bench
+#   tools/deps.sh GOAL          install what the goal needs: build, demo, check, code
+#                               or k8s (parts of check), image, kafka, bench
 #   tools/deps.sh --pg-config   print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
@@ -24,18 +23,18 @@ has() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# The numbers of the packages that a package name depends on: "clang" -> 14.
+# The version number in the name of the package that a package depends on: "clang" -> 14.
 number_in_depends() {
     has apt-cache || return 0
     LC_ALL=C apt-cache depends "$1" 2>/dev/null |
         sed -n "s/^ *Depends: $1-\([0-9][0-9]*\)\$/\1/p" | head -n 1
 }
 
-# The PostgreSQL version to use; empty when it is not yet known, and "own" for
-# a PostgreSQL that is not Debian's. A version with server and headers is best,
-# then one with a server, then one with headers, and the newest of its kind.
+# The PostgreSQL version to use: empty when it is not known yet, and "own" for a
+# PostgreSQL that is not Debian's. A version with server and headers is best, then
+# one with a server, then one with headers. Among equals the newest is taken.
 pg_version() {
-    # A bare "pg_config" that is not there says nothing.
+    # A bare "pg_config" that is not installed says nothing.
     if [ -n "${PG_CONFIG:-}" ] && [ "$PG_CONFIG" != pg_config ]; then
         bindir=${PG_CONFIG%/*}
         ! has "$PG_CONFIG" || bindir=$("$PG_CONFIG" --bindir)
@@ -65,8 +64,8 @@ pg_version() {
     fi
 }
 
-# The sanitizers' runtime is a package of its own, named after clang's version;
-# before version 14 it was part of another one.
+# The package of the sanitizers' runtime, which has clang's version in its name. Before
+# version 14 the runtime was a part of another package.
 clang_runtime() {
     version=
     if has clang; then
@@ -82,14 +81,14 @@ clang_runtime() {
     esac
 }
 
-# What tools/check-k8s.sh needs; Go only to build kustomize with.
+# What tools/check-k8s.sh needs. Go is only needed to build kustomize.
 k8s_packages() {
     echo python3-venv shellcheck ca-certificates
     has go || "${0%/*}/kustomize.sh" --installed || echo golang-go
 }
 
-# Package names for a goal, one a line. Unknown versions show as the names of
-# the packages that stand for "the distribution's version".
+# The package names for a goal, one a line. Where a version is not known yet, the names
+# are those of the packages that stand for the distribution's version.
 packages() {
     case $1 in
         build | demo | check | code) ;;
@@ -99,9 +98,9 @@ packages() {
         bench) echo default-jre-headless maven openssl wrk kcat python3-venv ;;
         *) die "unknown goal \"$1\" (build, demo, check, code, k8s, image, kafka or bench)" ;;
     esac
-    # gcc alone brings no C library headers: they are only recommended.
+    # gcc alone does not install the C library's headers: it only recommends them.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev
-    echo libmicrohttpd-dev libpq-dev zlib1g-dev     # of spine-http
+    echo libmicrohttpd-dev libpq-dev zlib1g-dev     # for spine-http
     has pkg-config || echo pkg-config
     case $pg in
         own) ;;
@@ -135,7 +134,7 @@ as_root() {
     fi
 }
 
-# While a server package is being installed it must neither create its "main"
+# While a server package is being installed, the package must neither create its "main"
 # cluster nor start the clusters of other versions.
 keep_servers_still() {
     made_dir=
@@ -161,8 +160,8 @@ let_servers_go() {
 }
 
 apt() {
-    # The last two settings: wait for another apt-get to end, and let no
-    # helper restart the machine's services.
+    # NEEDRESTART_SUSPEND keeps a helper from restarting the machine's services. The
+    # lock's timeout waits for another apt-get to end.
     as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
         apt-get -q -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 \
         -o DPkg::Lock::Timeout=300 "$@"
@@ -181,7 +180,7 @@ if [ "$1" = --pg-config ]; then
     exit 0
 fi
 
-# Package names have no blanks: word splitting makes the list.
+# Package names have no blanks, so word splitting makes the list.
 # shellcheck disable=SC2046
 set -- "$1" $(packages "$1")
 goal=$1
@@ -195,7 +194,7 @@ fi
 # shellcheck disable=SC2046
 set -- $(missing "$@")
 
-# tools/promtool.sh takes a program out of this package, without installing it.
+# tools/promtool.sh takes a program out of this package without installing it.
 case $goal in check | code | k8s) has promtool || apt-cache show prometheus >/dev/null 2>&1 || apt update ;; esac
 [ $# -gt 0 ] || exit 0
 
@@ -208,7 +207,7 @@ fi
 echo "==> installing what is missing: $*"
 apt update || echo "deps: apt-get update failed; trying with the lists that are there" >&2
 
-# Only now apt surely knows the distribution's versions.
+# Only now is it certain that apt knows the distribution's versions.
 pg=$(pg_version)
 [ -n "$pg" ] || die "apt-get knows no package postgresql"
 # shellcheck disable=SC2046
@@ -216,8 +215,8 @@ set -- $(packages "$goal")
 # shellcheck disable=SC2046
 set -- $(missing "$@")
 
-# The client package and pg_config come with the headers as well; only the
-# server package touches services.
+# The headers bring the client package and pg_config as well. Only the server package
+# touches services.
 case " $* " in
     *" postgresql-$pg "*) keep_servers_still ;;
 esac

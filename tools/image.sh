@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Builds the container image of Dockerfile.postgres with docker, podman or
-# buildah, whichever is there first.
+# buildah: the first of them that is installed.
 #
-#   IMAGE=name:tag      what to call it (spine-postgres:dev)
-#   BASE_IMAGE=...      another base than the official PostgreSQL image
-#   CONTAINER_TOOL=...  which of the three
+#   IMAGE=name:tag      the image's name (spine-postgres:dev)
+#   BASE_IMAGE=...      a base other than the official PostgreSQL image
+#   CONTAINER_TOOL=...  the tool to use
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
 image=${IMAGE:-spine-postgres:dev}
 
-# A docker without its engine is of no use.
+# docker is of no use without its engine.
 works() {
     case $1 in
         docker) docker info >/dev/null 2>&1 ;;
@@ -41,7 +41,7 @@ arguments=(
     --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || :)"
 )
 [ -z "${BASE_IMAGE:-}" ] || arguments+=(--build-arg BASE_IMAGE="$BASE_IMAGE")
-# The OCI format of these two has no place for a health check.
+# These two default to the OCI format, which has no place for a health check.
 case $tool in podman | buildah) arguments+=(--format docker) ;; esac
 
 echo "==> building $image with $tool"

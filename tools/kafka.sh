@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
 # A real Apache Kafka for the tests: one node, on loopback, in one directory.
 #
-#   tools/kafka.sh get         download it to build/kafka, installing what that needs
-#   tools/kafka.sh start DIR   set it up in DIR, or start the one that is there,
+#   tools/kafka.sh get         download Kafka to build/kafka, and install what that needs
+#   tools/kafka.sh start DIR   set Kafka up in DIR, or start the one that is there,
 #                              and wait until it answers
-#   tools/kafka.sh stop DIR    end it and remove DIR
+#   tools/kafka.sh stop DIR    stop Kafka and remove DIR
 #
 # DIR has env (the addresses and the secret, for a shell), pid, log, data and the
-# certificates. KAFKA_PROXIED is an address at which Kafka says it can be reached,
-# and where nobody listens: a proxy to KAFKA_BEHIND_PROXY may. Without data, a cluster with a new id is started on the same ports.
-# KAFKA_JAVA_OPTIONS, if set, are given to java.
+# certificates. Kafka advertises the address KAFKA_PROXIED, but nobody listens there: a
+# test may put a proxy there that leads to KAFKA_BEHIND_PROXY. If DIR/data is missing, a
+# cluster with a new id is started on the same ports. KAFKA_JAVA_OPTIONS, if set, are
+# given to java.
 set -eu -o pipefail
 
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
 jars=$top/build/kafka
-patience=300            # seconds until it answers
+patience=300            # seconds to wait for an answer
 
 say() {
     printf '==> %s\n' "$*"
@@ -44,8 +45,8 @@ get() {
 # Setting it up
 # --------------------------------------------------------------------------
 
-# Ports that nobody uses, one a line, from a random one on and below those that the
-# kernel gives to clients.
+# Ports that nobody uses, one a line. They start at a random port, and are below those
+# that the kernel gives to clients.
 free_ports() {
     local found=0 port=$((20000 + RANDOM % 10000))
     while [ "$found" -lt "$1" ]; do
@@ -63,7 +64,7 @@ make_ca() {             # NAME
     openssl req -x509 "${key_options[@]}" -keyout "$1.key" -out "$1.pem" -subj "/CN=$1" -days 30
 }
 
-# A server's key and certificate, in one file as Kafka wants them.
+# A server's key and certificate, in one file, as Kafka needs them.
 make_certificate() {    # NAME DAYS
     openssl req "${key_options[@]}" -keyout "$1.key" -out "$1.csr" -subj /CN=localhost
     openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days "$2" -out "$1.crt" \
@@ -71,7 +72,7 @@ make_certificate() {    # NAME DAYS
     cat "$1.key" "$1.crt" >"$1.pem"
 }
 
-# other_ca has signed nothing; "expired" was valid until yesterday.
+# other_ca has signed nothing. "expired" was valid until yesterday.
 make_certificates() (
     cd "$dir"
     {
@@ -116,10 +117,10 @@ make_configuration() {
 		transaction.state.log.replication.factor=1
 		transaction.state.log.min.isr=1
 		transaction.state.log.num.partitions=1
-		# compaction at once, where a topic asks for it
+		# a topic that asks for compaction is compacted at once
 		log.cleaner.backoff.ms=100
 		log.cleaner.dedupe.buffer.size=4194304
-		# a broker that was killed is back as soon as it has started again
+		# a killed broker is back as soon as it has started again
 		broker.session.timeout.ms=2000
 		broker.heartbeat.interval.ms=500
 	CONF
@@ -140,8 +141,8 @@ make_configuration() {
 # Running it
 # --------------------------------------------------------------------------
 
-# A small heap and little compiling: it is started often, and never works hard.
-# Killed, it would leave files in /tmp.
+# A small heap and little compiling: Kafka is started often, and never works hard. The
+# other options keep a Kafka that is killed from leaving files in /tmp.
 run_java() {
     # shellcheck disable=SC2086
     exec java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true \
@@ -159,20 +160,21 @@ format() (
         --add-scram "SCRAM-SHA-256=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]"
 )
 
-# Is the Kafka of an earlier call running? It is java by then: a call ends when it answers.
+# Is the Kafka of an earlier call running? Its process is java by then, because a call
+# ends only when Kafka answers.
 is_running() {
     local pid
     pid=$(cat "$dir/pid" 2>/dev/null) || return 1
     tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$dir/server.properties"
 }
 
-# Has a process ended, with all it had open? What nobody waits for stays as a zombie,
-# which still has other threads until the last of them has ended.
+# Has a process ended, and closed everything it had open? A process that nobody waits
+# for stays as a zombie, and its other threads may end later than the first.
 has_ended() {           # PID
     [ ! -e "/proc/$1" ] || [ "$(cat "/proc/$1/task/"*/stat 2>/dev/null | sed 's/.*) //; s/ .*//')" = Z ]
 }
 
-# Waits until it has, for so long. One that was killed is gone a little later only.
+# Waits until the process has ended. A killed process is gone only a little later.
 wait_ended() {          # PID SECONDS
     local deadline=$((SECONDS + $2))
     until has_ended "$1"; do
@@ -181,11 +183,11 @@ wait_ended() {          # PID SECONDS
     done
 }
 
-# False: it has ended, or does not answer.
+# False: Kafka has ended, or does not answer.
 launch() {
     local pid
-    # The child is there until it has ended, whatever it is called: for a while it is
-    # still a shell. And what is heard must not be the log of an earlier one.
+    # The process id is enough to watch the child: at first the child is still a shell,
+    # so is_running would not find it. And the log must not be that of an earlier Kafka.
     : >"$dir/log"
     (run_java kafka.Kafka "$dir/server.properties") </dev/null >>"$dir/log" 2>&1 &
     pid=$!
@@ -212,7 +214,7 @@ start() {
     while :; do
         [ -d "$dir/data" ] || format >"$dir/log" 2>&1 || { cat "$dir/log" >&2; die "could not make the storage"; }
         ! launch || return 0
-        # Somebody else may have taken a port meanwhile: others, then.
+        # Somebody else may have taken a port meanwhile. Then choose other ports.
         if [ -z "$is_new" ] || ! grep -q 'Address already in use' "$dir/log"; then
             tail -n 20 "$dir/log" >&2
             die "it does not start; above is the end of $dir/log"

@@ -2,11 +2,11 @@
 # Puts kustomize into DIR and prints its path.
 #
 #   tools/kustomize.sh DIR
-#   tools/kustomize.sh --installed     whether it need not be built
+#   tools/kustomize.sh --installed     succeeds if there is no need to build it
 #
-# One that is installed is used, by itself or in kubectl, if it is of version 5.
-# Else it is built from its Go module, as Debian has no package of it; this is
-# the last version that Debian 12's Go builds.
+# An installed kustomize of version 5 is used, on its own or in kubectl. Otherwise
+# kustomize is built from its Go module, because Debian has no package of it. The
+# version is the last one that Debian 12's Go can build.
 set -eu
 version=v5.0.3
 
@@ -20,8 +20,8 @@ in_kubectl() {
     return 1
 }
 
-# In the current directory; nothing outside of it, and nothing that rm could not
-# remove.
+# Builds in the current directory. Writes nothing outside it, and nothing that rm
+# could not remove.
 build() {
     command -v go >/dev/null || {
         echo "kustomize: neither kustomize 5 nor Go is here; \"make deps\" installs Go" >&2

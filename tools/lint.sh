@@ -1,5 +1,5 @@
 #!/bin/sh
-# The house rules that a compiler does not check.
+# Checks the house rules that a compiler does not check.
 #
 #   tools/lint.sh               the sources
 #   tools/lint.sh symbols FILE  what a built spine.so shows to the server
@@ -41,12 +41,23 @@ is_one_of() {
     return 1
 }
 
-# The headers a file includes, one a line.
+# The headers that a file includes, one a line.
 includes() {
     sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' "$1"
 }
 
-# The files to look at: of the tree, without what was built.
+# Does a header of src/kafka show librdkafka, itself or by what it includes?
+shows_library() {
+    for inner in $(includes "src/$1"); do
+        case $inner in
+            librdkafka/*) return 0 ;;
+            kafka/*.h) if (shows_library "$inner"); then return 0; fi ;;
+        esac
+    done
+    return 1
+}
+
+# The files of the tree, without those that were built.
 tree_files() {
     find . \( -name .git -o -path ./build -o -path ./.demo -o -path ./tmp_check \) -prune \
         -o -type f "$@" -print | sed 's,^\./,,'
@@ -74,6 +85,11 @@ check_includes() {
                     complain "$file: includes $header, but src/broker knows no PostgreSQL" ;;
             esac
             [ -e "src/$header" ] || continue
+            case $floor:$header in
+                kafka:*) ;;
+                *:kafka/*) ! shows_library "$header" ||
+                    complain "$file: includes $header, which shows librdkafka; only src/kafka knows the library" ;;
+            esac
             case $floor in
                 http | broker) complain "$file: includes $header, but src/$floor uses nothing of src" ;;
             esac
@@ -91,9 +107,9 @@ check_versions() {
         sed 's/$/: PG_VERSION_NUM belongs into compat.h/'
 }
 
-# Function declarations at the top level of a header whose name lacks the
-# prefix. Comments, macros, the insides of braces, types and static functions
-# do not count; the name is what stands before the first parenthesis.
+# Lists the functions that a header declares at its top level without the prefix.
+# Comments, macros, the insides of braces, types and static functions do not count. The
+# name is what comes before the first parenthesis.
 unprefixed_functions() {
     for header in src/*.h src/*/*.h; do
         case $header in src/http/* | src/broker/*) continue ;; esac
@@ -121,7 +137,7 @@ unprefixed_functions() {
     done
 }
 
-# pgxs.mk names its objects one by one; none may be forgotten.
+# pgxs.mk names its objects one by one, and must not miss any.
 forgotten_objects() {
     listed=$(sed -n 's,^[[:space:]]*\(src/[a-z_/]*\)\.o.*,\1.c,p' pgxs.mk | sort)
     # shellcheck disable=SC2012
@@ -134,8 +150,8 @@ forgotten_objects() {
     done
 }
 
-# The options that can be set, and those that cannot, are in the code and in the
-# documentation.
+# The code and the documentation must list the same options, both those that can be
+# set and those that cannot.
 undocumented_options() {
     for kind in allowed refused; do
         in_code=$(sed -n "/$kind"'_options\[\]/,/^};/s/^\t{*"\([^"]*\)",.*/\1/p' src/kafka/option_list.c | sort)
@@ -147,7 +163,7 @@ undocumented_options() {
     done
 }
 
-# An expected output without its test would never be compared with anything.
+# An expected output without a test would never be compared with anything.
 orphaned_outputs() {
     for file in expected/*.out; do
         [ -e "$file" ] || continue
@@ -155,6 +171,12 @@ orphaned_outputs() {
         [ -e "test/sql/$name.sql" ] || [ -e "test/sql/${name%_[0-9]}.sql" ] ||
             echo "$file: no test/sql/$name.sql"
     done
+}
+
+# What is about orders has parts of its own in the extension's script.
+orders_elsewhere() {
+    grep -nE 'tenant|orders|_order|order_' sql/parts/*.sql | grep -v '^sql/parts/[0-9]*_orders' |
+        sed 's/$/: belongs into a part *_orders*/'
 }
 
 broken_scripts() {
@@ -169,8 +191,8 @@ broken_scripts() {
     done
 }
 
-# As `git diff --check`: white space at the end of a line, a blank before a tab.
-# psql's output and the inputs of the fuzzer are what they are.
+# Like `git diff --check`: white space at the end of a line, a blank before a tab.
+# psql's output and the inputs of the fuzzer are left alone.
 white_space() {
     tab=$(printf '\t')
     tree_files ! -path './expected/*' ! -path './test/fuzz/*' ! -path '*/expected/*' \
@@ -193,7 +215,7 @@ foreign_symbols() {
 
 if [ "${1:-}" = symbols ]; then
     [ -e "$2" ] || { complain "$2: not there"; exit 1; }
-    # complain sets a variable: no pipe, which would lose it in a subshell.
+    # complain sets a variable, which a pipe would lose in a subshell.
     for symbol in $(foreign_symbols "$2"); do
         complain "$2: exports $symbol; make it static, or prefix it with spine_"
     done
@@ -201,7 +223,7 @@ if [ "${1:-}" = symbols ]; then
 fi
 
 check_includes
-found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; broken_scripts; white_space)
+found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; orders_elsewhere; broken_scripts; white_space)
 if [ -n "$found" ]; then
     echo "$found" | sed 's/^/lint: /' >&2
     bad=1

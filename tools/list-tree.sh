@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The files of the tree, each ended by a NUL: those git tracks or would track, or
-# all but what was built when this is no git repository.
+# Lists the files of the tree, each ended by a NUL: the files that git tracks or
+# would track. Outside a git repository, all files except those that were built.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
@@ -11,6 +11,6 @@ else
     find . \( -path ./.git -o -path ./build -o -path ./.demo -o -path ./tmp_check \) -prune \
         -o \( -type f -o -type l \) ! -name '*.o' ! -name '*.so' -printf '%P\0'
 fi |
-    while IFS= read -r -d '' file; do   # git also lists what was just deleted
+    while IFS= read -r -d '' file; do   # git also lists files that were just deleted
         if [ -e "$file" ]; then printf '%s\0' "$file"; fi
     done

@@ -1,14 +1,14 @@
 #!/bin/sh
 # Makes a private installation of the machine's PostgreSQL under DIR, so that
-# spine can be installed and tested without a write to the machine's own
+# spine can be installed and tested without writing to the machine's own
 # directories. Prints the path of the private pg_config.
 #
 #   tools/private-postgres.sh DIR
 #
-# PostgreSQL is relocatable: its programs find the other directories relative
-# to where they lie themselves. So the programs are copied (a link would be
-# followed back), all else is links, and the two directories into which an
-# extension is installed are real ones. The layout below DIR is the machine's:
+# PostgreSQL is relocatable: its programs find the other directories relative to
+# their own. So the programs are copied, because they would follow a link back.
+# The two directories into which an extension is installed are real ones. Everything
+# else is links. The layout below DIR is the machine's:
 # DIR/usr/lib/postgresql/15/bin and so on.
 set -eu
 
@@ -17,8 +17,8 @@ die() {
     exit 1
 }
 
-# Links every entry of a directory into another one, but no spine: the one
-# that may be installed on the machine is not the one under test.
+# Links every entry of a directory into another one, except for spine's: a spine
+# that is installed on the machine is not the one under test.
 link_entries() {
     mkdir -p "$2"
     for entry in "$1"/*; do
@@ -28,7 +28,7 @@ link_entries() {
     done
 }
 
-# Links a directory, or what is in it if a part of it is there already.
+# Links a directory, or its entries if the copy already has that directory.
 link_directory() {
     if [ -d "$dir$1" ]; then
         link_entries "$1" "$dir$1"
@@ -50,7 +50,7 @@ pkglibdir=$("$system" --pkglibdir)
 [ -x "$bindir/postgres" ] || die "no server in $bindir; \"make deps\" installs it"
 [ -e "$("$system" --pgxs)" ] || die "$system has no PGXS; \"make deps\" installs it"
 
-# A minor upgrade or a new contrib module asks for a new copy.
+# A minor upgrade or a new contrib module makes a new copy necessary.
 made_from=$("$system" --configure --version &&
     LC_ALL=C ls -l --time-style=full-iso "$bindir" "$pkglibdir" "$sharedir/extension")
 private=$dir$bindir/pg_config

@@ -3,8 +3,8 @@
 #
 #   tools/promtool.sh DIR
 #
-# One that is installed is used. Else it is taken out of Debian's package, which
-# is not installed: that would leave a Prometheus server running on the machine.
+# An installed promtool is used. Otherwise it is taken out of Debian's package, without
+# installing the package: that would leave a Prometheus server running on the machine.
 set -eu
 
 [ $# = 1 ] || { echo "usage: tools/promtool.sh DIR" >&2; exit 2; }
@@ -13,7 +13,7 @@ command -v promtool && exit 0
 mkdir -p "$1"
 cd "$1"
 if [ ! -x "$PWD/usr/bin/promtool" ]; then
-    # a package of its own in newer Debians
+    # newer Debian releases have a package of its own
     package=promtool
     apt-cache show "$package" >/dev/null 2>&1 || package=prometheus
     apt-get -q -o Acquire::Retries=3 download "$package" >&2

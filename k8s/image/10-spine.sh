@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs once, when the database server of the image makes its first database
-# (/docker-entrypoint-initdb.d): the extension in it, and the role that
-# spine-http may read with.
+# Runs once, from /docker-entrypoint-initdb.d, when the image's server makes its
+# first database. Creates the extension there, and the role that spine-http reads
+# with.
 set -eu
 
 psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 \

@@ -12,6 +12,8 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+PG_FUNCTION_INFO_V1(spine_pipeline_topic);
+
 /* Column `column` (from 1) of row `row` as text in the caller's context, or NULL. */
 static char *
 text_value(uint64 row, int column, MemoryContext context)
@@ -67,6 +69,20 @@ read_sink(SpineSinkDefinition *sink, uint64 row, MemoryContext context)
 		sink->mappings[i] = (SpineMapping) {names[i], sources[i]};
 }
 
+const char *
+spine_pipeline_topic_or_default(const char *topic)
+{
+	return topic ? topic : spine_topic;
+}
+
+Datum
+spine_pipeline_topic(PG_FUNCTION_ARGS)
+{
+	const char *topic = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	PG_RETURN_TEXT_P(cstring_to_text(spine_pipeline_topic_or_default(topic)));
+}
+
 SpinePipeline *
 spine_pipeline_load(const char *schema, const NameData *name)
 {
@@ -74,6 +90,7 @@ spine_pipeline_load(const char *schema, const NameData *name)
 	Datum		args[1] = {NameGetDatum(name)};
 	MemoryContext context;
 	SpinePipeline *pipeline;
+	char	   *topic;
 	bool		isnull;
 	char	   *query;
 
@@ -89,9 +106,8 @@ spine_pipeline_load(const char *schema, const NameData *name)
 	pipeline = MemoryContextAllocZero(context, sizeof(SpinePipeline));
 	pipeline->context = context;
 	pipeline->name = *name;
-	pipeline->topic = text_value(0, 1, context);
-	if (pipeline->topic == NULL)
-		pipeline->topic = MemoryContextStrdup(context, spine_topic);
+	topic = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	pipeline->topic = MemoryContextStrdup(context, spine_pipeline_topic_or_default(topic));
 	pipeline->owner = DatumGetObjectId(binary_value(0, 2, &isnull));
 	pipeline->starts_at_latest = DatumGetBool(binary_value(0, 3, &isnull));
 

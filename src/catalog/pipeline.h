@@ -38,6 +38,12 @@ typedef struct SpinePipeline
 } SpinePipeline;
 
 /*
+ * The topic that a pipeline reads, given the topic of its row: the setting spine.topic
+ * when that is NULL.  The caller copies what it keeps.
+ */
+extern const char *spine_pipeline_topic_or_default(const char *topic);
+
+/*
  * Reads one pipeline; NULL: it does not exist, or is not enabled.  It lives in a context
  * of its own below TopMemoryContext, which the caller deletes.  In a transaction with SPI;
  * may raise an error.

@@ -1,6 +1,6 @@
 /*
  * client.c
- *		Configures, starts and destroys librdkafka clients, and asks the broker
+ *		Configures, starts and destroys librdkafka clients, and asks the cluster
  *		the few things that have no asynchronous call.
  *
  * The manners, which the rest of the extension relies on:
@@ -11,61 +11,66 @@
  *	- inside a callback nothing may ereport(ERROR): a longjmp would cross the
  *	  library's frames.  Callbacks only take notes.
  */
-#include "kafka/client.h"
+#include "kafka/library.h"
 
 #include <ctype.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include "kafka/options.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 /*
- * What a worker may prefetch, SPINE_PREFETCH_KB, is not a limit of each partition: the
- * library holds it against the queue that all of them lead to, and asks no broker for
- * more while that is exceeded.  Divided by the partitions, it starved most of them.
+ * SPINE_PREFETCH_KB is not a limit of each partition.  The library holds it against
+ * the queue that all partitions lead to, and asks no broker for more while the queue
+ * exceeds it.  Divided by the number of partitions, it starved most of them.
  *
- * Once it is exceeded, the library does not look again for FETCH_BACKOFF_MS; before
- * librdkafka 2.2, which does not have that option, for a second.  So a worker that
- * applies more than this in a second would wait there.
+ * Once the limit is exceeded, the library does not look again for FETCH_BACKOFF_MS;
+ * before librdkafka 2.2, which does not have that option, for a second.  So a worker
+ * that applies more than the limit in a second would wait there.
  */
 #define FETCH_BACKOFF_MS		"20"
 
 /*
  * One answer of a broker, by which the limit may be exceeded.  Its size is that of
- * the records as they were sent, compressed.  Each partition has its share in it; of
- * those into whose share a producer's batch does not fit, an answer brings but one.
+ * the records as they were sent, compressed.  Each partition has an equal share of it.
+ * Of the partitions whose next batch is larger than their share, an answer brings only
+ * one.
  */
 #define FETCH_BYTES				(8 * 1024 * 1024)
 #define MIN_FETCH_SHARE_BYTES	(64 * 1024)
+#define MAX_FETCH_SHARE_BYTES	(1024 * 1024)
 
 /*
  * How long a fetch waits at the broker for the first record.  A real broker
  * answers as soon as one arrives.  librdkafka's mock cluster always lets the
- * time run out, so that there it is the latency of an idle topic, paid for
- * with a request each time.
+ * time run out.  There it is the latency of an idle topic, at the price of a
+ * request each time.
  */
 #define FETCH_WAIT_MS			"500"
 #define EMBEDDED_FETCH_WAIT_MS	"20"
 
 /*
- * A partition whose broker says that it knows none is asked for again this soon.
- * Were it deleted and made anew, and filled beyond our position before we ask,
- * nothing would tell it from the old one until the next assignment.
+ * A partition that its broker does not know is asked for again this soon.  If it was
+ * deleted, made again, and filled beyond our position before we ask, nothing would
+ * tell the new partition from the old one until the next assignment.
  */
 #define FETCH_RETRY_MS			"20"
+
+StaticAssertDecl(SPINE_LOG_START == RD_KAFKA_OFFSET_BEGINNING &&
+				 SPINE_LOG_END == RD_KAFKA_OFFSET_END,
+				 "the library's names for the ends of a log");
 
 static SpineClient *live_clients = NULL;
 static bool exit_callback_registered = false;
 
-sigset_t
-spine_block_signals(void)
+/* Blocks every signal for threads that are about to be made; returns the old mask. */
+static sigset_t
+block_signals(void)
 {
 	sigset_t	all;
 	sigset_t	old_mask;
@@ -75,32 +80,54 @@ spine_block_signals(void)
 	return old_mask;
 }
 
-void
-spine_restore_signals(sigset_t old_mask)
+SpineErrorClass
+spine_client_classify(rd_kafka_resp_err_t code)
 {
-	pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
+	switch (code)
+	{
+		case RD_KAFKA_RESP_ERR_NO_ERROR:
+			return SPINE_NO_ERROR;
+		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+		case RD_KAFKA_RESP_ERR__SSL:
+		case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
+		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+			return SPINE_STRUCTURAL;
+		default:
+			return SPINE_TRANSIENT;
+	}
 }
 
-/* Runs in the owner's poll: remember the trouble, the poller reports it. */
-static void
-note_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+void
+spine_client_note_error(SpineClient *client, rd_kafka_resp_err_t code, const char *reason)
 {
-	SpineClient *client = opaque;
+	const char *name = rd_kafka_err2str(code);
+	const char *end;
 
-	char	   *detail;
-
-	client->error = err;
-	strlcpy(client->error_text, reason, sizeof(client->error_text));
+	if (reason == NULL)
+		reason = name;
+	if (strcmp(reason, name) == 0 && client->error.class != SPINE_NO_ERROR)
+		return;
 
 	/* " (after 3ms in state CONNECT, ...)" would make news of it each time */
-	detail = strstr(client->error_text, " (after ");
-	if (detail)
-		*detail = '\0';
+	end = strstr(reason, " (after ");
+	spine_error_set(&client->error, spine_client_classify(code), "the broker does not answer: %.*s",
+					end ? (int) (end - reason) : (int) strlen(reason), reason);
+	if (code == RD_KAFKA_RESP_ERR__SSL)
+		spine_error_set_hint(&client->error,
+							 "Its certificate must be valid today, for its name, and signed by an authority of ssl.ca.location.");
+}
+
+/* Runs in the owner's poll. */
+static void
+note_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
+{
+	spine_client_note_error(opaque, code, reason);
 }
 
 /*
  * The library has a new connection to a broker: "...: host:port/ID: Connected (#n)".
- * Those that it was told to begin with have no ID yet; it fetches from none of them.
+ * The brokers of bootstrap.servers have no ID yet; nothing is fetched from them.
  */
 static void
 note_connection(SpineClient *client, const char *message)
@@ -116,7 +143,7 @@ note_connection(SpineClient *client, const char *message)
 
 /*
  * Runs in the owner's poll.  Errors come through note_error as well, with a
- * code; what is left is of use only when debugging the library.
+ * code.  The rest is of use only when debugging the library.
  */
 static void
 note_log(const rd_kafka_t *rk, int level, const char *facility, const char *message)
@@ -141,46 +168,93 @@ set_option(rd_kafka_conf_t *conf, const char *key, const char *value)
 	}
 }
 
-/*
- * The configuration: what suits us, then what the user says, then what the
- * promises need.
- */
+static void
+set_number(rd_kafka_conf_t *conf, const char *key, int value)
+{
+	char		text[16];
+
+	snprintf(text, sizeof(text), "%d", value);
+	set_option(conf, key, text);
+}
+
+/* An option that some builds or versions of the library do not have. */
+static void
+set_if_known(rd_kafka_conf_t *conf, const char *key, const char *value)
+{
+	char		errstr[256];
+
+	(void) rd_kafka_conf_set(conf, key, value, errstr, sizeof(errstr));
+}
+
+/* What suits a consumer; the user's options may say otherwise. */
+static void
+set_consumer_defaults(rd_kafka_conf_t *conf, const SpineCluster *cluster,
+					  const char *group_id, const SpinePrefetch *prefetch)
+{
+	int			share = FETCH_BYTES / Max(prefetch->partitions, 1);
+
+	set_number(conf, "queued.max.messages.kbytes", SPINE_PREFETCH_KB);
+	set_number(conf, "queued.min.messages", prefetch->records);
+	set_if_known(conf, "fetch.queue.backoff.ms", FETCH_BACKOFF_MS);
+	set_number(conf, "fetch.max.bytes", FETCH_BYTES);
+	set_number(conf, "fetch.message.max.bytes",
+			   Min(Max(share, MIN_FETCH_SHARE_BYTES), MAX_FETCH_SHARE_BYTES));
+	set_option(conf, "fetch.wait.max.ms",
+			   cluster->embedded ? EMBEDDED_FETCH_WAIT_MS : FETCH_WAIT_MS);
+	set_option(conf, "fetch.error.backoff.ms", FETCH_RETRY_MS);
+	set_option(conf, "group.id", group_id);
+}
+
+static void
+set_producer_defaults(rd_kafka_conf_t *conf)
+{
+	/* the partitioner of the Java clients: a key goes where theirs goes */
+	set_option(conf, "partitioner", "murmur2_random");
+	set_option(conf, "compression.type", "lz4");
+	set_option(conf, "message.timeout.ms", "10000");
+	set_option(conf, "linger.ms", "2");
+}
+
+/* What the promises need, whatever the user's options say. */
+static void
+set_fixed_options(rd_kafka_conf_t *conf, SpineClientKind kind, const SpineCluster *cluster)
+{
+	set_option(conf, "bootstrap.servers", cluster->address);
+	set_option(conf, "log.queue", "true");
+
+	/* kinit would be run by a shell; a library without Kerberos has no such option */
+	set_if_known(conf, "sasl.kerberos.min.time.before.relogin", "0");
+	if (kind == SPINE_CONSUMER)
+	{
+		set_option(conf, "enable.auto.commit", "false");
+		set_option(conf, "enable.auto.offset.store", "false");
+		set_option(conf, "enable.partition.eof", "true");
+		set_option(conf, "auto.offset.reset", "error");
+		set_option(conf, "debug", "broker");	/* tells of each connection; the user's are kept */
+	}
+	else
+	{
+		set_option(conf, "enable.idempotence", "true");
+		rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
+	}
+	rd_kafka_conf_set_log_cb(conf, note_log);
+	rd_kafka_conf_set_error_cb(conf, note_error);
+}
+
 static rd_kafka_conf_t *
 make_configuration(SpineClientKind kind, const SpineCluster *cluster,
 				   const char *group_id, const SpinePrefetch *prefetch)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	char		reason[256];
-	char		bytes[16];
 
 	set_option(conf, "client.id", "spine");
 	set_option(conf, "reconnect.backoff.max.ms", "2000");
 	set_option(conf, "socket.nagle.disable", "true");
 	if (kind == SPINE_CONSUMER)
-	{
-		snprintf(bytes, sizeof(bytes), "%d", SPINE_PREFETCH_KB);
-		set_option(conf, "queued.max.messages.kbytes", bytes);
-		snprintf(bytes, sizeof(bytes), "%d", prefetch->records);
-		set_option(conf, "queued.min.messages", bytes);
-		(void) rd_kafka_conf_set(conf, "fetch.queue.backoff.ms", FETCH_BACKOFF_MS, reason, sizeof(reason));
-		snprintf(bytes, sizeof(bytes), "%d", FETCH_BYTES);
-		set_option(conf, "fetch.max.bytes", bytes);
-		snprintf(bytes, sizeof(bytes), "%d",
-				 Min(Max(FETCH_BYTES / Max(prefetch->partitions, 1), MIN_FETCH_SHARE_BYTES), 1024 * 1024));
-		set_option(conf, "fetch.message.max.bytes", bytes);
-		set_option(conf, "fetch.wait.max.ms",
-				   cluster->embedded ? EMBEDDED_FETCH_WAIT_MS : FETCH_WAIT_MS);
-		set_option(conf, "fetch.error.backoff.ms", FETCH_RETRY_MS);
-		set_option(conf, "group.id", group_id);
-	}
+		set_consumer_defaults(conf, cluster, group_id, prefetch);
 	else
-	{
-		/* the partitioner of the Java clients: a key goes where theirs goes */
-		set_option(conf, "partitioner", "murmur2_random");
-		set_option(conf, "compression.type", "lz4");
-		set_option(conf, "message.timeout.ms", "10000");
-		set_option(conf, "linger.ms", "2");
-	}
+		set_producer_defaults(conf);
 
 	if (!spine_kafka_options_apply(cluster->options, conf, reason, sizeof(reason)))
 	{
@@ -190,27 +264,7 @@ make_configuration(SpineClientKind kind, const SpineCluster *cluster,
 				 errmsg("invalid value for parameter \"%s\"", "spine.kafka_options"),
 				 errdetail("%s", reason)));
 	}
-
-	set_option(conf, "bootstrap.servers", cluster->address);
-	set_option(conf, "log.queue", "true");
-
-	/* kinit would be run by a shell; a library without Kerberos has no such option */
-	(void) rd_kafka_conf_set(conf, "sasl.kerberos.min.time.before.relogin", "0", reason, sizeof(reason));
-	if (kind == SPINE_CONSUMER)
-	{
-		set_option(conf, "enable.auto.commit", "false");
-		set_option(conf, "enable.auto.offset.store", "false");
-		set_option(conf, "enable.partition.eof", "true");
-		set_option(conf, "auto.offset.reset", "error");
-		set_option(conf, "debug", "broker");	/* says when it connects; beside the user's */
-	}
-	else
-	{
-		set_option(conf, "enable.idempotence", "true");
-		rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
-	}
-	rd_kafka_conf_set_log_cb(conf, note_log);
-	rd_kafka_conf_set_error_cb(conf, note_error);
+	set_fixed_options(conf, kind, cluster);
 	return conf;
 }
 
@@ -288,10 +342,10 @@ start_client(SpineClient *client, SpineClientKind kind, rd_kafka_conf_t *conf)
 	char		errstr[256];
 
 	rd_kafka_conf_set_opaque(conf, client);
-	old_mask = spine_block_signals();
+	old_mask = block_signals();
 	client->rk = rd_kafka_new(kind == SPINE_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER,
 							  conf, errstr, sizeof(errstr));
-	spine_restore_signals(old_mask);
+	pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
 	if (client->rk == NULL)
 	{
 		rd_kafka_conf_destroy(conf);
@@ -350,6 +404,40 @@ spine_client_destroy(SpineClient *client)
 {
 	if (client)
 		MemoryContextDelete(client->context);
+}
+
+bool
+spine_client_is_embedded(const SpineClient *client)
+{
+	return client->embedded;
+}
+
+const char *
+spine_client_identity(const SpineClient *client)
+{
+	return client->cluster_id;
+}
+
+const SpineError *
+spine_client_error(const SpineClient *client)
+{
+	return &client->error;
+}
+
+void
+spine_client_forget_error(SpineClient *client)
+{
+	memset(&client->error, 0, sizeof(client->error));
+}
+
+void
+spine_client_raise_error(const SpineClient *client)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg_internal("%s", client->error.message),
+			 errhint("%s", client->error.hint[0] ? client->error.hint :
+					 "Check \"spine.brokers\", and that the broker is up.")));
 }
 
 bool
@@ -418,9 +506,9 @@ spine_client_wait(SpineClient *client, long timeout_ms)
 }
 
 /*
- * Librdkafka's synchronous requests block, so they are made in slices: short
- * at first so that interrupts are served at once, longer for a broker that is
- * far away.  A request that runs into its slice's end is asked again.
+ * The library's synchronous requests block, so they are made in slices: short
+ * at first, so that interrupts are served at once, and longer for a broker that is
+ * far away.  A request that takes longer than its slice is made again.
  */
 static bool
 next_slice(int *slice_ms, int *left_ms)
@@ -431,14 +519,6 @@ next_slice(int *slice_ms, int *left_ms)
 	*slice_ms = Min(Min(*slice_ms == 0 ? 100 : *slice_ms * 2, 400), *left_ms);
 	*left_ms -= *slice_ms;
 	return true;
-}
-
-/* Keep the better reason: one that the library reported while being polled. */
-static void
-note_request_error(SpineClient *client, rd_kafka_resp_err_t err)
-{
-	if (client->error == RD_KAFKA_RESP_ERR_NO_ERROR)
-		note_error(client->rk, err, rd_kafka_err2str(err), client);
 }
 
 /* The library's handle of a topic, kept for the next call; NULL: bad name. */
@@ -455,8 +535,20 @@ topic_handle(SpineClient *client, const char *topic)
 	return client->topic;
 }
 
+/* Behind the same address may be another cluster by now. */
+static void
+refresh_identity(SpineClient *client)
+{
+	char	   *id = client->embedded ? NULL : rd_kafka_clusterid(client->rk, 0);
+
+	if (id == NULL)
+		return;
+	strlcpy(client->cluster_id, id, sizeof(client->cluster_id));
+	rd_kafka_mem_free(client->rk, id);
+}
+
 int
-spine_client_partition_count(SpineClient *client, const char *topic, int timeout_ms)
+spine_client_count_partitions(SpineClient *client, const char *topic, int timeout_ms)
 {
 	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
 	const struct rd_kafka_metadata *metadata;
@@ -466,7 +558,7 @@ spine_client_partition_count(SpineClient *client, const char *topic, int timeout
 
 	if (handle == NULL)
 	{
-		note_request_error(client, rd_kafka_last_error());
+		spine_client_note_error(client, rd_kafka_last_error(), NULL);
 		return -1;
 	}
 
@@ -480,35 +572,44 @@ spine_client_partition_count(SpineClient *client, const char *topic, int timeout
 	}
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		note_request_error(client, err);
+		spine_client_note_error(client, err, NULL);
 		return -1;
 	}
 
-	if (metadata->topic_cnt == 1)
-	{
-		err = metadata->topics[0].err;
-		if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-			count = metadata->topics[0].partition_cnt;
-		else if (err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
-				 err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE)
-			count = 0;
-		else
-			note_request_error(client, err);
-	}
+	spine_client_forget_error(client);
+	err = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__BAD_MSG;
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		count = metadata->topics[0].partition_cnt;
+	else if (err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+			 err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE)
+		count = 0;
+	else
+		spine_client_note_error(client, err, NULL);
 	rd_kafka_metadata_destroy(metadata);
-
-	/* each time: behind the same address may be another cluster by now */
-	if (!client->embedded)
-	{
-		char	   *id = rd_kafka_clusterid(client->rk, 0);
-
-		if (id)
-		{
-			strlcpy(client->cluster_id, id, sizeof(client->cluster_id));
-			rd_kafka_mem_free(client->rk, id);
-		}
-	}
+	refresh_identity(client);
 	return count;
+}
+
+/* One request for spine_client_find_offsets. */
+static rd_kafka_resp_err_t
+ask_for_offsets(SpineClient *client, const char *topic, int n, const int32 *partitions,
+				int64 time_ms, int64 *offsets, int timeout_ms)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+	rd_kafka_resp_err_t err;
+
+	for (int i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, topic, partitions[i])->offset = time_ms;
+	err = rd_kafka_offsets_for_times(client->rk, list, timeout_ms);
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		spine_client_forget_error(client);
+	for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+	{
+		err = list->elems[i].err;
+		offsets[i] = list->elems[i].offset;
+	}
+	rd_kafka_topic_partition_list_destroy(list);
+	return err;
 }
 
 bool
@@ -519,20 +620,8 @@ spine_client_find_offsets(SpineClient *client, const char *topic, int n, const i
 	int			slice_ms = 0;
 
 	while (err != RD_KAFKA_RESP_ERR_NO_ERROR && next_slice(&slice_ms, &timeout_ms))
-	{
-		rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
-
-		for (int i = 0; i < n; i++)
-			rd_kafka_topic_partition_list_add(list, topic, partitions[i])->offset = time_ms;
-		err = rd_kafka_offsets_for_times(client->rk, list, slice_ms);
-		for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-		{
-			err = list->elems[i].err;
-			offsets[i] = list->elems[i].offset;
-		}
-		rd_kafka_topic_partition_list_destroy(list);
-	}
+		err = ask_for_offsets(client, topic, n, partitions, time_ms, offsets, slice_ms);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		note_request_error(client, err);
+		spine_client_note_error(client, err, NULL);
 	return err == RD_KAFKA_RESP_ERR_NO_ERROR;
 }

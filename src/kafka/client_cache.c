@@ -8,6 +8,7 @@
  */
 #include "kafka/client_cache.h"
 
+#include "kafka/library.h"
 #include "process/default_cluster.h"
 #include "utils/memutils.h"
 
@@ -55,8 +56,7 @@ spine_session_client(void)
 	callback->func = end_use;
 	callback->arg = (void *) (uintptr_t) ++client_use;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-	client->error = RD_KAFKA_RESP_ERR_NO_ERROR;
-	client->error_text[0] = '\0';
+	spine_client_forget_error(client);
 	return client;
 }
 
@@ -67,13 +67,4 @@ spine_session_close(void)
 
 	client = NULL;
 	spine_client_destroy(old);
-}
-
-void
-spine_refuse_silent_broker(const SpineClient *silent)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("the broker does not answer: %s", silent->error_text),
-			 errhint("Check \"spine.brokers\", and that the broker is up.")));
 }

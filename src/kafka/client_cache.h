@@ -20,9 +20,6 @@ extern void spine_session_rest(void);
 /* Is it still what spine_session_client would return? */
 extern bool spine_session_is_current(void);
 
-/* Raises the error for a call of kafka.h that had no answer. */
-pg_noreturn extern void spine_refuse_silent_broker(const SpineClient *client);
-
 /* Ends it, after trouble that it would not recover from. */
 extern void spine_session_close(void);
 

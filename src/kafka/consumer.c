@@ -1,196 +1,44 @@
 /*
  * consumer.c
- *		Assignment, polling, and the ownership of the library's messages.
- *
- * Partitions are assigned by hand and always start from the position that the
- * database has; the broker's consumer group is never asked.
+ *		The life of a consumer: connecting, assigning, polling, and what is handed to the
+ *		caller of it all.
  */
-#include "kafka/consumer.h"
+#include "kafka/consumer_internal.h"
 
-#include "port/pg_crc32c.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
-/*
- * A batch is full at this size as well, whatever its rows: it is in memory
- * several times over, as fields, keys and rows.  Only a single record may be larger.
- * What it takes for each of its records, the library's objects above all, is bounded
- * by spine.batch_rows.
- */
-#define MAX_BATCH_BYTES		(16 * 1024 * 1024)
+#define BROKER_TIMEOUT_MS		5000
 
-/*
- * How long the broker may take to note the positions in its consumer group: as
- * long as the library allows.  A request to a group's coordinator that has run
- * out makes librdkafka abort the process when the coordinator is back
- * (confluentinc/librdkafka#4605), and so must never run out: the worker closes
- * the client first, and does nothing before that may keep it from doing so.
- */
-#define GROUP_COMMIT_TIMEOUT_MS	(3600 * 1000)
+/* Partitions that share what is prefetched, until they are counted. */
+#define FIRST_PREFETCH_SHARE	4
 
-/* What the library says of a partition that cannot be read. */
-#define STUCK_TEXT_LEN		256
+/* So many bytes of records tell how large the records are. */
+#define ENOUGH_BYTES			(1024 * 1024)
 
-/* What is taken at most to look further: so many records, if they are more than a batch. */
-#define LOOK_FURTHER_ROWS	1000
-#define LOOK_FURTHER_BYTES	(2 * MAX_BATCH_BYTES)
-
-/* Messages taken from the library at first, until their size is known. */
-#define FIRST_CHUNK			16
-
-/* What lies between two records may be headers up to this size; more is looked at. */
-#define MAX_HEADER_GUESS	(64 * 1024)
-
-/* What the library allocates for each header, once they are looked at. */
-#define HEADER_COST			80
-
-/* Header number i of a record of ours. */
-static bool
-message_header(const SpineRecord *record, size_t i, SpineHeader *header)
-{
-	rd_kafka_headers_t *headers;
-
-	return rd_kafka_message_headers(record->object, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR &&
-		rd_kafka_header_get_all(headers, i, &header->name, &header->value,
-								&header->value_len) == RD_KAFKA_RESP_ERR_NO_ERROR;
-}
-
-static void
-release_message(SpineRecord *record)
-{
-	rd_kafka_message_destroy(record->object);
-	record->object = NULL;
-}
-
-static const SpineRecordSource message_source = {message_header, release_message};
-
-static SpinePosition *
-find_position(SpineConsumer *consumer, int32 partition)
-{
-	for (int i = 0; i < consumer->npositions; i++)
-	{
-		if (consumer->positions[i].partition == partition)
-			return &consumer->positions[i];
-	}
-	return NULL;
-}
-
-static void
-release_records(SpineConsumer *consumer, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-	{
-		consumer->bytes -= consumer->records[i].size;
-		consumer->value_bytes -= consumer->records[i].value_len;
-		consumer->records[i].source->release(&consumer->records[i]);
-	}
-	consumer->nrecords -= n;
-	memmove(consumer->records, consumer->records + n, consumer->nrecords * sizeof(SpineRecord));
-}
-
-/* Drops what was taken of a partition (-1: of all), and is not in the batch. */
-static void
-release_taken(SpineConsumer *consumer, int32 partition)
-{
-	ssize_t		nkept = consumer->next_taken;
-
-	for (ssize_t i = consumer->next_taken; i < consumer->ntaken; i++)
-	{
-		if (partition == -1 || consumer->taken[i]->partition == partition)
-			rd_kafka_message_destroy(consumer->taken[i]);
-		else
-			consumer->taken[nkept++] = consumer->taken[i];
-	}
-	consumer->ntaken = nkept;
-}
-
-/* Returns when librdkafka's own thread has done what it was asked before. */
-static void
-await_library(rd_kafka_t *rk)
-{
-	rd_kafka_topic_partition_list_t *list;
-
-	if (rd_kafka_assignment(rk, &list) == RD_KAFKA_RESP_ERR_NO_ERROR)
-		rd_kafka_topic_partition_list_destroy(list);
-}
-
-/* Empties a partition's own queue.  False: there was something of another's in it. */
-static bool
-release_queue(rd_kafka_queue_t *queue, int32 partition)
-{
-	rd_kafka_message_t *message;
-	bool		its_own = true;
-
-	while (rd_kafka_consume_batch_queue(queue, 0, &message, 1) > 0)
-	{
-		its_own = its_own && message->partition == partition;
-		rd_kafka_message_destroy(message);
-	}
-	rd_kafka_queue_destroy(queue);
-	return its_own;
-}
-
-/*
- * Ends the assignment, and waits until its partitions have stopped: librdkafka
- * (2.0.2) aborts the process when one is to be stopped again before it has
- * ("Assertion `rktp->rktp_started' failed").
- *
- * Stopping one leaves a message in its own queue that keeps the partition alive.
- * If the topic is deleted the library forgets the partition, but not its thread,
- * and the client would never close.  So the queues are emptied here.
- */
-static void
-unassign(SpineConsumer *consumer)
-{
-	rd_kafka_t *rk = consumer->client->rk;
-
-	if (consumer->nqueues == 0)
-		return;
-
-	(void) rd_kafka_assign(rk, NULL);
-	await_library(rk);			/* they were told to stop, */
-	await_library(rk);			/* and have said that they did */
-	while (consumer->nqueues > 0)
-	{
-		consumer->nqueues--;
-		(void) release_queue(consumer->queues[consumer->nqueues],
-							 consumer->positions[consumer->nqueues].partition);
-	}
-}
-
-/* All that must go before the client does. */
-static void
-release_consumer(void *owner)
-{
-	SpineConsumer *consumer = owner;
-
-	release_records(consumer, consumer->nrecords);
-	release_taken(consumer, -1);
-	unassign(consumer);
-	rd_kafka_queue_io_event_enable(consumer->admin_queue, -1, NULL, 0);
-	rd_kafka_queue_destroy(consumer->admin_queue);
-}
+/* --------------------------------------------------------------------------
+ * Life
+ * -------------------------------------------------------------------------- */
 
 SpineConsumer *
-spine_consumer_open(const SpineCluster *cluster, const char *topic, const char *group_id,
-					const SpinePrefetch *prefetch, int batch_rows)
+spine_consumer_create(const SpineCluster *cluster, const char *topic, const char *group, int max_records)
 {
-	/* below the caller's context until it is whole, so that an error frees it */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine consumer",
 												  ALLOCSET_DEFAULT_SIZES);
 	SpineConsumer *consumer = MemoryContextAllocZero(context, sizeof(SpineConsumer));
-	SpineClient *client;
 
 	consumer->context = context;
+	consumer->cluster = spine_cluster_copy(cluster, context);
 	consumer->topic = MemoryContextStrdup(context, topic);
-	consumer->capacity = Max(batch_rows, LOOK_FURTHER_ROWS);
-	consumer->records = MemoryContextAllocHuge(context, consumer->capacity * sizeof(SpineRecord));
+	consumer->group = MemoryContextStrdup(context, group);
+	consumer->max_records = max_records;
+	consumer->prefetch.partitions = FIRST_PREFETCH_SHARE;
+	consumer->prefetch.records = SPINE_PREFETCH_RECORDS;
+	consumer->buffer.topic = consumer->topic;
+	consumer->buffer.capacity = Max(max_records, SPINE_LOOK_FURTHER_ROWS);
+	consumer->buffer.records = MemoryContextAllocHuge(context, consumer->buffer.capacity * sizeof(SpineRecord));
 
-	consumer->client = client = spine_client_create(SPINE_CONSUMER, cluster, group_id, prefetch);
-	consumer->admin_queue = rd_kafka_queue_new(client->rk);
-	spine_client_watch(client, consumer->admin_queue);
-	client->before_release = release_consumer;
-	client->owner = consumer;
-
+	/* only when it is whole, so that an error frees it */
 	MemoryContextSetParent(context, TopMemoryContext);
 	return consumer;
 }
@@ -200,159 +48,82 @@ spine_consumer_close(SpineConsumer *consumer)
 {
 	if (consumer == NULL)
 		return;
-	spine_client_destroy(consumer->client);
+	spine_consumer_disconnect(consumer);
 	MemoryContextDelete(consumer->context);
 }
 
-/* palloc'ed in the consumer's context; array may be NULL. */
-static void *
-resize(SpineConsumer *consumer, void *array, Size size)
+bool
+spine_consumer_is_for(const SpineConsumer *consumer, const SpineCluster *cluster,
+					  const char *topic, int max_records)
 {
-	size = Max(size, 1);
-	return array ? repalloc(array, size) : MemoryContextAlloc(consumer->context, size);
+	return spine_cluster_is_same(&consumer->cluster, cluster) &&
+		strcmp(consumer->topic, topic) == 0 && consumer->max_records == max_records;
 }
 
-/* A partition, and where it is read from. */
 static void
-add_to_list(rd_kafka_topic_partition_list_t *list, const SpineConsumer *consumer,
-			const SpinePosition *position)
+release_consumer(void *owner)
 {
-	rd_kafka_topic_partition_list_add(list, consumer->topic, position->partition)->offset =
-		position->is_checked ? position->read_to : position->mark_offset;
+	SpineConsumer *consumer = owner;
+
+	spine_consumer_unassign(consumer);
+	spine_group_commit_close(consumer);
+	consumer->client = NULL;
 }
 
 void
-spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n)
+spine_consumer_connect(SpineConsumer *consumer)
 {
-	rd_kafka_topic_partition_list_t *list;
-	rd_kafka_resp_err_t err;
+	Assert(consumer->client == NULL);
 
-	release_records(consumer, consumer->nrecords);
-	release_taken(consumer, -1);
-	unassign(consumer);
-	for (int i = 0; i < consumer->npositions; i++)
-		if (consumer->positions[i].stuck_text)
-			pfree(consumer->positions[i].stuck_text);
-	consumer->npositions = 0;
-	consumer->positions = resize(consumer, consumer->positions, n * sizeof(SpinePosition));
-	consumer->queues = resize(consumer, consumer->queues, n * sizeof(rd_kafka_queue_t *));
-	if (n > 0)
-		memcpy(consumer->positions, positions, n * sizeof(SpinePosition));
-	consumer->npositions = n;
-
-	list = rd_kafka_topic_partition_list_new(Max(n, 1));
-	for (int i = 0; i < n; i++)
-		add_to_list(list, consumer, &positions[i]);
-	err = rd_kafka_assign(consumer->client->rk, list);
-	rd_kafka_topic_partition_list_destroy(list);
-	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		elog(ERROR, "could not assign partitions: %s", rd_kafka_err2str(err));
-	for (int i = 0; i < n; i++)
-		consumer->queues[consumer->nqueues++] =
-			rd_kafka_queue_get_partition(consumer->client->rk, consumer->topic,
-										 positions[i].partition);
-}
-
-/* Frees the error, if there is one. */
-static bool
-is_done(rd_kafka_error_t *error)
-{
-	if (error == NULL)
-		return true;
-	rd_kafka_error_destroy(error);
-	return false;
+	consumer->client = spine_client_create(SPINE_CONSUMER, &consumer->cluster, consumer->group,
+										   &consumer->prefetch);
+	spine_group_commit_open(consumer);
+	consumer->client->before_release = release_consumer;
+	consumer->client->owner = consumer;
 }
 
 bool
-spine_consumer_restart(SpineConsumer *consumer, SpinePosition *const *positions, int n)
+spine_consumer_is_connected(const SpineConsumer *consumer)
 {
-	rd_kafka_t *rk = consumer->client->rk;
-	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
-	bool		done;
-
-	for (int i = 0; i < n; i++)
-		add_to_list(list, consumer, positions[i]);
-	done = is_done(rd_kafka_incremental_unassign(rk, list));
-	await_library(rk);			/* as in unassign */
-	await_library(rk);
-	for (int i = 0; i < n; i++)
-	{
-		rd_kafka_queue_t **queue = &consumer->queues[positions[i] - consumer->positions];
-
-		release_taken(consumer, positions[i]->partition);
-		done = release_queue(*queue, positions[i]->partition) && done;
-		*queue = rd_kafka_queue_get_partition(rk, consumer->topic, positions[i]->partition);
-		positions[i]->is_read = positions[i]->is_stuck = positions[i]->is_suspect = false;
-		positions[i]->connection = 0;
-	}
-	done = done && is_done(rd_kafka_incremental_assign(rk, list));
-	rd_kafka_topic_partition_list_destroy(list);
-	return done;
+	return consumer->client != NULL;
 }
 
-/*
- * The library reports such an error once, and some (a bad checksum) it then
- * leaves behind: what follows in this partition must not move the position past
- * it.
- */
-static void
-set_stuck(SpineConsumer *consumer, SpinePosition *position, rd_kafka_resp_err_t error,
-		  const char *text)
+void
+spine_consumer_disconnect(SpineConsumer *consumer)
 {
-	position->is_stuck = true;
-	position->stuck_error = error;
-	if (position->stuck_text == NULL)	/* no error may leave the poll */
-		position->stuck_text = MemoryContextAllocExtended(consumer->context, STUCK_TEXT_LEN,
-														  MCXT_ALLOC_NO_OOM);
-	if (position->stuck_text)
-		strlcpy(position->stuck_text, text, STUCK_TEXT_LEN);
+	spine_client_destroy(consumer->client);
+	consumer->topic_is_gone = consumer->log_is_lost = false;
 }
 
-/*
- * Did a message come over the connection on which the position was checked?  A
- * broker that was away may be back with another log, a shorter one that has grown
- * beyond the position since; and another replica may lead the partition.
- */
-static bool
-is_on_checked_connection(SpineConsumer *consumer, SpinePosition *position,
-						 const rd_kafka_message_t *message)
+void
+spine_consumer_wait(SpineConsumer *consumer, long timeout_ms)
 {
-	uint64		connection = spine_client_connection(consumer->client, message);
-
-	if (position->connection == 0 || (position->mark_offset < 0 && position->last_record == 0))
-		position->connection = connection;	/* the first, or there is nothing to look at */
-	position->is_suspect = position->is_suspect || position->connection != connection;
-	return !position->is_suspect;
+	spine_client_wait(consumer->client, timeout_ms);
 }
+
+/* --------------------------------------------------------------------------
+ * Taking messages
+ * -------------------------------------------------------------------------- */
 
 /* The end of a partition, or trouble with it. */
 static void
 note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 {
-	SpinePosition *position = find_position(consumer, message->partition);
+	SpinePartition *partition = spine_consumer_find_partition(consumer, message->partition);
 
 	switch (message->err)
 	{
 		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
 
 			/*
-			 * Where the log ends with what no consumer is shown (transaction
-			 * markers, aborted records), the position moves past it.
+			 * Where the log ends with what no consumer is shown (transaction markers,
+			 * aborted records), the position moves past it.
 			 */
-			if (position == NULL || position->is_stuck)
-				break;
-			if (message->offset < position->read_to)
+			if (partition && spine_partition_accepts_end(partition, consumer->client, message, consumer->context))
 			{
-				/* where it was asked to begin is the mark, which is not there */
-				set_stuck(consumer, position, RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE, "");
-				break;
+				spine_partition_set_read(partition, Max(partition->read_to, message->offset));
+				consumer->reached_end = true;
 			}
-			if (position->is_checked && message->offset > position->read_to &&
-				!is_on_checked_connection(consumer, position, message))
-				break;
-			position->read_to = Max(position->read_to, message->offset);
-			position->is_read = true;
-			consumer->reached_end = true;
 			break;
 
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
@@ -361,342 +132,415 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 			consumer->topic_is_gone = true;
 			break;
 
+		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+			if (partition == NULL)
+				break;
+			spine_partition_set_stuck(partition, SPINE_STUCK_NO_OFFSET, NULL, consumer->context);
+			break;
+
 		default:
-			if (position)
-				set_stuck(consumer, position, message->err, rd_kafka_message_errstr(message));
+			if (partition)
+				spine_partition_set_stuck(partition, SPINE_STUCK_UNREADABLE,
+										  rd_kafka_message_errstr(message), consumer->context);
 			else
-			{
-				consumer->client->error = message->err;
-				strlcpy(consumer->client->error_text, rd_kafka_message_errstr(message),
-						sizeof(consumer->client->error_text));
-			}
+				spine_client_note_error(consumer->client, message->err, rd_kafka_message_errstr(message));
 			break;
 	}
+
+	/*
+	 * A partition that was read, and whose position is not there any more: where the topic
+	 * was made again, others may have grown beyond their positions.  Read all from their
+	 * marks.
+	 */
+	if (partition && partition->health == SPINE_HEALTH_STUCK && partition->is_read &&
+		partition->reason == SPINE_STUCK_NO_OFFSET)
+		consumer->log_is_lost = true;
 }
 
-/* -1: it has none. */
-static int64
-timestamp_of(const rd_kafka_message_t *message)
+/* Takes what has arrived.  Returns whether the batch is full. */
+static bool
+take_messages(SpineConsumer *consumer, int max_records)
 {
-	rd_kafka_timestamp_type_t type;
-	int64		timestamp_ms = rd_kafka_message_timestamp(message, &type);
+	SpineRecordBuffer *buffer = &consumer->buffer;
+	size_t		limit = spine_record_buffer_limit(buffer, max_records);
 
-	return type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? -1 : timestamp_ms;
-}
-
-/* Of what tells one record from another; the same on every architecture. */
-static int64
-checksum(const rd_kafka_message_t *message)
-{
-	char		head[64];
-	pg_crc32c	crc;
-
-	snprintf(head, sizeof(head), INT64_FORMAT " %zu ", timestamp_of(message), message->key_len);
-	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, head, strlen(head));
-	COMP_CRC32C(crc, message->key, message->key_len);
-	COMP_CRC32C(crc, message->payload, message->len);
-	FIN_CRC32C(crc);
-	return crc;
-}
-
-/*
- * The first record since the assignment, or a restart: is it the one that was read
- * before?  Where it is gone (compaction), a later one comes, and nothing can be told.
- */
-static void
-check_mark(SpineConsumer *consumer, SpinePosition *position, const rd_kafka_message_t *message)
-{
-	position->is_checked = true;
-	position->connection = spine_client_connection(consumer->client, message);
-	if (message->offset == position->mark_offset && checksum(message) != position->mark_crc)
-		set_stuck(consumer, position, RD_KAFKA_RESP_ERR__INCONSISTENT, "");
-}
-
-/*
- * The bytes of a record's headers, or a little more: parsing them, which is how the
- * library tells, costs too much for each record.  They lie behind its value, before
- * the record that follows in the same answer of the broker.  Once they are parsed, an
- * object of each stays in memory as well.
- */
-static size_t
-header_bytes(const rd_kafka_message_t *message, const rd_kafka_message_t *next)
-{
-	const char *end = message->payload ? (const char *) message->payload + message->len :
-		message->key ? (const char *) message->key + message->key_len : NULL;
-	const char *start = next == NULL ? NULL : next->key ? next->key : next->payload;
-	rd_kafka_headers_t *headers;
-	const char *name;
-	const void *value;
-	size_t		len;
-	size_t		bytes = 0;
-
-	if (end && start && (uintptr_t) start - (uintptr_t) end < MAX_HEADER_GUESS)
-		return (uintptr_t) start - (uintptr_t) end;
-
-	/* the last of an answer, or large ones */
-	if (rd_kafka_message_headers(message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR)
+	while (buffer->nrecords < limit)
 	{
-		for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &len) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-			bytes += strlen(name) + len + HEADER_COST;
-	}
-	return bytes;
-}
-
-/* next: what the library gave after it, or NULL. */
-static void
-add_record(SpineConsumer *consumer, rd_kafka_message_t *message, const rd_kafka_message_t *next)
-{
-	SpinePosition *position = find_position(consumer, message->partition);
-	SpineRecord *record;
-
-	if (position && !position->is_checked)
-		check_mark(consumer, position, message);
-
-	/* left over from an assignment that is no more, to be checked, or seen already */
-	if (position == NULL || position->is_stuck ||
-		!is_on_checked_connection(consumer, position, message) ||
-		message->offset < position->read_to)
-	{
-		rd_kafka_message_destroy(message);
-		return;
-	}
-
-	record = &consumer->records[consumer->nrecords++];
-	record->topic = consumer->topic;
-	record->partition = message->partition;
-	record->offset = message->offset;
-	record->timestamp_ms = timestamp_of(message);
-	record->key = message->key;
-	record->key_len = message->key_len;
-	record->value = message->payload;
-	record->value_len = message->len;
-	record->source = &message_source;
-	record->object = message;
-
-	position->read_to = message->offset + 1;
-	position->last_record = consumer->nrecords;
-	position->is_read = true;
-	record->size = message->len + message->key_len + header_bytes(message, next) + sizeof(SpineRecord);
-	consumer->bytes += record->size;
-	consumer->value_bytes += message->len;
-	consumer->uncounted++;
-}
-
-static size_t
-max_bytes(const SpineConsumer *consumer)
-{
-	return consumer->looks_further ? LOOK_FURTHER_BYTES : MAX_BATCH_BYTES;
-}
-
-/* How many messages to take next, so that their bytes do not exceed the batch by much. */
-static size_t
-next_chunk(const SpineConsumer *consumer)
-{
-	size_t		fitting = FIRST_CHUNK;
-
-	if (consumer->nrecords > 0)
-		fitting = (max_bytes(consumer) - consumer->bytes) * consumer->nrecords / consumer->bytes + 1;
-	return Min(fitting, SPINE_POLL_CHUNK);
-}
-
-/* The next message that the library has, NULL if none.  The caller takes it by next_taken++. */
-static rd_kafka_message_t *
-peek_message(SpineConsumer *consumer)
-{
-	if (consumer->next_taken == consumer->ntaken)
-	{
-		consumer->next_taken = 0;
-		consumer->ntaken = rd_kafka_consume_batch_queue(consumer->client->queue, 0,
-														consumer->taken, next_chunk(consumer));
-		if (consumer->ntaken < 0)
-			consumer->ntaken = 0;
-	}
-	return consumer->ntaken > 0 ? consumer->taken[consumer->next_taken] : NULL;
-}
-
-bool
-spine_consumer_poll(SpineConsumer *consumer, int batch_rows)
-{
-	size_t		limit = Min((size_t) batch_rows, consumer->capacity);
-
-	if (consumer->looks_further)
-		limit = Max(limit, LOOK_FURTHER_ROWS);
-	spine_client_drain_wakeups(consumer->client);
-
-	while (consumer->nrecords < limit && consumer->bytes < max_bytes(consumer))
-	{
-		rd_kafka_message_t *message = peek_message(consumer);
+		rd_kafka_message_t *next;
+		bool		is_full;
+		rd_kafka_message_t *message = spine_record_buffer_take(buffer, consumer->client->queue, &next, &is_full);
+		SpinePartition *partition;
 
 		if (message == NULL)
-			return false;
-
-		/* a large record is not added to what is nearly full */
-		if (consumer->nrecords > 0 && !consumer->looks_further &&
-			consumer->bytes + message->len + message->key_len > MAX_BATCH_BYTES)
-			return true;
-		consumer->next_taken++;
-		if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
-			add_record(consumer, message, consumer->next_taken < consumer->ntaken ?
-					   consumer->taken[consumer->next_taken] : NULL);
-		else
+			return is_full;
+		if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		{
 			note_event(consumer, message);
 			rd_kafka_message_destroy(message);
+			continue;
 		}
+
+		/* NULL: left over from an assignment that is no more */
+		partition = spine_consumer_find_partition(consumer, message->partition);
+		if (partition == NULL || !consumer->is_assigned ||
+			!spine_partition_accepts(partition, consumer->client, message, consumer->context))
+		{
+			rd_kafka_message_destroy(message);
+			continue;
+		}
+		spine_record_buffer_add(buffer, message, next);
+		spine_partition_set_read(partition, message->offset + 1);
+		partition->last_record = buffer->nrecords;
+		consumer->nread++;
 	}
 	return true;
 }
 
+/* --------------------------------------------------------------------------
+ * Asking the broker
+ * -------------------------------------------------------------------------- */
+
+/*
+ * The broker has not answered.  The library's reports, which are served here, may know
+ * more than the request that has failed.  As long as the broker is silent, the client
+ * keeps the best reason so far: that a request timed out is no news.
+ */
+static void
+describe_silence(SpineConsumer *consumer, SpineError *error)
+{
+	(void) take_messages(consumer, consumer->max_records);
+	*error = *spine_client_error(consumer->client);
+}
+
+int
+spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error)
+{
+	int			count = spine_client_count_partitions(consumer->client, consumer->topic, BROKER_TIMEOUT_MS);
+
+	if (count < 0)
+	{
+		describe_silence(consumer, error);
+		return count;
+	}
+	strlcpy(consumer->cluster_id, spine_client_identity(consumer->client), sizeof(consumer->cluster_id));
+	spine_client_forget_error(consumer->client);
+	consumer->topic_is_gone = false;
+	return count;
+}
+
+const char *
+spine_consumer_cluster_id(const SpineConsumer *consumer)
+{
+	return consumer->cluster_id;
+}
+
+static bool
+find_offsets(SpineConsumer *consumer, int n, const int32 *partitions, int64 which, int64 *offsets,
+			 SpineError *error)
+{
+	if (spine_client_find_offsets(consumer->client, consumer->topic, n, partitions, which, offsets,
+								  BROKER_TIMEOUT_MS))
+		return true;
+	describe_silence(consumer, error);
+	return false;
+}
+
+bool
+spine_consumer_find_starts(SpineConsumer *consumer, int n, const int32 *partitions, int64 *offsets,
+						   SpineError *error)
+{
+	return find_offsets(consumer, n, partitions, SPINE_LOG_START, offsets, error);
+}
+
+bool
+spine_consumer_find_ends(SpineConsumer *consumer, int n, const int32 *partitions, int64 *offsets,
+						 SpineError *error)
+{
+	return find_offsets(consumer, n, partitions, SPINE_LOG_END, offsets, error);
+}
+
+/* --------------------------------------------------------------------------
+ * Polling
+ * -------------------------------------------------------------------------- */
+
+/*
+ * Are the records much larger than the library knows, which counts the bytes of values
+ * alone?  Then the consumer is to be connected again, to prefetch fewer.
+ */
+static bool
+prefetches_too_much(SpineConsumer *consumer)
+{
+	const SpineRecordBuffer *buffer = &consumer->buffer;
+	int			records;
+
+	if (buffer->bytes < ENOUGH_BYTES || buffer->bytes < 2 * buffer->value_bytes)
+		return false;
+	records = SPINE_PREFETCH_KB * 1024.0 / buffer->bytes * buffer->nrecords;
+	if (records >= consumer->prefetch.records / 2)
+		return false;
+	consumer->prefetch.records = Max(records, 1);
+	return true;
+}
+
+/*
+ * The log does not have a position: on which side of the log is it?  False: on neither,
+ * by now.
+ */
+static bool
+look_for_offset(SpineConsumer *consumer, SpineStuck *stuck)
+{
+	SpineError	error;
+	int64		start;
+	int64		end;
+
+	if (!spine_consumer_find_starts(consumer, 1, &stuck->partition, &start, &error) ||
+		!spine_consumer_find_ends(consumer, 1, &stuck->partition, &end, &error))
+		return true;			/* no more is known */
+	if (stuck->offset < start)
+	{
+		stuck->reason = SPINE_STUCK_EXPIRED;
+		stuck->log_offset = start;
+	}
+	else if (stuck->offset > end)
+	{
+		stuck->reason = SPINE_STUCK_SHORT_LOG;
+		stuck->log_offset = end;
+	}
+	else
+		return false;
+	return true;
+}
+
+/* What is wrong with a partition.  False: nothing, by now. */
+static bool
+look_into(SpineConsumer *consumer, SpinePartition *partition, SpineStuck *stuck)
+{
+	stuck->partition = partition->partition;
+	stuck->reason = partition->reason;
+	stuck->offset = partition->read_to;
+	stuck->log_offset = partition->mark_offset;
+	stuck->text = partition->text && partition->text[0] ? partition->text : "";
+	stuck->is_news = !partition->is_reported;
+	if (partition->reason == SPINE_STUCK_NO_OFFSET && !look_for_offset(consumer, stuck))
+		return false;
+	partition->is_reported = true;
+	return true;
+}
+
+static void
+mark_last_record(const SpineConsumer *consumer, SpinePartition *partition)
+{
+	if (partition->last_record > 0)
+		spine_partition_set_mark(partition, &consumer->buffer.records[partition->last_record - 1]);
+}
+
+/*
+ * Checks the partitions by their marks that are read over another connection than before,
+ * and tries one of those again that are stuck: the library reports such trouble only once.
+ */
+static SpinePollKind
+tend_partitions(SpineConsumer *consumer, SpineStuck *stuck)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	SpinePartition **partitions = NULL;
+	SpinePollKind kind = SPINE_POLL_RECORDS;
+	int			n = 0;
+	bool		has_tried = false;
+	SpineError	error;
+
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		SpinePartition *partition = &consumer->partitions[i];
+		bool		is_due = partition->health == SPINE_HEALTH_STUCK && !has_tried &&
+			TimestampDifferenceExceeds(partition->tried_at, now, SPINE_STUCK_RETRY_MS);
+
+		if (!partition->is_suspect && !is_due)
+			continue;
+		if (partitions == NULL)
+			partitions = palloc(consumer->npartitions * sizeof(SpinePartition *));
+		if (is_due)
+		{
+			has_tried = true;
+			if (look_into(consumer, partition, stuck))
+				kind = SPINE_POLL_PARTITION_STUCK;
+			partition->tried_at = GetCurrentTimestamp();
+		}
+		mark_last_record(consumer, partition);
+		partitions[n++] = partition;
+	}
+	if (n == 0)
+		return SPINE_POLL_RECORDS;
+
+	if (!spine_consumer_find_marks(consumer, partitions, n, &error))
+		kind = SPINE_POLL_BROKER_SILENT;
+	else if (!spine_consumer_restart(consumer, partitions, n))
+		kind = SPINE_POLL_LOG_LOST;
+	pfree(partitions);
+	return kind;
+}
+
+SpinePoll
+spine_consumer_poll(SpineConsumer *consumer, int max_records)
+{
+	SpinePoll	poll = {.kind = SPINE_POLL_RECORDS};
+
+	spine_client_drain_wakeups(consumer->client);
+	poll.is_full = take_messages(consumer, max_records);
+
+	if (prefetches_too_much(consumer))
+	{
+		spine_consumer_disconnect(consumer);
+		poll.kind = SPINE_POLL_LOG_LOST;
+	}
+	else if (consumer->log_is_lost)
+		poll.kind = SPINE_POLL_LOG_LOST;
+	else if (consumer->topic_is_gone)
+		poll.kind = SPINE_POLL_TOPIC_GONE;
+	else if (spine_client_error(consumer->client)->class != SPINE_NO_ERROR)
+		poll.kind = SPINE_POLL_BROKER_SILENT;
+	else
+		poll.kind = tend_partitions(consumer, &poll.stuck);
+	return poll;
+}
+
+bool
+spine_consumer_is_well(const SpineConsumer *consumer)
+{
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		if (consumer->partitions[i].health != SPINE_HEALTH_WELL)
+			return false;
+	}
+	return true;
+}
+
+void
+spine_consumer_look_further(SpineConsumer *consumer, bool further)
+{
+	consumer->buffer.looks_further = further;
+}
+
+size_t
+spine_consumer_take_count(SpineConsumer *consumer)
+{
+	size_t		n = consumer->nread;
+
+	consumer->nread = 0;
+	return n;
+}
+
+SpineProgressReport *
+spine_consumer_report(SpineConsumer *consumer, int *n)
+{
+	SpineProgressReport *report = palloc(Max(consumer->npartitions, 1) * sizeof(SpineProgressReport));
+
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		SpinePartition *partition = &consumer->partitions[i];
+		int64_t		low;
+		int64_t		high;
+
+		if (consumer->client &&
+			rd_kafka_get_watermark_offsets(consumer->client->rk, consumer->topic, partition->partition,
+										   &low, &high) == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0)
+			partition->high_watermark = high;
+		report[i].partition = partition->partition;
+		report[i].next_offset = partition->next_offset;
+		report[i].high_watermark = partition->high_watermark;
+	}
+	consumer->reached_end = false;
+	*n = consumer->npartitions;
+	return report;
+}
+
+bool
+spine_consumer_reached_end(const SpineConsumer *consumer)
+{
+	return consumer->reached_end;
+}
+
+/* --------------------------------------------------------------------------
+ * The batch
+ * -------------------------------------------------------------------------- */
+
 bool
 spine_consumer_has_batch(const SpineConsumer *consumer)
 {
-	for (int i = 0; i < consumer->npositions; i++)
+	for (int i = 0; i < consumer->npartitions; i++)
 	{
-		if (consumer->positions[i].read_to > consumer->positions[i].next_offset)
+		if (consumer->partitions[i].read_to > consumer->partitions[i].next_offset)
 			return true;
 	}
 	return false;
 }
 
+const SpineRecord *
+spine_consumer_records(const SpineConsumer *consumer, size_t *n)
+{
+	*n = consumer->buffer.nrecords;
+	return consumer->buffer.records;
+}
+
 /*
- * Where a position stands after the first nrecords records, if more of its records
- * follow: before the next of them.
+ * The last of a partition's records among the first n of the batch; NULL: there is none.
  */
-static void
-stop_after(const SpineConsumer *consumer, size_t nrecords, SpinePosition *position)
+static const SpineRecord *
+last_record_of(const SpineConsumer *consumer, const SpinePartition *partition, size_t n)
 {
-	const SpineRecord *records = consumer->records;
-	size_t		i;
+	const SpineRecord *records = consumer->buffer.records;
+	size_t		i = Min(n, partition->last_record);
 
-	for (i = nrecords; i > 0 && records[i - 1].partition != position->partition; i--)
-		;
-	position->last_record = i;
-	if (i == 0)
-		position->read_to = position->next_offset;	/* none of its records is among them */
-	else
-		position->read_to = records[i - 1].offset + 1;
+	while (i > 0 && records[i - 1].partition != partition->partition)
+		i--;
+	return i > 0 ? &records[i - 1] : NULL;
 }
 
-void
-spine_consumer_mark(const SpineConsumer *consumer, SpinePosition *position)
+SpineMove *
+spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, int *n)
 {
-	if (position->last_record > 0)
-	{
-		const SpineRecord *record = &consumer->records[position->last_record - 1];
-
-		position->mark_offset = record->offset;
-		position->mark_crc = checksum(record->object);
-	}
-}
-
-SpinePosition *
-spine_consumer_moved_positions(SpineConsumer *consumer, size_t nrecords, int *n)
-{
-	SpinePosition *moved = palloc(Max(consumer->npositions, 1) * sizeof(SpinePosition));
+	SpineMove  *moves = palloc0(Max(consumer->npartitions, 1) * sizeof(SpineMove));
 
 	*n = 0;
-	for (int i = 0; i < consumer->npositions; i++)
+	for (int i = 0; i < consumer->npartitions; i++)
 	{
-		SpinePosition *position = &moved[*n];
+		SpinePartition partition = consumer->partitions[i];
+		const SpineRecord *last = last_record_of(consumer, &partition, nrecords);
 
-		*position = consumer->positions[i];
-		if (position->last_record > nrecords)
-			stop_after(consumer, nrecords, position);
-		spine_consumer_mark(consumer, position);
-		if (position->read_to > position->next_offset)
-			(*n)++;
+		if (partition.last_record > nrecords)	/* more of its records follow */
+			partition.read_to = last ? last->offset + 1 : partition.next_offset;
+		if (partition.read_to <= partition.next_offset)
+			continue;
+		if (last)
+			spine_partition_set_mark(&partition, last);
+		moves[(*n)++] = (SpineMove) {
+			.partition = partition.partition,
+			.from = partition.next_offset,
+			.to = partition.read_to,
+			.mark_offset = partition.mark_offset,
+			.mark_crc = partition.mark_crc
+		};
 	}
-	return moved;
+	return moves;
 }
 
 void
-spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords,
-							const SpinePosition *moved, int nmoved)
+spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords, const SpineMove *moves, int nmoves)
 {
-	release_records(consumer, nrecords);
-	for (int i = 0; i < nmoved; i++)
+	spine_record_buffer_release(&consumer->buffer, nrecords);
+	for (int i = 0; i < nmoves; i++)
 	{
-		SpinePosition *position = find_position(consumer, moved[i].partition);
+		SpinePartition *partition = spine_consumer_find_partition(consumer, moves[i].partition);
 
-		position->next_offset = moved[i].read_to;
-		position->mark_offset = moved[i].mark_offset;
-		position->mark_crc = moved[i].mark_crc;
+		partition->next_offset = moves[i].to;
+		partition->mark_offset = moves[i].mark_offset;
+		partition->mark_crc = moves[i].mark_crc;
 	}
-	for (int i = 0; i < consumer->npositions; i++)
+	for (int i = 0; i < consumer->npartitions; i++)
 	{
-		SpinePosition *position = &consumer->positions[i];
+		SpinePartition *partition = &consumer->partitions[i];
 
-		position->last_record = position->last_record > nrecords ? position->last_record - nrecords : 0;
+		partition->last_record = partition->last_record > nrecords ? partition->last_record - nrecords : 0;
 	}
-}
-
-void
-spine_consumer_refresh_watermarks(SpineConsumer *consumer)
-{
-	for (int i = 0; i < consumer->npositions; i++)
-	{
-		SpinePosition *position = &consumer->positions[i];
-		int64_t		low;
-		int64_t		high;
-
-		if (rd_kafka_get_watermark_offsets(consumer->client->rk, consumer->topic,
-										   position->partition, &low, &high) == RD_KAFKA_RESP_ERR_NO_ERROR &&
-			high >= 0)
-			position->high_watermark = high;
-	}
-}
-
-bool
-spine_consumer_awaits_broker(SpineConsumer *consumer)
-{
-	rd_kafka_event_t *result;
-
-	/* whether it went well does not matter: the next commit says more anyway */
-	while ((result = rd_kafka_queue_poll(consumer->admin_queue, 0)) != NULL)
-	{
-		rd_kafka_event_destroy(result);
-		consumer->group_commit_pending = false;
-	}
-	return consumer->group_commit_pending;
-}
-
-void
-spine_consumer_commit_to_broker(SpineConsumer *consumer)
-{
-	rd_kafka_t *rk = consumer->client->rk;
-	rd_kafka_topic_partition_list_t *list;
-	rd_kafka_AdminOptions_t *options;
-	rd_kafka_AlterConsumerGroupOffsets_t *request;
-	char		group[256];
-	size_t		group_size = sizeof(group);
-	char		errstr[256];
-
-	Assert(!consumer->group_commit_pending);
-
-	/* the group is ours, unless spine.kafka_options says otherwise */
-	if (consumer->npositions == 0 ||
-		rd_kafka_conf_get(rd_kafka_conf(rk), "group.id", group, &group_size) != RD_KAFKA_CONF_OK)
-		return;
-
-	list = rd_kafka_topic_partition_list_new(consumer->npositions);
-	for (int i = 0; i < consumer->npositions; i++)
-		rd_kafka_topic_partition_list_add(list, consumer->topic,
-										  consumer->positions[i].partition)->offset =
-			consumer->positions[i].next_offset;
-
-	/*
-	 * Not rd_kafka_commit: while one of those is under way, neither a new
-	 * assignment nor the end of the client gets on, for up to a minute when
-	 * the broker is gone.
-	 */
-	options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS);
-	(void) rd_kafka_AdminOptions_set_request_timeout(options, GROUP_COMMIT_TIMEOUT_MS,
-													 errstr, sizeof(errstr));
-	request = rd_kafka_AlterConsumerGroupOffsets_new(group, list);
-	rd_kafka_AlterConsumerGroupOffsets(rk, &request, 1, options, consumer->admin_queue);
-	consumer->group_commit_pending = true;
-	rd_kafka_AlterConsumerGroupOffsets_destroy(request);
-	rd_kafka_AdminOptions_destroy(options);
-	rd_kafka_topic_partition_list_destroy(list);
+	consumer->group_commit.is_due = true;
 }

@@ -1,120 +1,184 @@
 /*
  * consumer.h
- *		A worker's reading end: its partitions of the topic, and the records of
- *		the batch that it is filling.
+ *		A worker's reading end: some partitions of one topic, and the records of the
+ *		batch that is being filled.
+ *
+ * Partitions are assigned by hand and start from the position that the database has.
+ * The broker's consumer group is told the positions, and never asked.
+ *
+ * No function raises an error or waits for the broker unless its comment says so.
  */
 #ifndef SPINE_CONSUMER_H
 #define SPINE_CONSUMER_H
 
-#include "kafka/client.h"
-#include "process/positions.h"
+#include "compat.h"
+#include "error.h"
+#include "event/position.h"
 #include "event/record.h"
+#include "kafka/cluster.h"
 
-/* Messages taken from the library at a time. */
-#define SPINE_POLL_CHUNK	1000
+typedef struct SpineConsumer SpineConsumer;
 
-typedef struct SpineConsumer
-{
-	SpineClient *client;
-	rd_kafka_queue_t *admin_queue;	/* results of commits to the group */
-	bool		group_commit_pending;	/* one is under way */
-	MemoryContext context;
-	char	   *topic;
-	int			npartitions;	/* of the topic, when last asked */
-	int			npositions;		/* of this worker */
-	SpinePosition *positions;
-	int			nqueues;		/* 0, or npositions: there is an assignment */
-	rd_kafka_queue_t **queues;	/* the partitions' own; see unassign */
-
-	/* the batch: its records are to be released */
-	SpineRecord *records;
-	size_t		nrecords;
-	size_t		capacity;
-	size_t		bytes;			/* of keys, values and headers, and of records[] */
-	size_t		value_bytes;	/* of values alone, which is what the library counts */
-
-	/* taken from the library, not yet in the batch: taken[next_taken..ntaken-1] */
-	rd_kafka_message_t *taken[SPINE_POLL_CHUNK];
-	ssize_t		ntaken;
-	ssize_t		next_taken;
-
-	/*
-	 * Take more than is one batch: of this one no record passes, and only if another
-	 * does are they to blame.  Set by the owner.
-	 */
-	bool		looks_further;
-
-	size_t		uncounted;		/* records read since spine_count_consumed */
-
-	/* the topic was reported to be gone */
-	bool		topic_is_gone;
-	/* the end of a partition was seen: its high watermark is known */
-	bool		reached_end;
-} SpineConsumer;
-
-/* Starts a client. */
-extern SpineConsumer *spine_consumer_open(const SpineCluster *cluster, const char *topic,
-										  const char *group_id,
-										  const SpinePrefetch *prefetch, int batch_rows);
-
-/* Safe on NULL. */
+/*
+ * A consumer without a connection.  max_records: the most records that a batch will
+ * have.  The caller closes it; NULL may be closed.
+ */
+extern SpineConsumer *spine_consumer_create(const SpineCluster *cluster, const char *topic,
+											const char *group, int max_records);
 extern void spine_consumer_close(SpineConsumer *consumer);
 
 /*
- * Reads the given positions from now on, from their marks where those are to be
- * checked, and drops the batch.
+ * Starts the client.  Raises an error when the cluster's options do not fit together.
+ * A consumer may have to be connected again at any time, and then has no assignment:
+ * to prefetch less, or because the broker does not answer a commit to the group.
  */
-extern void spine_consumer_assign(SpineConsumer *consumer,
-								  const SpinePosition *positions, int n);
+extern void spine_consumer_connect(SpineConsumer *consumer);
+extern bool spine_consumer_is_connected(const SpineConsumer *consumer);
+
+/* Would a consumer that is made of these be the same? */
+extern bool spine_consumer_is_for(const SpineConsumer *consumer, const SpineCluster *cluster,
+								  const char *topic, int max_records);
 
 /*
- * Fetches some of the partitions once more from where they stand, or from their
- * marks where those are to be checked.  The others and the batch stay as they are.
- * False: it could not; all of them have to be assigned again.
+ * Sleeps until there is something to poll, the latch is set, or timeout_ms have passed
+ * (-1: for ever).  Resets the latch; does not check for interrupts.
  */
-extern bool spine_consumer_restart(SpineConsumer *consumer, SpinePosition *const *positions, int n);
+extern void spine_consumer_wait(SpineConsumer *consumer, long timeout_ms);
 
-/* Makes the last record that was read the position's mark. */
-extern void spine_consumer_mark(const SpineConsumer *consumer, SpinePosition *position);
+/* --------------------------------------------------------------------------
+ * Asking the broker.  These wait for it, for some seconds, and serve interrupts.
+ * -------------------------------------------------------------------------- */
 
 /*
- * Takes what has arrived into the batch, without blocking.  Returns true when
- * the batch is full: more may be waiting.
+ * How many partitions the topic has; 0: it does not exist; -1: the broker does not
+ * answer, and *error says why.
  */
-extern bool spine_consumer_poll(SpineConsumer *consumer, int batch_rows);
+extern int	spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error);
+
+/* Which cluster answered that.  Lives as long as the consumer, and may change. */
+extern const char *spine_consumer_cluster_id(const SpineConsumer *consumer);
+
+/* Where the partitions begin, or end.  False: *error says why not. */
+extern bool spine_consumer_find_starts(SpineConsumer *consumer, int n, const int32 *partitions,
+									   int64 *offsets, SpineError *error);
+extern bool spine_consumer_find_ends(SpineConsumer *consumer, int n, const int32 *partitions,
+									 int64 *offsets, SpineError *error);
+
+/*
+ * Reads these positions from now on, which are in the order of their partitions; first
+ * each mark, where it is still in the log, to see that it is the same log.  Drops the
+ * batch.  False: the consumer has to be connected again, or *error says why not.
+ */
+extern bool spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n,
+								  SpineError *error);
+
+/* --------------------------------------------------------------------------
+ * Reading
+ * -------------------------------------------------------------------------- */
+
+typedef enum SpinePollKind
+{
+	SPINE_POLL_RECORDS,			/* what had arrived, if anything, is in the batch */
+	SPINE_POLL_PARTITION_STUCK, /* `stuck` says which, and why; the others go on */
+	SPINE_POLL_TOPIC_GONE,		/* the topic, or a partition of it, is not there */
+	SPINE_POLL_BROKER_SILENT,	/* the broker could not be reached */
+	SPINE_POLL_LOG_LOST			/* connect, if need be, and assign the positions again */
+} SpinePollKind;
+
+typedef enum SpineStuckReason
+{
+	SPINE_STUCK_EXPIRED,		/* the log begins at `log_offset`, after the position */
+	SPINE_STUCK_SHORT_LOG,		/* the log ends at `log_offset`, before the position */
+	SPINE_STUCK_OTHER_LOG,		/* the log has another record than the mark at `log_offset` */
+	SPINE_STUCK_NO_OFFSET,		/* the log does not have the position */
+	SPINE_STUCK_UNREADABLE		/* `text` says why */
+} SpineStuckReason;
+
+typedef struct SpineStuck
+{
+	int32		partition;
+	SpineStuckReason reason;
+	int64		offset;			/* that cannot be read */
+	int64		log_offset;
+	const char *text;			/* lives until the next poll */
+	bool		is_news;		/* not reported before for this partition, since it was read */
+} SpineStuck;
+
+typedef struct SpinePoll
+{
+	SpinePollKind kind;
+	bool		is_full;		/* the batch: more may be waiting */
+	SpineStuck	stuck;
+} SpinePoll;
+
+/*
+ * Takes what has arrived into the batch, up to max_records.  A partition that is stuck
+ * is looked into and tried again every SPINE_STUCK_RETRY_MS, one with each poll, and
+ * reported each time; that waits for the broker.
+ */
+extern SpinePoll spine_consumer_poll(SpineConsumer *consumer, int max_records);
+
+#define SPINE_STUCK_RETRY_MS	5000
+
+/* Are all partitions read, as far as is known? */
+extern bool spine_consumer_is_well(const SpineConsumer *consumer);
+
+/*
+ * Let a batch take more than fits: of the records in hand none can be applied, and only
+ * if another one can are they to blame.
+ */
+extern void spine_consumer_look_further(SpineConsumer *consumer, bool further);
+
+/* How many records were read since this was last asked. */
+extern size_t spine_consumer_take_count(SpineConsumer *consumer);
+
+/* A partition, for those who look. */
+typedef struct SpineProgressReport
+{
+	int32		partition;
+	int64		next_offset;
+	int64		high_watermark; /* -1: not known */
+} SpineProgressReport;
+
+/* What is known of the assigned partitions; palloc'ed. */
+extern SpineProgressReport *spine_consumer_report(SpineConsumer *consumer, int *n);
+
+/* Has the end of a partition been reached since the last report? */
+extern bool spine_consumer_reached_end(const SpineConsumer *consumer);
+
+/* --------------------------------------------------------------------------
+ * The batch
+ * -------------------------------------------------------------------------- */
 
 /* Is there anything to commit: records, or a position that moved past gaps? */
 extern bool spine_consumer_has_batch(const SpineConsumer *consumer);
 
-/*
- * The positions that its first nrecords records move, with their new marks, up to
- * read_to; palloc'ed.
- */
-extern SpinePosition *spine_consumer_moved_positions(SpineConsumer *consumer, size_t nrecords,
-													 int *n);
+/* Its records, in log order within each partition; the consumer's. */
+extern const SpineRecord *spine_consumer_records(const SpineConsumer *consumer, size_t *n);
 
-/*
- * Releases the first nrecords records; the positions that they move are committed.
- * What is left is the next batch.
- */
+/* How its first nrecords records move the positions; palloc'ed. */
+extern SpineMove *spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, int *n);
+
+/* The first nrecords records are committed, with these moves.  The rest is the next batch. */
 extern void spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords,
-										const SpinePosition *moved, int nmoved);
+										const SpineMove *moves, int nmoves);
 
-/* Reads the cached high watermarks into the positions. */
-extern void spine_consumer_refresh_watermarks(SpineConsumer *consumer);
-
-/*
- * Commits the positions to the broker's consumer group, without waiting: for
- * Kafka's own tools to show lag, and never read back.  Not while the commit
- * before it is under way.
- */
-extern void spine_consumer_commit_to_broker(SpineConsumer *consumer);
+/* --------------------------------------------------------------------------
+ * The broker's consumer group, for Kafka's own tools to show lag
+ * -------------------------------------------------------------------------- */
 
 /*
- * Is such a commit under way?  A broker that does not answer may leave it so,
- * and a client that keeps it until it runs out must be closed before that: see
- * GROUP_COMMIT_TIMEOUT_MS.
+ * Tells the group the positions if that is due, without waiting for the answer.  Not
+ * while spine_consumer_is_committing.  Returns after how many ms to call it again; -1:
+ * there is nothing to tell.
  */
-extern bool spine_consumer_awaits_broker(SpineConsumer *consumer);
+extern long spine_consumer_commit_to_group(SpineConsumer *consumer);
+
+/*
+ * Is the answer outstanding?  Then the caller sleeps with spine_consumer_wait, and does
+ * nothing that may wait for a lock: a request that runs out would abort the process, see
+ * group_commit.c.  One that takes too long disconnects the consumer.
+ */
+extern bool spine_consumer_is_committing(SpineConsumer *consumer);
 
 #endif							/* SPINE_CONSUMER_H */

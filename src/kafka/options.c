@@ -1,12 +1,12 @@
 /*
  * options.c
- *		Puts the options of spine.kafka_options into a configuration.
+ *		Puts the options of a cluster into a configuration of librdkafka.
  *
- * librdkafka itself knows the range of each.  Making a configuration starts no
- * thread: this may run in any process, the postmaster included.
+ * The library itself knows the range of each option.
  */
 #include "kafka/options.h"
 
+#include "kafka/library.h"
 #include "kafka/option_list.h"
 
 bool

@@ -111,7 +111,7 @@ note_log_end(const SpineClient *client, const char *topic, int32 partition,
 	bool		found;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	if (strcmp(client->cluster_id, spine_shared->broker.cluster_id) == 0)
+	if (strcmp(spine_client_identity(client), spine_shared->broker.cluster_id) == 0)
 		end = hash_search(spine_log_ends, &key, HASH_ENTER_NULL, &found);
 	if (end)
 	{
@@ -126,7 +126,7 @@ void
 spine_backpressure_acknowledged(const SpineClient *client, const char *topic, int32 partition,
 								int64 offset, int64 bytes)
 {
-	if (client->embedded)
+	if (spine_client_is_embedded(client))
 		note_log_end(client, topic, partition, offset + 1, bytes);
 }
 
@@ -139,16 +139,16 @@ spine_backpressure_learn(SpineClient *client, const char *topic, int timeout_ms)
 	int			n;
 	bool		is_known;
 
-	if (!client->embedded)
+	if (!spine_client_is_embedded(client))
 		return true;
 	LWLockAcquire(spine_shared->lock, LW_SHARED);
-	is_known = strcmp(client->cluster_id, spine_shared->broker.cluster_id) == 0 &&
+	is_known = strcmp(spine_client_identity(client), spine_shared->broker.cluster_id) == 0 &&
 		hash_search(spine_log_ends, &key, HASH_FIND, NULL) != NULL;
 	LWLockRelease(spine_shared->lock);
 	if (is_known)
 		return true;
 
-	n = spine_client_partition_count(client, topic, timeout_ms);
+	n = spine_client_count_partitions(client, topic, timeout_ms);
 	if (n <= 0)
 		return false;
 	partitions = palloc(n * sizeof(int32));

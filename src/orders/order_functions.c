@@ -52,14 +52,14 @@ delivery_error_context(void *arg)
 static void
 report_failure(const SpineDelivery *delivery, int64 wanted)
 {
-	const char *trouble = delivery->client->error_text;
+	const SpineError *trouble = spine_client_error(delivery->client);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("could not deliver all events: %s", delivery->error),
 			 errdetail(INT64_FORMAT " of " INT64_FORMAT " events were acknowledged by the broker.%s%s",
 					   delivery->acknowledged, wanted,
-					   trouble[0] ? " The last trouble with it: " : "", trouble),
+					   trouble->class == SPINE_NO_ERROR ? "" : " The last trouble: ", trouble->message),
 			 errhint("Check \"spine.brokers\", and that the broker is up.")));
 }
 

@@ -123,9 +123,9 @@ spine_delivery_begin(SpineDelivery *delivery, SpineClient *client, const char *t
 	 * A broker that does not answer is found out by the delivery itself.
 	 */
 	if (client->topic == NULL || strcmp(rd_kafka_topic_name(client->topic), topic) != 0)
-		(void) spine_client_partition_count(client, topic, FIRST_CONTACT_MS);
+		(void) spine_client_count_partitions(client, topic, FIRST_CONTACT_MS);
 	if (!spine_backpressure_learn(client, topic, LEARN_MS))
-		spine_refuse_silent_broker(client);
+		spine_client_raise_error(client);
 }
 
 bool
@@ -233,9 +233,8 @@ spine_delivery_poll(SpineDelivery *delivery)
 				count_reports(delivery, event);
 				break;
 			case RD_KAFKA_EVENT_ERROR:
-				delivery->client->error = rd_kafka_event_error(event);
-				strlcpy(delivery->client->error_text, rd_kafka_event_error_string(event),
-						sizeof(delivery->client->error_text));
+				spine_client_note_error(delivery->client, rd_kafka_event_error(event),
+										rd_kafka_event_error_string(event));
 				break;
 			default:
 				break;

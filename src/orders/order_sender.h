@@ -6,7 +6,7 @@
 #define SPINE_ORDER_SENDER_H
 
 #include "orders/generator.h"
-#include "kafka/client.h"
+#include "kafka/library.h"
 
 /* A tenant that events are made for. */
 typedef struct SpineTenant

@@ -5,41 +5,32 @@
 #ifndef SPINE_ASSIGNMENT_H
 #define SPINE_ASSIGNMENT_H
 
-#include "process/worker_state.h"
+#include "apply/plan.h"
+#include "error.h"
+#include "kafka/consumer.h"
+#include "process/positions.h"
+
+/* What an assignment is made from. */
+typedef struct SpineAssignmentRequest
+{
+	const SpineLog *log;
+	const SpinePlan *plan;		/* whose sinks have to be trusted before rows are written */
+	SpineConsumer *consumer;	/* connected */
+	int			npartitions;	/* of the topic */
+	int			index;			/* the worker takes the partitions p */
+	int			workers;		/* with p % workers == index */
+	bool		starts_at_latest;	/* where nothing was ever read */
+} SpineAssignmentRequest;
 
 /*
- * Asks the broker for the topic's partitions; a new number ends the
- * assignment.  False: it does not answer, or has no such topic, and the worker
- * has said so and rested.
+ * The worker's partitions with their positions, in ascending order, palloc'ed.  Adds
+ * rows to spine_offsets for partitions that were never read.  *lost_log is set when the
+ * positions were those of an embedded broker that has ended; it is the caller's to
+ * remember until an assignment succeeds.
+ *
+ * NULL: *error says why not.  Runs transactions of its own; waits for the broker.
  */
-extern bool spine_count_partitions(SpineWorker *worker);
-
-/*
- * Unless it has one: takes the assignment, from where the database stands.
- * False as above.
- */
-extern bool spine_take_assignment(SpineWorker *worker);
-
-/*
- * After each poll: are the records much larger than the library knows?  Then it
- * connects again, to prefetch fewer.  Drops the batch.
- */
-extern bool spine_bound_prefetch(SpineWorker *worker);
-
-/*
- * Then: remembers which partitions cannot be read further, and which
- * can again.  Ends the assignment when one is found to be another log.
- */
-extern void spine_note_partitions(SpineWorker *worker);
-
-/*
- * Then: says of each stuck partition what is wrong with it, at once and every
- * SPINE_STUCK_RETRY_MS, and tries it again, for the library reports such an error
- * only once.  Checks by their marks those that are read over another connection
- * than before.  The others go on meanwhile: it asks the broker about one that is
- * stuck at a time.  True: there may be more to do.
- */
-#define SPINE_STUCK_RETRY_MS	5000
-extern bool spine_help_partitions(SpineWorker *worker);
+extern SpinePosition *spine_assignment_make(const SpineAssignmentRequest *request, int *n,
+											bool *lost_log, SpineError *error);
 
 #endif							/* SPINE_ASSIGNMENT_H */

@@ -78,12 +78,12 @@ run_transaction(void *arg)
 	/* the bookkeeping tables are found by name: it must be theirs still */
 	if (schema == NULL || strcmp(schema, batch->log.schema) != 0)
 		return roll_back(run, SPINE_BATCH_GONE);
-	if (!spine_offsets_lock(&batch->log, batch->positions, batch->npositions))
+	if (!spine_positions_lock(&batch->log, batch->moves, batch->nmoves))
 		return roll_back(run, SPINE_BATCH_MOVED);
 	if (!apply(run))
 		return false;
 	spine_dead_letters_write(schema, &batch->log.pipeline, run->applied.letters, run->applied.nletters);
-	spine_offsets_move(&batch->log, batch->positions, batch->npositions);
+	spine_positions_move(&batch->log, batch->moves, batch->nmoves);
 	return true;
 }
 
@@ -122,26 +122,40 @@ run_attempts(BatchRun *run, SpineError *error)
 	return outcome;
 }
 
-static void
-count_per_position(const BatchRun *run)
+static SpineMove *
+find_move(const SpineBatch *batch, int32 partition)
 {
-	SpineBatch *batch = run->batch;
-
-	for (int p = 0; p < batch->npositions; p++)
+	for (int i = 0; i < batch->nmoves; i++)
 	{
-		batch->positions[p].records = 0;
-		batch->positions[p].dead_letters = 0;
+		if (batch->moves[i].partition == partition)
+			return &batch->moves[i];
 	}
+	return NULL;
+}
+
+/* Says of each move how many records it covers. */
+static void
+count_per_partition(const BatchRun *run)
+{
+	const SpineBatch *batch = run->batch;
+	SpineMove  *move = NULL;
+
+	for (int i = 0; i < batch->nmoves; i++)
+		batch->moves[i].nrecords = batch->moves[i].ndead_letters = 0;
+
+	/* neighbours mostly are of one partition */
 	for (size_t i = 0; i < batch->nrecords; i++)
 	{
-		for (int p = 0; p < batch->npositions; p++)
-			batch->positions[p].records += batch->positions[p].partition == batch->records[i].partition;
+		if (move == NULL || move->partition != batch->records[i].partition)
+			move = find_move(batch, batch->records[i].partition);
+		if (move)
+			move->nrecords++;
 	}
 	for (size_t i = 0; i < run->applied.nletters; i++)
 	{
-		for (int p = 0; p < batch->npositions; p++)
-			batch->positions[p].dead_letters +=
-				batch->positions[p].partition == run->applied.letters[i].record->partition;
+		move = find_move(batch, run->applied.letters[i].record->partition);
+		if (move)
+			move->ndead_letters++;
 	}
 }
 
@@ -156,7 +170,7 @@ report(const BatchRun *run)
 	batch->nupserts = run->applied.nupserts;
 	batch->nsubtransactions = run->applied.nsubtransactions;
 	*batch->refusals = run->applied.refusals;
-	count_per_position(run);
+	count_per_partition(run);
 }
 
 SpineBatchOutcome

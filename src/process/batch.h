@@ -15,8 +15,8 @@ typedef struct SpineBatch
 	SpinePlan  *plan;
 	const SpineRecord *records; /* in log order within each partition */
 	size_t		nrecords;
-	SpinePosition *positions;	/* those that the batch moves */
-	int			npositions;
+	SpineMove  *moves;			/* their counts are set by a commit */
+	int			nmoves;
 	SpineRefusals *refusals;	/* of the batches before; updated by a commit */
 	int			breaker;		/* see search.h */
 	bool		expects_refusals;	/* search at once, do not try it plainly first */

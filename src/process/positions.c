@@ -2,17 +2,16 @@
  * positions.c
  *		Reads, locks, checks and moves the rows of spine_offsets.
  *
- * The row lock is the fence between two workers that both believe a partition
- * is theirs (spine.workers was changed, a crashed worker's transaction is
- * still going away): the second waits, then sees that the offset has moved,
- * and drops its batch.
+ * The row lock is the fence between two workers that both believe a partition is theirs
+ * (spine.workers was changed, a crashed worker's transaction is still going away).  The
+ * second worker waits, then sees that the position has moved, and drops its batch.
  *
- * While somebody holds an old snapshot, no version of a row can be removed, and whoever
- * looks for the row by its key walks through all of them: after an hour with a hundred
- * batches a second, 360,000.  So the row is found by where it is: the worker keeps
- * where it has put each row's newest version.  Only when one is elsewhere (it was
- * changed by hand, the table was rewritten, the transaction was rolled back) it is
- * looked for by its key.
+ * While somebody holds an old snapshot, no version of a row can be removed, and a search
+ * for the row by its key walks through all versions: after an hour with a hundred batches
+ * a second, 360,000.  So the worker remembers where it has put the newest version of each
+ * row, and finds the row there.  It looks for a row by its key only when the row is
+ * elsewhere: it was changed by hand, the table was rewritten, or the transaction was
+ * rolled back.
  */
 #include "process/positions.h"
 
@@ -58,13 +57,13 @@ has_place(int32 partition)
 }
 
 /*
- * $1 pipeline, $2 topic, $3 cluster; and of the positions: $4 partition,
- * $5 next_offset, $6 read_to, $7 mark_offset, $8 mark_crc, $9 the places that are
- * known.  kept: NULL for a statement that runs now and then.
+ * Runs a statement with $1 pipeline, $2 topic, $3 cluster; of the moves $4 partition,
+ * $5 from, $6 to, $7 mark_offset, $8 mark_crc; and $9 the places of their rows, as far as
+ * they are known.  kept: NULL for a statement that runs now and then.
  */
 static void
 run(SpineStatement *kept, const char *query, const SpineLog *log,
-	const SpinePosition *positions, int n, int expected)
+	const SpineMove *moves, int n, int expected)
 {
 	Oid			types[NARGS] = {NAMEOID, TEXTOID, TEXTOID, INT4ARRAYOID,
 	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIDARRAYOID};
@@ -78,13 +77,13 @@ run(SpineStatement *kept, const char *query, const SpineLog *log,
 		values[i] = palloc(Max(n, 1) * sizeof(Datum));
 	for (int i = 0; i < n; i++)
 	{
-		values[0][i] = Int32GetDatum(positions[i].partition);
-		values[1][i] = Int64GetDatum(positions[i].next_offset);
-		values[2][i] = Int64GetDatum(positions[i].read_to);
-		values[3][i] = Int64GetDatum(positions[i].mark_offset);
-		values[4][i] = Int64GetDatum(positions[i].mark_crc);
-		if (has_place(positions[i].partition))
-			known[nknown++] = PointerGetDatum(&places[positions[i].partition]);
+		values[0][i] = Int32GetDatum(moves[i].partition);
+		values[1][i] = Int64GetDatum(moves[i].from);
+		values[2][i] = Int64GetDatum(moves[i].to);
+		values[3][i] = Int64GetDatum(moves[i].mark_offset);
+		values[4][i] = Int64GetDatum(moves[i].mark_crc);
+		if (has_place(moves[i].partition))
+			known[nknown++] = PointerGetDatum(&places[moves[i].partition]);
 	}
 
 	args[0] = NameGetDatum(&log->pipeline);
@@ -137,20 +136,20 @@ int32_value(uint64 row, int column)
 }
 
 void
-spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *known_topic,
-				   bool *lost_log)
+spine_positions_load(const SpineLog *log, SpinePosition *positions, int n, bool *known_topic,
+					 bool *lost_log)
 {
 	run(NULL,
 		psprintf("DELETE FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
 				 " AND cluster_id <> $3 AND cluster_id LIKE '" SPINE_EMBEDDED_PREFIX "%%'", log->schema),
-		log, positions, 0, SPI_OK_DELETE);
+		log, NULL, 0, SPI_OK_DELETE);
 	if (SPI_processed > 0)
 		*lost_log = true;
 
 	run(NULL,
 		psprintf("SELECT cluster_id FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
 				 " AND cluster_id <> $3 LIMIT 1", log->schema),
-		log, positions, 0, SPI_OK_SELECT);
+		log, NULL, 0, SPI_OK_SELECT);
 	if (SPI_processed > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -165,7 +164,7 @@ spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *k
 				 " CASE WHEN worker_next_offset = next_offset THEN mark_offset END, mark_crc"
 				 " FROM %s.spine_offsets"
 				 " WHERE pipeline = $1 AND topic = $2 AND cluster_id = $3", log->schema),
-		log, positions, 0, SPI_OK_SELECT);
+		log, NULL, 0, SPI_OK_SELECT);
 	*known_topic = SPI_processed > 0;
 
 	for (int i = 0; i < n; i++)
@@ -189,25 +188,31 @@ spine_offsets_load(const SpineLog *log, SpinePosition *positions, int n, bool *k
 						 errhint("Say where to go on from: SELECT spine_seek(%s, %d, 'earliest')",
 								 quote_literal_cstr(NameStr(log->pipeline)), positions[i].partition)));
 		}
-		positions[i].read_to = positions[i].next_offset;
 	}
 }
 
 void
-spine_offsets_insert(const SpineLog *log, const SpinePosition *positions, int n)
+spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int n)
 {
+	SpineMove  *moves = palloc0(Max(n, 1) * sizeof(SpineMove));
+
+	for (int i = 0; i < n; i++)
+	{
+		moves[i].partition = positions[i].partition;
+		moves[i].from = positions[i].next_offset;
+	}
 	run(NULL,
 		psprintf("INSERT INTO %s.spine_offsets (pipeline, topic, cluster_id, partition, next_offset)"
 				 " SELECT $1, $2, $3, u.partition, u.next_offset"
 				 " FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($5)) AS u(partition, next_offset)"
 				 " WHERE u.next_offset >= 0"
 				 " ON CONFLICT (pipeline, topic, partition) DO NOTHING", log->schema),
-		log, positions, n, SPI_OK_INSERT);
+		log, moves, n, SPI_OK_INSERT);
 }
 
 /* Do the rows that were read say what the worker believes?  Remembers where they are. */
 static bool
-check_and_remember(const SpinePosition *positions, int n)
+check_and_remember(const SpineMove *moves, int n)
 {
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
@@ -222,8 +227,8 @@ check_and_remember(const SpinePosition *positions, int n)
 		bool		found = false;
 
 		for (uint64 row = 0; row < SPI_processed && !found; row++)
-			found = int32_value(row, 1) == positions[i].partition &&
-				int64_value(row, 2, -1) == positions[i].next_offset;
+			found = int32_value(row, 1) == moves[i].partition &&
+				int64_value(row, 2, -1) == moves[i].from;
 		if (!found)
 			return false;
 	}
@@ -239,7 +244,7 @@ check_and_remember(const SpinePosition *positions, int n)
 	" AND " alias ".topic || '' = $2 AND " alias ".cluster_id = $3"
 
 bool
-spine_offsets_lock(const SpineLog *log, const SpinePosition *positions, int n)
+spine_positions_lock(const SpineLog *log, const SpineMove *moves, int n)
 {
 	/* in one order, so that two workers cannot lock each other out; none, or all */
 	run(&lock_statement,
@@ -249,21 +254,21 @@ spine_offsets_lock(const SpineLog *log, const SpinePosition *positions, int n)
 				 " WHERE " AT_PLACES("a") " AND a.partition + 0 = ANY ($4))"
 				 " = pg_catalog.cardinality($4)"
 				 " ORDER BY o.partition FOR UPDATE OF o", log->schema, log->schema),
-		log, positions, n, SPI_OK_SELECT);
+		log, moves, n, SPI_OK_SELECT);
 	if (SPI_processed == (uint64) n)
-		return check_and_remember(positions, n);
+		return check_and_remember(moves, n);
 
 	run(&lock_by_key_statement,
 		psprintf("SELECT o.partition, o.next_offset, o.ctid FROM %s.spine_offsets o"
 				 " WHERE o.pipeline = $1 AND o.topic = $2 AND o.cluster_id = $3"
 				 " AND o.partition = ANY ($4)"
 				 " ORDER BY o.partition FOR UPDATE", log->schema),
-		log, positions, n, SPI_OK_SELECT);
-	return check_and_remember(positions, n);
+		log, moves, n, SPI_OK_SELECT);
+	return check_and_remember(moves, n);
 }
 
 void
-spine_offsets_move(const SpineLog *log, const SpinePosition *positions, int n)
+spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
 {
 	run(&move_statement,
 		psprintf("UPDATE %s.spine_offsets o SET next_offset = u.read_to, worker_next_offset = u.read_to,"
@@ -274,8 +279,8 @@ spine_offsets_move(const SpineLog *log, const SpinePosition *positions, int n)
 				 " AS u(partition, read_to, mark_offset, mark_crc)"
 				 " WHERE " AT_PLACES("o") " AND o.partition + 0 = u.partition"
 				 " RETURNING o.partition, o.next_offset, o.ctid", log->schema),
-		log, positions, n, SPI_OK_UPDATE_RETURNING);
+		log, moves, n, SPI_OK_UPDATE_RETURNING);
 	if (SPI_processed != (uint64) n)
-		elog(ERROR, "moved %llu of %d offsets", (unsigned long long) SPI_processed, n);
-	(void) check_and_remember(positions, 0);
+		elog(ERROR, "moved %llu of %d positions", (unsigned long long) SPI_processed, n);
+	(void) check_and_remember(moves, 0);
 }

@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
+#include "process/session_settings.h"
 #include "process/settings.h"
 #include "process/shared.h"
 #include "process/status.h"
@@ -22,7 +23,6 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "process/worker.h"
 
 static bool
 attach(Oid database)
@@ -133,7 +133,7 @@ spine_probe_main(Datum database)
 	before_shmem_exit(detach, database);
 
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
-	spine_prepare_session();
+	spine_session_settings_apply();
 
 	StartTransactionCommand();
 	SPI_connect();

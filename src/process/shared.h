@@ -55,6 +55,7 @@ typedef struct SpineWorkerSlot
 	TimestampTz state_since;
 	TimestampTz batch_started;	/* the last one, be it done or not; 0: none */
 	SpineError	last_error;		/* kept after recovery; SPINE_NO_ERROR: none yet */
+	TimestampTz last_error_at;	/* when it was last met */
 } SpineWorkerSlot;
 
 /*

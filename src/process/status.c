@@ -40,7 +40,7 @@ spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state, const Spin
 	if (error)
 	{
 		slot->last_error = *error;
-		slot->last_error.since = GetCurrentTimestamp();
+		slot->last_error_at = GetCurrentTimestamp();
 	}
 	if (slot->state != state)
 	{
@@ -67,43 +67,66 @@ progress_key(SpineProgressKey *key, const NameData *pipeline, int32 partition)
 	key->partition = partition;
 }
 
-static void
-publish_position(const SpineLog *log, const SpinePosition *position, double batch_ms)
+/* The entry of a partition, which is its log's from now on; NULL: no room to show it. */
+static SpineProgress *
+enter_progress(const SpineLog *log, int32 partition)
 {
 	SpineProgressKey key;
 	SpineProgress *progress;
 	bool		found;
 
-	progress_key(&key, &log->pipeline, position->partition);
+	progress_key(&key, &log->pipeline, partition);
 	progress = hash_search(spine_progress, &key, HASH_ENTER_NULL, &found);
 	if (progress == NULL)
-		return;					/* more partitions than we can show */
+		return NULL;
 
-	/* what was counted is another topic's when the pipeline has changed to this */
+	/* what was counted is another topic's when the pipeline has changed to this one */
 	if (!found || strcmp(progress->topic, log->topic) != 0)
+	{
 		memset((char *) progress + sizeof(key), 0, sizeof(*progress) - sizeof(key));
-
+		progress->high_watermark = -1;
+	}
 	strlcpy(progress->topic, log->topic, sizeof(progress->topic));
 	strlcpy(progress->cluster_id, log->cluster_id, sizeof(progress->cluster_id));
-	progress->next_offset = position->next_offset;
-	progress->high_watermark = position->high_watermark;
-	if (batch_ms >= 0)
-	{
-		progress->last_batch_rows = position->records;
-		progress->last_batch_ms = batch_ms;
-		progress->last_commit_at = GetCurrentTimestamp();
-		progress->events_total += position->records - position->dead_letters;
-		progress->dead_letters_total += position->dead_letters;
-	}
+	return progress;
 }
 
 void
-spine_publish_progress(const SpineLog *log, const SpinePosition *positions, int n,
-					   double batch_ms)
+spine_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n)
 {
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < n; i++)
-		publish_position(log, &positions[i], batch_ms);
+	{
+		SpineProgress *progress = enter_progress(log, reports[i].partition);
+
+		if (progress == NULL)
+			continue;
+		progress->next_offset = reports[i].next_offset;
+		progress->high_watermark = reports[i].high_watermark;
+	}
+	LWLockRelease(spine_shared->lock);
+	ConditionVariableBroadcast(&spine_shared->progress);
+}
+
+void
+spine_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < n; i++)
+	{
+		SpineProgress *progress = enter_progress(log, moves[i].partition);
+
+		if (progress == NULL)
+			continue;
+		progress->next_offset = moves[i].to;
+		progress->last_batch_rows = moves[i].nrecords;
+		progress->last_batch_ms = batch_ms;
+		progress->last_commit_at = now;
+		progress->events_total += moves[i].nrecords - moves[i].ndead_letters;
+		progress->dead_letters_total += moves[i].ndead_letters;
+	}
 	LWLockRelease(spine_shared->lock);
 	ConditionVariableBroadcast(&spine_shared->progress);
 }
@@ -183,32 +206,68 @@ spine_published_offset(const NameData *pipeline, const char *topic,
  * deadlocks after are not worth a word.
  */
 static bool
-waits_for_others(const SpineWorkerSlot *slot, TimestampTz *since, char **reason)
+waits_for_others(const SpineWorkerSlot *slot, SpineError *error)
 {
 	PGPROC	   *proc = BackendPidGetProc(slot->pid);
 	uint32		event = proc ? proc->wait_event_info : 0;
 	bool		is_lock = (event & 0xFF000000) == PG_WAIT_LOCK;
+	TimestampTz since;
 	Datum		blockers;
 
 	if (is_lock)
-		*since = pg_atomic_read_u64(&proc->waitStart);
+		since = pg_atomic_read_u64(&proc->waitStart);
 	else if (event == WAIT_EVENT_SYNC_REP)
-		*since = slot->batch_started;
+		since = slot->batch_started;
 	else
 		return false;
-	if (*since == 0 || !TimestampDifferenceExceeds(*since, GetCurrentTimestamp(), DeadlockTimeout))
+	if (since == 0 || !TimestampDifferenceExceeds(since, GetCurrentTimestamp(), DeadlockTimeout))
 		return false;
 
 	if (!is_lock)
 	{
-		*reason = "no synchronous standby has confirmed the commit HINT: See pg_stat_replication and synchronous_standby_names.";
+		spine_error_set(error, SPINE_TRANSIENT, "no synchronous standby has confirmed the commit");
+		spine_error_set_hint(error, "See pg_stat_replication and synchronous_standby_names.");
+		error->since = since;
 		return true;
 	}
 	blockers = OidFunctionCall1(F_PG_BLOCKING_PIDS, Int32GetDatum(slot->pid));
 	blockers = OidFunctionCall2(F_ARRAY_TO_STRING_ANYARRAY_TEXT, blockers, CStringGetTextDatum(", "));
-	*reason = psprintf("a lock (%s) is held by process %s HINT: See pg_stat_activity for what that does.",
-					   pgstat_get_wait_event(event), TextDatumGetCString(blockers));
+	spine_error_set(error, SPINE_TRANSIENT, "a lock (%s) is held by process %s",
+					pgstat_get_wait_event(event), TextDatumGetCString(blockers));
+	spine_error_set_hint(error, "See pg_stat_activity for what that does.");
+	error->since = since;
 	return true;
+}
+
+static void
+put_worker(ReturnSetInfo *result, const SpineWorkerSlot *slot)
+{
+	SpineWorkerState state = slot->state;
+	TimestampTz state_since = slot->state_since;
+	SpineError	error = slot->last_error;
+	TimestampTz error_at = slot->last_error_at;
+	Datum		values[9];
+	bool		nulls[9] = {false};
+
+	if (state != SPINE_FAILED && waits_for_others(slot, &error))
+	{
+		state = SPINE_WAITING;
+		state_since = error_at = error.since;
+	}
+	values[0] = NameGetDatum(&slot->pipeline);
+	values[1] = Int32GetDatum(slot->index);
+	values[2] = Int32GetDatum(slot->workers);
+	values[3] = Int32GetDatum(slot->pid);
+	nulls[3] = slot->pid == 0;
+	values[4] = CStringGetTextDatum(state_name(state));
+	values[5] = TimestampTzGetDatum(state_since);
+	nulls[5] = state_since == 0;
+	values[6] = CStringGetTextDatum(spine_error_text(&error, false));
+	values[7] = TimestampTzGetDatum(error_at);
+	nulls[6] = nulls[7] = error.class == SPINE_NO_ERROR;
+	values[8] = CStringGetTextDatum(error.hint);
+	nulls[8] = error.class == SPINE_NO_ERROR || error.hint[0] == '\0';
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
 Datum
@@ -225,33 +284,8 @@ spine_worker_status(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
 	{
-		const SpineWorkerSlot *slot = &slots[i];
-		Datum		values[8];
-		bool		nulls[8] = {false};
-		TimestampTz waits_since;
-		char	   *wait_reason;
-
-		if (slot->database != MyDatabaseId || !slot->wanted)
-			continue;
-		values[0] = NameGetDatum(&slot->pipeline);
-		values[1] = Int32GetDatum(slot->index);
-		values[2] = Int32GetDatum(slot->workers);
-		values[3] = Int32GetDatum(slot->pid);
-		nulls[3] = slot->pid == 0;
-		values[4] = CStringGetTextDatum(state_name(slot->state));
-		values[5] = TimestampTzGetDatum(slot->state_since);
-		nulls[5] = slot->state_since == 0;
-		nulls[6] = nulls[7] = slot->last_error.class == SPINE_NO_ERROR;
-		values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(spine_error_text(&slot->last_error, true));
-		values[7] = TimestampTzGetDatum(slot->last_error.since);
-		if (slot->state != SPINE_FAILED && waits_for_others(slot, &waits_since, &wait_reason))
-		{
-			values[4] = CStringGetTextDatum(state_name(SPINE_WAITING));
-			values[5] = values[7] = TimestampTzGetDatum(waits_since);
-			values[6] = CStringGetTextDatum(wait_reason);
-			nulls[5] = nulls[6] = nulls[7] = false;
-		}
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		if (slots[i].database == MyDatabaseId && slots[i].wanted)
+			put_worker(result, &slots[i]);
 	}
 	return (Datum) 0;
 }

@@ -5,6 +5,7 @@
 #ifndef SPINE_STATUS_H
 #define SPINE_STATUS_H
 
+#include "kafka/consumer.h"
 #include "process/positions.h"
 #include "process/shared.h"
 
@@ -16,12 +17,13 @@ extern void spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state
 extern void spine_note_batch_start(SpineWorkerSlot *slot);
 
 /*
- * Publishes positions, after their commit, and wakes whoever waits for
- * progress.  batch_ms < 0: no batch was run, only positions or watermarks
- * changed.  Takes the lock.
+ * Publishes positions and high watermarks, and wakes those who wait for progress.  Takes
+ * the lock.
  */
-extern void spine_publish_progress(const SpineLog *log, const SpinePosition *positions, int n,
-								   double batch_ms);
+extern void spine_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n);
+
+/* The same for the moves of a batch that is committed. */
+extern void spine_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms);
 
 /*
  * Forgets what is published of this pipeline for partitions that its topic does

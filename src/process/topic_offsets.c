@@ -49,14 +49,14 @@ spine_topic_offsets(PG_FUNCTION_ARGS)
 	topic = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	client = spine_session_client();
-	if (has_time && client->embedded)
+	if (has_time && spine_client_is_embedded(client))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the embedded broker cannot find records by their time")));
 
-	n = spine_client_partition_count(client, topic, BROKER_TIMEOUT_MS);
+	n = spine_client_count_partitions(client, topic, BROKER_TIMEOUT_MS);
 	if (n < 0)
-		spine_refuse_silent_broker(client);
+		spine_client_raise_error(client);
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -77,9 +77,9 @@ spine_topic_offsets(PG_FUNCTION_ARGS)
 												times, BROKER_TIMEOUT_MS)) ||
 		!spine_client_find_offsets(client, topic, n, partitions, SPINE_LOG_END,
 								   ends, BROKER_TIMEOUT_MS))
-		spine_refuse_silent_broker(client);
+		spine_client_raise_error(client);
 
-	strlcpy(cluster_id, client->cluster_id, sizeof(cluster_id));
+	strlcpy(cluster_id, spine_client_identity(client), sizeof(cluster_id));
 	spine_session_rest();
 	for (int i = 0; i < n; i++)
 	{

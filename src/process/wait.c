@@ -11,11 +11,11 @@
 
 #include "catalog/extension.h"
 #include "catalog/pg_type.h"
+#include "catalog/pipeline.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "kafka/client_cache.h"
-#include "process/settings.h"
 #include "process/status.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -54,7 +54,7 @@ static void
 add_topic(WaitList *list, SpineClient *client, const NameData *pipeline, char *topic,
 		  TimestampTz deadline)
 {
-	int			n = spine_client_partition_count(client, topic, Max(time_left(deadline), 1000));
+	int			n = spine_client_count_partitions(client, topic, Max(time_left(deadline), 1000));
 	int32	   *partitions = palloc(Max(n, 1) * sizeof(int32));
 	int64	   *ends = palloc(Max(n, 1) * sizeof(int64));
 
@@ -62,7 +62,7 @@ add_topic(WaitList *list, SpineClient *client, const NameData *pipeline, char *t
 		partitions[i] = i;
 	if (n < 0 || !spine_client_find_offsets(client, topic, n, partitions, SPINE_LOG_END, ends,
 											Max(time_left(deadline), 1000)))
-		spine_refuse_silent_broker(client);
+		spine_client_raise_error(client);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -110,7 +110,7 @@ make_wait_list(SpineClient *client, TimestampTz deadline)
 		char	   *topic = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2);
 
 		namestrcpy(&pipelines[i], SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
-		topics[i] = MemoryContextStrdup(context, topic ? topic : spine_topic);
+		topics[i] = MemoryContextStrdup(context, spine_pipeline_topic_or_default(topic));
 	}
 	SPI_finish();
 
@@ -199,7 +199,7 @@ spine_wait(PG_FUNCTION_ARGS)
 													   IntervalPGetDatum(timeout)));
 	client = spine_session_client();
 	list = make_wait_list(client, deadline);
-	strlcpy(cluster_id, client->cluster_id, sizeof(cluster_id));
+	strlcpy(cluster_id, spine_client_identity(client), sizeof(cluster_id));
 	spine_session_rest();
 
 	ConditionVariablePrepareToSleep(&spine_shared->progress);

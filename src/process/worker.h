@@ -10,7 +10,4 @@
 /* Main function of a worker's process; the argument is its slot's number. */
 extern PGDLLEXPORT void spine_worker_main(Datum slot_number);
 
-/* Settings of a session that works on users' tables unattended. */
-extern void spine_prepare_session(void);
-
 #endif							/* SPINE_WORKER_H */

@@ -4,7 +4,7 @@ import json
 import re
 
 import yaml
-from project import read
+from project import TOP, read
 
 ALERTS = "k8s/monitoring/alerts.yaml"
 TESTS = "k8s/monitoring/alerts_test.yaml"
@@ -24,7 +24,9 @@ def rule(function):
 
 def exported():
     """The samples that the sources export: {name: type}."""
-    metrics = dict(re.findall(r"SELECT '(spine_\w+)'(?: AS metric)?,\s*'(counter|gauge|histogram)'", read("sql/spine--0.2.0.sql")))
+    metrics = {}
+    for part in (TOP / "sql/parts").glob("*.sql"):
+        metrics |= dict(re.findall(r"SELECT '(spine_\w+)'(?: AS metric)?,\s*'(counter|gauge|histogram)'", part.read_text(encoding="utf-8")))
     for path in ("src/http/metrics.c", "src/http/endpoints.c"):
         metrics |= dict(re.findall(r"# TYPE (spine_\w+) (counter|gauge|histogram)", read(path)))
     samples = {}

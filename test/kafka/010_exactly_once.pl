@@ -1,13 +1,12 @@
 # No loss, no duplicate on a real Kafka: 200,000 events flow while workers, the
-# postmaster and the broker are killed with -9, or stopped for a while and let go
-# on, at random moments.  Then the log, read with kcat, is compared with the
-# tables.
+# postmaster and the broker are killed with -9, or are stopped for a while and resumed,
+# at random moments.  Then the log, read with kcat, is compared with the tables.
 #
-# Broken by what breaks test/t/010_exactly_once.pl, and when a worker does not
-# find back to a broker, or applies again what it had when that went away.
+# Broken by what breaks test/t/010_exactly_once.pl, and when a worker does not reconnect
+# to a broker, or applies again what it already had when the broker went away.
 #
 # SPINE_TEST_SEED repeats the random choices of an earlier run.  SPINE_TEST_KILLS=100
-# strikes that many times, in 1,000,000 events.
+# strikes that many times, over 1,000,000 events.
 use strict;
 use warnings;
 use FindBin;

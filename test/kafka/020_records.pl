@@ -1,10 +1,10 @@
-# What a record may be on a real Kafka: compressed in every way, with a key of
-# any bytes or none, with headers, without a value, in a transaction, and with
-# gaps where compaction took others away.
+# What a record may be on a real Kafka: compressed in every way, with a key of any
+# bytes or without one, with headers, without a value, or in a transaction.  And the log
+# may have gaps where compaction removed records.
 #
-# Broken when an aborted record is applied, when the lag stays above 0 because
-# the log ends with a marker that no consumer is shown, or when a gap in the
-# offsets is taken for a loss.
+# Broken when an aborted record is applied, when the lag stays above 0 because the log
+# ends with a marker that consumers never see, or when a gap in the offsets is taken for
+# a loss.
 use strict;
 use warnings;
 use FindBin;

@@ -1,9 +1,9 @@
-# The life of a topic while its pipeline runs: it is not there yet, it grows, it
-# loses records, it is deleted and made again; its broker goes, comes back, and
-# is another one.
+# The life of a topic while its pipeline runs: the topic does not exist yet, grows,
+# loses records, is deleted and created again.  Its broker goes away, comes back, and is
+# replaced by another one.
 #
-# Broken when a partition is overlooked, when records are skipped without a
-# word, or when the positions of one log are used for another.
+# Broken when a partition is overlooked, when records are skipped silently, or when the
+# positions of one log are used for another.
 use strict;
 use warnings;
 use FindBin;

@@ -1,11 +1,11 @@
-# Faults between spine and the broker: its name does not resolve, its packets stop
-# coming without a word, it hangs, and it is away for a minute.  Each time the
-# pipeline says what it is, spine_produce fails and says how far it came, and when
-# the fault is over both go on by themselves.
+# Faults between spine and the broker: the broker's name does not resolve, its packets
+# silently stop coming, it hangs, or it is away for a minute.  Each time the pipeline says
+# what the fault is, and spine_produce fails and says how many events it has sent.  When
+# the fault is over, both continue by themselves.
 #
-# Broken when a worker waits for ever on a connection that is dead, takes a name
-# that was not found for lost, or never again says "running"; and when spine_produce
-# hangs, cannot be cancelled, or leaves a session that cannot send.
+# Broken when a worker waits for ever on a dead connection, gives up on a name that was
+# not found, or never says "running" again; and when spine_produce hangs, cannot be
+# cancelled, or leaves a session that cannot send.
 use strict;
 use warnings;
 use Cwd qw(abs_path);

@@ -1,8 +1,8 @@
-# What test/t/018_seek.pl cannot have on a mock of a broker: going back to a time;
-# and logs in which the mark, the last record that was read, is gone, or is not
-# the last thing before the position.
+# The parts of test/t/018_seek.pl that a mock broker cannot do: going back to a time,
+# and logs in which the mark (the last record that was read) is gone, or is not directly
+# before the position.
 #
-# Broken when a time leads elsewhere, or when such a log is taken for another one.
+# Broken when a time leads to the wrong place, or when such a log is taken for another.
 use strict;
 use warnings;
 use FindBin;

@@ -1,9 +1,9 @@
-# TLS and SASL: what is right works; what is wrong stops the pipeline with a
-# reason that one can act on, and goes on by itself when it is mended.  And the
-# password is nowhere to be read.
+# TLS and SASL: correct settings work.  Wrong settings stop the pipeline with a reason
+# that a person can act on, and the pipeline continues by itself when they are fixed.  The
+# password can be read nowhere.
 #
-# Broken when a certificate is not verified, when a reason is only "timed out",
-# or when an error, a log line or a process title repeats the options.
+# Broken when a certificate is not verified, when a reason is only "timed out", or when
+# an error, a log line or a process title repeats the options.
 use strict;
 use warnings;
 use FindBin;
@@ -59,7 +59,7 @@ sub is_refused
 	connect_to($listener, $options);
 	ok($node->poll_query_until('postgres', <<SQL), "$what: $state, with the reason")
 SELECT count(*) > 0 FROM spine_status, seen
-WHERE state = '$state' AND last_error ~ '$reason' AND last_error_at > seen.at
+WHERE state = '$state' AND concat(last_error, ' HINT: ' || hint) ~ '$reason' AND last_error_at > seen.at
 SQL
 	  or diag query('SELECT state, last_error FROM spine_status');
 	note query('SELECT state, last_error FROM spine_status LIMIT 1');

@@ -1,11 +1,10 @@
-# Failover on a real Kafka: events flow into a primary, its postmaster is killed
-# with -9 while it applies, and its standby is promoted, with asynchronous and with
-# synchronous replication.  What the standby did not have yet, rows and positions,
-# the log gives it.  Before that: reading on the standby, and a synchronous standby
-# that goes away.
+# Failover on a real Kafka: events flow into a primary, its postmaster is killed with -9
+# while it applies, and its standby is promoted, with asynchronous and with synchronous
+# replication.  The rows and positions that the standby did not have yet come again from
+# the log.  Before that: reading on the standby, and a synchronous standby that goes away.
 #
-# Broken when spine's processes start on a standby, or do not at its promotion;
-# when the promoted server goes on from anywhere but its own positions; when a
+# Broken when spine's processes start on a standby, or do not start at its promotion;
+# when the promoted server continues from anywhere other than its own positions; when a
 # worker that waits for a standby cannot be stopped; or by what breaks
 # test/t/010_exactly_once.pl.
 use strict;
@@ -205,7 +204,7 @@ finish $sending or die 'the events were not delivered';
 is(count_applied($primary), $had, 'what waits is not there yet');
 is(query($primary, 'SELECT sum(next_offset) FROM spine_status'), $had, 'nor reported');
 comes_to($primary, 'spine_status says what it waits for, and what waits', <<'SQL');
-SELECT bool_and(state = 'waiting' AND last_error LIKE 'no synchronous standby has confirmed the commit HINT: %') AND sum(lag) > 0
+SELECT bool_and(state = 'waiting' AND concat(last_error, ' HINT: ' || hint) LIKE 'no synchronous standby has confirmed the commit HINT: %') AND sum(lag) > 0
 FROM spine_status
 SQL
 

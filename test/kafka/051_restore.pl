@@ -1,10 +1,10 @@
-# Going back on a real Kafka: a base backup that was taken while events were
-# applied is restored to a point in the middle of them; and the server is killed
-# with -9, several times, with synchronous_commit = off and commits that were never
-# written.  Rows and positions go back together, and the log gives them again.
+# Going back on a real Kafka.  A base backup that was taken while events were applied is
+# restored to a point in the middle of them.  And the server is killed with -9 several
+# times, with synchronous_commit = off and commits that were never written.  Rows and
+# positions go back together, and the log gives the records again.
 #
-# Broken when positions are anywhere else than in the commit that writes the rows,
-# or by what breaks test/t/010_exactly_once.pl.
+# Broken when positions are anywhere other than in the commit that writes the rows, or by
+# what breaks test/t/010_exactly_once.pl.
 use strict;
 use warnings;
 use FindBin;

@@ -1,10 +1,10 @@
 # Logical replication on a real Kafka: events and current_orders are published to
-# another server while the pipeline applies and while either server is killed with
-# -9; in the end both have the same.
+# another server while the pipeline applies, and either server is killed with -9.  In the
+# end both have the same rows.
 #
-# Broken when a worker's changes are not replicated like anybody's, when the
-# subscriber applies the topic as well, or when spine_recount_orders() does not
-# count what came by replication.
+# Broken when a worker's changes are not replicated like anybody else's, when the
+# subscriber applies the topic as well, or when spine_recount_orders() does not count the
+# rows that came by replication.
 use strict;
 use warnings;
 use FindBin;

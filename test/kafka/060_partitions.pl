@@ -1,9 +1,9 @@
-# Many partitions with a deep backlog: every one of them moves on from early on, a
-# worker's memory stays under its ceiling, and each record is applied once.
+# Many partitions with a deep backlog: every partition advances from early on, a worker's
+# memory stays under its ceiling, and each record is applied once.
 #
-# Broken when few partitions keep the others from being read, and when what a broker
-# sends at a time is not bounded over all partitions, or is bounded without the keys
-# and headers of records.
+# Broken when a few partitions keep the others from being read, when there is no bound
+# over all partitions on what a broker sends at once, or when that bound leaves out the
+# keys and headers of records.
 use strict;
 use warnings;
 use FindBin;

@@ -1,4 +1,4 @@
-# A real Kafka for the tests in this directory, and what they do to it.
+# A real Kafka for the tests in this directory, and what the tests do to it.
 package Kafka;
 
 use strict;
@@ -25,9 +25,9 @@ my $client = "$work/client";
 my @started;
 my @proxies;
 
-# Starts a Kafka of the test's own: { address, dir, and what its env file says }.
-# With $BROKERS that one is used, and its topics are not touched unless the test
-# has made them.
+# Starts a Kafka for the test alone: { address, dir, and the variables of its env file }.
+# If $BROKERS is set, that Kafka is used instead, and the test touches only the topics
+# that it has created.
 sub start_kafka
 {
 	system_or_bail($ENV{CC} // 'cc', '-o', $client, "$test_dir/client.c", '-lrdkafka')
@@ -46,7 +46,7 @@ sub start_kafka
 	return $kafka;
 }
 
-# For tests that kill the broker, or need its other listeners.
+# Skips tests that kill the broker, or need its other listeners, when $BROKERS is set.
 sub need_own_kafka
 {
 	plan skip_all => 'BROKERS is set: this test needs a Kafka of its own' if $ENV{BROKERS};
@@ -57,14 +57,14 @@ sub run_script
 {
 	my ($command, $kafka) = @_;
 
-	# its output would be Kafka's, for as long as that runs
+	# Not to a pipe: Kafka inherits the output, and would hold it open as long as it runs.
 	IPC::Run::run([ $script, $command, $kafka->{dir} ], '<', \undef, '>', "$work/out", '2>&1')
 	  or die "tools/kafka.sh $command: " . slurp_file("$work/out");
 	return;
 }
 
-# One that is killed has ended, with all it had open, when this returns: it can be
-# started again.
+# After KILL, Kafka has ended and has closed everything when this returns, so that it
+# can be started again.
 sub signal_kafka
 {
 	my ($kafka, $signal) = @_;
@@ -74,7 +74,7 @@ sub signal_kafka
 	return if $signal ne 'KILL';
 	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
 	{
-		# nobody may have waited for it: a zombie, without other threads
+		# a zombie without other threads has ended, too: nobody may have waited for it
 		my @threads = map { eval { slurp_file($_) } // '' } glob "/proc/$pid/task/*/stat";
 
 		return if !@threads || @threads == 1 && $threads[0] =~ /.*\) Z/s;
@@ -83,7 +83,7 @@ sub signal_kafka
 	die 'Kafka does not end';
 }
 
-# Starts one that was killed, on the same ports.
+# Starts a killed Kafka again, on the same ports.
 sub restart_kafka
 {
 	my ($kafka) = @_;
@@ -92,7 +92,7 @@ sub restart_kafka
 	return;
 }
 
-# Removes the data of one that was killed: what starts next is another cluster.
+# Removes the data of a killed Kafka, so that the next start makes another cluster.
 sub forget_kafka
 {
 	my ($kafka) = @_;
@@ -101,7 +101,7 @@ sub forget_kafka
 	return;
 }
 
-# Kills it, and keeps a copy of its data.
+# Kills Kafka, and keeps a copy of its data.
 sub save_kafka
 {
 	my ($kafka) = @_;
@@ -111,7 +111,7 @@ sub save_kafka
 	return;
 }
 
-# Kills it, and gives it back the data it had then.
+# Kills Kafka, and restores the data that save_kafka kept.
 sub put_back_kafka
 {
 	my ($kafka) = @_;
@@ -130,15 +130,15 @@ sub kill_kafka
 	kill 'KILL', $pid;
 	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	{
-		# it is nobody's child here, and may stay a zombie where init does not look
+		# Kafka is not a child of this test, and may stay a zombie where init does not wait
 		return if !-e "/proc/$pid" || slurp_file("/proc/$pid/stat") =~ /^\d+ \(.*\) Z/;
 		usleep(100_000);
 	}
 	die 'Kafka does not end';
 }
 
-# Starts a proxy, through which Kafka is then reached at $kafka->{KAFKA_PROXIED}:
-# see test/kafka/proxy.  Lives until the test ends.
+# Starts a proxy that makes Kafka reachable at $kafka->{KAFKA_PROXIED}: see
+# test/kafka/proxy.  The proxy lives until the test ends.
 sub start_proxy
 {
 	my ($kafka) = @_;
@@ -199,8 +199,8 @@ sub transaction
 	return;
 }
 
-# Starts to send the lines "key<TAB>value" of a file, each once, through restarts
-# of the broker; to be ended with IPC::Run's finish.
+# Starts to send the lines "key<TAB>value" of a file, each once, even through restarts
+# of the broker.  The caller ends this with finish of IPC::Run.
 sub start_sending
 {
 	my ($kafka, $topic, $file) = @_;
@@ -208,7 +208,7 @@ sub start_sending
 	return IPC::Run::start([ $client, $kafka->{address}, 'send', $topic ], '<', $file, '2>', "$work/sending");
 }
 
-# Sends lines of "key<TAB>value" with more options of kcat's.
+# Sends lines "key<TAB>value", with additional options for kcat.
 sub send_with
 {
 	my ($kafka, $topic, $partition, $text, @options) = @_;
@@ -219,7 +219,7 @@ sub send_with
 	return;
 }
 
-# A test that dies leaves none behind, not even one that is stopped; nor a proxy.
+# A test that dies leaves no Kafka behind, not even a suspended one, and no proxy.
 END
 {
 	my $exit_code = $?;

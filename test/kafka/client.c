@@ -1,15 +1,15 @@
 /*
  * client.c
- *		What the tests ask of a Kafka beyond what kcat can: its topics,
- *		transactions, and to send through a restart of the broker.
+ *		What the tests need from Kafka and kcat cannot do: managing topics,
+ *		transactions, and sending through a restart of the broker.
  *
  *		client BROKERS create TOPIC PARTITIONS [SETTING=VALUE...]
  *		client BROKERS grow TOPIC PARTITIONS
  *		client BROKERS delete TOPIC
  *		client BROKERS trim TOPIC PARTITION OFFSET		delete the records before it
- *		client BROKERS commit|abort TOPIC PARTITION		in one transaction, the lines
- *														of standard input as records
- *		client BROKERS send TOPIC						each line "key<TAB>value", once,
+ *		client BROKERS commit|abort TOPIC PARTITION		send the lines of standard input
+ *														as records of one transaction
+ *		client BROKERS send TOPIC						send each line "key<TAB>value" once,
  *														however long the broker is away
  */
 #include <librdkafka/rdkafka.h>
@@ -167,7 +167,7 @@ send_lines(const char *topic)
 		char	   *value = line + key_len + 1;
 		rd_kafka_resp_err_t err;
 
-		/* the queue has room again when the callbacks have been called */
+		/* the queue has room again once the callbacks have run */
 		while ((err = rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic),
 										RD_KAFKA_V_KEY(line, key_len),
 										RD_KAFKA_V_VALUE(value, strcspn(value, "\n")),
@@ -198,7 +198,7 @@ run_transaction(const char *end, const char *topic, int partition)
 		if (err)
 			die("produce", rd_kafka_err2str(err));
 	}
-	/* else an abort would drop them before they are sent */
+	/* otherwise an abort would drop the records before they are sent */
 	if (rd_kafka_flush(rk, TIMEOUT_MS))
 		die("produce", "not acknowledged");
 	if (strcmp(end, "commit") == 0)

@@ -47,6 +47,9 @@ SELECT pipeline, target, mode, key, version, jsonb_pretty(columns) AS columns FR
 INSERT INTO spine_pipelines (name) VALUES ('mine')
 RETURNING name, topic, owner = current_user::regrole AS owner_is_me, enabled, start, is_default;
 
+-- The topic that it reads:
+SELECT spine_pipeline_topic(NULL) = current_setting('spine.topic') AS of_the_setting, spine_pipeline_topic('mine');
+
 -- Its sinks go when it goes, and follow when it is renamed.
 CREATE TABLE target (id bigint PRIMARY KEY, version bigint, note text);
 INSERT INTO spine_sinks (pipeline, target, mode, key, version)

@@ -1,6 +1,7 @@
-# The first minute: CREATE EXTENSION, produce, look.  Broken when the launcher
-# does not find the database, the embedded broker does not come up, or a batch
-# does not commit.
+# The first minute: CREATE EXTENSION, produce, look.
+#
+# Broken when the launcher does not find the database, the embedded broker does not
+# start, or a batch does not commit.
 use strict;
 use warnings;
 use FindBin;

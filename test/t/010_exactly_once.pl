@@ -1,13 +1,13 @@
-# No loss, no duplicate: 200,000 events flow while workers and the postmaster
-# are killed with -9, twenty times, at random moments; with one worker and with
-# two, with synchronous_commit on and off.  Then the log itself, read with
-# kcat, is compared with what is in the tables: history, state, and a table in
-# which an event that is applied twice would be there twice.
+# No loss, no duplicate: 200,000 events flow while workers and the postmaster are
+# killed with -9, twenty times, at random moments, with one worker and with two, and
+# with synchronous_commit on and off.  Then the log itself, read with kcat, is compared
+# with the tables: history, state, and a table in which an event that is applied twice
+# would appear twice.
 #
-# Broken when offsets are not moved in the transaction that writes the rows,
-# when a worker starts from anywhere but those offsets, when two workers that
-# both believe a partition is theirs are not kept apart, or when an older event
-# overwrites a newer one after a restart.
+# Broken when offsets are not moved in the transaction that writes the rows, when a
+# worker starts from anywhere other than those offsets, when two workers that both
+# believe a partition is theirs are not kept apart, or when an older event overwrites a
+# newer one after a restart.
 #
 # SPINE_TEST_SEED repeats the random choices of an earlier run.
 use strict;

@@ -1,10 +1,10 @@
-# An older event never overwrites a newer one; of two with the same version the
-# later in the log wins; an event that is sent twice is there once.  Whatever
-# the batches, and whatever types the key, the version and the columns have.
+# An older event never overwrites a newer one.  Of two events with the same version,
+# the one later in the log wins.  An event that is sent twice is there once.  This holds
+# however the batches fall, and whatever types the key, the version and the columns have.
 #
-# Broken when reducing a batch and updating the table disagree on which version
-# is newer or which keys are equal, when a replay changes anything, or when a
-# value reaches its column as anything but what its type's input makes of it.
+# Broken when reducing a batch and updating the table disagree on which version is newer
+# or which keys are equal, when a replay changes anything, or when a value in a column
+# differs from what the input function of the column's type makes of it.
 use strict;
 use warnings;
 use FindBin;

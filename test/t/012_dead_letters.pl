@@ -1,10 +1,9 @@
-# A bad record never stops a good one, and is never lost: it becomes one dead
-# letter with its exact bytes and the reason, in the commit that applies its
-# neighbours.
+# A bad record never stops a good one, and is never lost: it becomes one dead letter
+# with its exact bytes and the reason, in the commit that applies its neighbours.
 #
-# Broken when decoding or a refusal of the database fails a batch, loses the
-# record or a byte of it, blames a neighbour, writes the letter in another
-# transaction than the offsets, or makes the worker spin.
+# Broken when a decoding error or a refusal of the database fails a batch, loses the
+# record or a byte of it, blames a neighbour, writes the dead letter in a different
+# transaction than the offsets, or keeps the worker busy for ever.
 use strict;
 use warnings;
 use Digest::MD5 qw(md5_hex);

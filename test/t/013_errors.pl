@@ -1,10 +1,10 @@
-# Trouble that is not a record's fault loses nothing and blames no record: what
-# passes by itself is waited out, what needs a person is said, with a hint, and
-# gone on from without a restart.
+# An error that is not a record's fault loses nothing and blames no record.  If it will
+# pass by itself, the pipeline waits.  If a person has to act, the pipeline says so, with
+# a hint, and continues without a restart once the cause is fixed.
 #
-# Broken when an error of the schema, of rights, of locks or of the broker makes
-# a dead letter, moves the offsets, ends the pipeline for good, or is not to be
-# read in spine_status, with the reason and since when.
+# Broken when an error of the schema, of privileges, of locks or of the broker makes a
+# dead letter, moves the offsets, stops the pipeline for good, or is missing from
+# spine_status, with its reason and its time.
 use strict;
 use warnings;
 use FindBin;
@@ -42,7 +42,7 @@ sub gets_into_trouble
 
 	$cause->();
 	ok($node->poll_query_until('postgres', <<SQL), "$what: $state, with the reason");
-SELECT bool_or(state = '$state' AND last_error ~ \$re\$$reason\$re\$ AND last_error_at > '$start'
+SELECT bool_or(state = '$state' AND concat(last_error, ' HINT: ' || hint) ~ \$re\$$reason\$re\$ AND last_error_at > '$start'
 	AND state_since BETWEEN '$start' AND clock_timestamp())
 FROM spine_status WHERE pipeline = '$pipeline'
 SQL

@@ -1,10 +1,11 @@
-# What goes wrong in one place must not touch what is beside it: a partition
-# that cannot be read, a trigger that changes settings, a row that only one
-# table refuses, a launcher that ends.  Broken when a stuck partition stops the
-# others or is skipped silently, when the settings of a user's trigger reach the
-# worker's own statements, when a refused row vanishes without a dead letter,
-# when a second embedded broker is started beside the first, or when a broker
-# that stands still keeps a worker from ending.
+# A fault in one place must not touch its neighbours: a partition that cannot be read,
+# a trigger that changes settings, a row that only one table refuses, a launcher that
+# ends.
+#
+# Broken when a stuck partition stops the others or is skipped silently, when the
+# settings of a user's trigger reach the worker's own statements, when a refused row
+# vanishes without a dead letter, when a second embedded broker is started beside the
+# first, or when a broker that hangs keeps a worker from ending.
 use strict;
 use warnings;
 use FindBin;
@@ -120,7 +121,7 @@ my $filler = 'x' x 900_000;
 send_values($broker->{address}, 'events', 0, [ map { qq({"n": $_, "filler": "$filler"}) } 1 .. 8 ]);
 query(q{SELECT spine_resume('orders')});
 ok($node->poll_query_until('postgres', <<'SQL'), 'failed, with the exact range');
-SELECT bool_or(state = 'failed' AND last_error ~ 'offsets 3 to \d+ of partition 0 of topic "events" are gone from the log before they were applied HINT: .*SELECT spine_seek\(''orders'', 0, ''earliest''\)')
+SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ 'offsets 3 to \d+ of partition 0 of topic "events" are gone from the log before they were applied HINT: .*SELECT spine_seek\(''orders'', 0, ''earliest''\)')
 FROM spine_status
 SQL
 send_events(1, order_event(order_id => 'beside-1'));

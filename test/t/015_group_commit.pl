@@ -1,7 +1,7 @@
-# A commit to the broker's consumer group that is never answered: the worker makes
-# its client anew before it begins a batch, which may wait for a lock until the
-# commit has run out (librdkafka ends the process when the broker is back after
-# that).
+# A commit to the broker's consumer group that is never answered: the worker recreates
+# its client before it begins a batch.  Otherwise the batch might wait for a lock until
+# the commit times out, and librdkafka ends the process when the broker returns after
+# that.
 #
 # Broken when a batch begins while such a commit is under way.
 use strict;

@@ -1,11 +1,10 @@
-# A disk that is really full, and then has room again: nothing is lost, nothing
-# is applied twice, and it is said in between.  Where a table cannot grow, the
-# worker waits and goes on by itself.  Where pg_wal cannot grow, PostgreSQL
-# itself ends; once it is started again, the pipeline goes on from its commit.
+# A disk that is really full, and then has room again: nothing is lost, nothing is
+# applied twice, and the trouble is reported meanwhile.  When a table cannot grow, the
+# worker waits and continues by itself.  When pg_wal cannot grow, PostgreSQL itself ends;
+# once it is started again, the pipeline continues from its last commit.
 #
-# Broken when a full disk makes a dead letter, moves the offsets, stops the
-# pipeline for good, keeps the worker busy with trying, or is not to be read in
-# spine_status and in the log.
+# Broken when a full disk makes a dead letter, moves the offsets, stops the pipeline for
+# good, keeps the worker busy with retries, or is missing from spine_status or the log.
 use strict;
 use warnings;
 use FindBin;
@@ -145,7 +144,7 @@ my $rolled_back = query($rollbacks);
 fill('tables');
 send_events(6000);
 ok($node->poll_query_until('shop', <<'SQL'), 'tables: waiting, with the reason');
-SELECT bool_or(state = 'waiting' AND last_error ~ 'could not extend file .*HINT: Check free disk space') FROM spine_status
+SELECT bool_or(state = 'waiting' AND concat(last_error, ' HINT: ' || hint) ~ 'could not extend file .*HINT: Check free disk space') FROM spine_status
 SQL
 
 # The pauses are 0.1 s at first and twice that each time: seven within 6.3 s.

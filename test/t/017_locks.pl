@@ -1,9 +1,9 @@
-# Other people's locks, statements and transactions: a batch waits for them,
-# fails because of them or overtakes them, and is applied once.
+# Other people's locks, statements and transactions: a batch waits for them, fails
+# because of them or overtakes them, and is applied once.
 #
-# Broken when waiting is not to be read in spine_status, when a deadlock or a
-# change of a table makes a dead letter, moves the offsets or stops the pipeline
-# for good, or when a user's transaction and a batch lose each other's changes.
+# Broken when spine_status does not show that the worker waits, when a deadlock or a
+# change of a table makes a dead letter, moves the offsets or stops the pipeline for
+# good, or when a user's transaction and a batch lose each other's changes.
 use strict;
 use warnings;
 use FindBin;
@@ -104,7 +104,8 @@ foreach my $statement ('LOCK TABLE events', 'LOCK TABLE current_orders IN SHARE 
 	send_events(0, 0 .. 9);
 	ok($node->poll_query_until('postgres', <<SQL), "$statement: waiting, and for whom, and since when");
 SELECT count(*) = 2 AND bool_and(state = 'waiting' AND state_since > '$start' AND last_error_at = state_since
-	AND last_error = 'a lock ($lock) is held by process $user_pid HINT: See pg_stat_activity for what that does.')
+	AND last_error = 'a lock ($lock) is held by process $user_pid'
+	AND hint = 'See pg_stat_activity for what that does.')
 FROM spine_status
 SQL
 	is(query('SELECT sum(lag) FROM spine_status'), '10', "$statement: with the lag");

@@ -1,10 +1,10 @@
-# spine_seek, and positions that are moved by hand: the worker goes on from there
-# at once, what was applied before stays as it is, and what makes no sense is
-# refused before anything is moved.  And the mark: a log in which the last record
-# that was read is another one is not read on.
+# spine_seek, and positions that are moved by hand: the worker continues from the new
+# position at once, the rows that were applied before stay as they are, and a place that
+# makes no sense is refused before anything is moved.  The mark: when the last record
+# that was read is a different one in the log now, the log is not read further.
 #
-# Broken when an idle worker is not told, when a replay is applied twice, or when
-# the worker does not look at the mark.
+# Broken when an idle worker is not told, when a replay is applied twice, or when the
+# worker does not check the mark.
 use strict;
 use warnings;
 use FindBin;
@@ -145,7 +145,7 @@ unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process has die
 refused('no such pipeline', q{SELECT spine_seek('nope', 0, 0)}, qr/42704: .*pipeline "nope" does not exist/);
 refused('no such partition', q{SELECT spine_seek('orders', 2, 0)}, qr/22023: .*topic "events" has no partition 2/);
 refused('beyond the end', q{SELECT spine_seek('orders', 0, 8)},
-	qr/22023: .*partition 0 of topic "events" has no offset 8.*DETAIL:  It begins at 0 and ends before 7/s);
+	qr/22023: .*partition 0 of topic "events" has no offset 8.*DETAIL:  The partition begins at offset 0 and ends before offset 7/s);
 refused('before the start', q{SELECT spine_seek('orders', 0, -1)}, qr/22023: .*has no offset -1/);
 refused('before the start, in quotes', q{SELECT spine_seek('orders', 0, '-1001')}, qr/22023: .*has no offset -1001/);
 refused("no partition's number", q{SELECT spine_seek('orders', -1, 0)}, qr/22023: .*has no partition -1/);
@@ -183,7 +183,7 @@ query('UPDATE spine_offsets SET mark_crc = mark_crc # 1 WHERE partition = 0');
 send_values($broker->{address}, 'events', $_, [ order_event(order_id => 'behind it') ]) for 0, 1;
 query(q{SELECT spine_resume('orders')});
 comes_to($node, 'another record: failed, with the reason', <<'SQL');
-SELECT bool_or(state = 'failed' AND last_error =
+SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) =
 	'partition 0 of topic "events" has another record at offset 6 than the one that was read: it is not the log that was read before'
 	|| $$ HINT: To read it from its start: SELECT spine_seek('orders', 0, 'earliest')$$)
 FROM spine_status
@@ -211,7 +211,7 @@ my $sum = query($rows);
 query(q{ALTER TABLE spine_offsets DROP CONSTRAINT spine_offsets_next_offset_check;
 	UPDATE spine_offsets SET next_offset = -1 WHERE partition = 0});
 comes_to($node, 'a negative position: failed, with the reason', <<'SQL');
-SELECT bool_or(state = 'failed' AND last_error = 'the position of partition 0 of topic "events" is negative: -1'
+SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) = 'the position of partition 0 of topic "events" is negative: -1'
 	|| $$ HINT: Say where to go on from: SELECT spine_seek('orders', 0, 'earliest')$$)
 FROM spine_status
 SQL

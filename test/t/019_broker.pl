@@ -1,13 +1,14 @@
-# The embedded broker is a program of its own: whatever its clients send to it,
-# PostgreSQL does not notice, and what it has acknowledged outlives a crash
+# The embedded broker is a program of its own.  Whatever its clients send to it,
+# PostgreSQL does not notice, and the records that it has acknowledged survive a crash
 # restart of the server.
 #
-# Broken when the program shares memory, descriptors or a process group with the
-# server; when its end, by a packet or by kill -9, ends a session, be the program
-# still its background worker's child or, by then, the postmaster's; when nobody
-# starts another, or a pipeline does not say what became of the records; when a
-# crash restart loses its log or lets producers overrun it; and when it outlives
-# the server, or spine.brokers.
+# Broken when
+# - the program shares memory, descriptors or a process group with the server;
+# - its end, by a packet or by kill -9, ends a session, whether the program is still a
+#   child of its background worker or has become the postmaster's;
+# - nobody starts another broker, or a pipeline does not say what became of the records;
+# - a crash restart loses the broker's log, or lets producers overrun it;
+# - the program outlives the server, or keeps running after spine.brokers is set.
 #
 # SPINE_TEST_SEED repeats the random choices of an earlier run.
 use strict;

@@ -1,11 +1,10 @@
-# Workers live where the extension lives: in every database that has it, under
-# any schema, in any encoding; after a restart, a crash or a kill they come
-# back by themselves; and they are out of the way of DROP EXTENSION, DROP
-# DATABASE and their like, and back at once when those fail.
+# Workers run wherever the extension is: in every database that has it, under any
+# schema, in any encoding.  After a restart, a crash or a kill they come back by
+# themselves.  They make way for DROP EXTENSION, DROP DATABASE and the like, and are back
+# at once when those fail.
 #
-# Broken when the launcher loses sight of a database, a name is not quoted, a
-# worker does not end or does not start again, or an event is lost or applied
-# twice on the way.
+# Broken when the launcher loses sight of a database, a name is not quoted, a worker does
+# not end or does not start again, or an event is lost or applied twice on the way.
 use strict;
 use warnings;
 use FindBin;

@@ -1,11 +1,10 @@
-# A dump holds everything: rows, positions, dead letters, the user's pipelines
-# and what was changed in the default one.  Restored into a fresh server, or
-# beside the original, the two are the same, and consumption goes on from the
-# restored positions.
+# A dump holds everything: rows, positions, dead letters, the user's pipelines, and the
+# changes to the default one.  After it is restored into a fresh server, or beside the
+# original, the two are the same, and consumption continues from the restored positions.
 #
-# Broken when a table is not dumped, when the default pipeline that CREATE
-# EXTENSION makes is in the way of the restored one, when workers start before
-# the restore is done, or when they read an event again or skip one.
+# Broken when a table is not dumped, when the default pipeline that CREATE EXTENSION
+# makes conflicts with the restored one, when workers start before the restore is done,
+# or when they read an event again or skip one.
 use strict;
 use warnings;
 use FindBin;

@@ -1,10 +1,9 @@
-# The workers are superusers, and nobody gets at their rights: neither by
-# calling functions or changing settings, nor by code that hangs on a table
-# which events are applied to.
+# The workers are superusers, and nobody gets their rights: neither by calling
+# functions or changing settings, nor by code that is attached to a target table.
 #
-# Broken when a grant is too wide, when a statement of a batch runs as the
-# wrong role, or when something that belongs to it runs after the role is laid
-# down again (a deferred trigger at commit).
+# Broken when a grant is too wide, when a statement of a batch runs as the wrong role,
+# or when something that belongs to a batch runs after the batch has left its role (a
+# deferred trigger at commit).
 use strict;
 use warnings;
 use FindBin;
@@ -61,7 +60,7 @@ foreach my $setting ('brokers', 'kafka_options', 'topic', 'enabled')
 # With INSERT on the catalog she makes pipelines that apply as her, no others.
 $node->safe_psql('postgres', 'GRANT INSERT ON spine_pipelines, spine_sinks TO mallory');
 my ($out, $err) = as_mallory(q{INSERT INTO spine_pipelines (name, owner) VALUES ('evil', 'postgres')});
-like($err, qr/must be a member of role postgres to let pipeline "evil" apply as it/, 'a pipeline that applies as another: refused');
+like($err, qr/must be a member of role postgres to make it the owner of pipeline "evil"/, 'a pipeline that applies as another: refused');
 ($out, $err) = as_mallory(q{INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'secret', 'append')});
 like($err, qr/must be a member of the role that pipeline "orders" applies as/, q{a sink of another's pipeline: refused});
 

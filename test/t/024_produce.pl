@@ -1,11 +1,11 @@
-# spine_produce says the truth about how many events the broker has, whatever
-# happens, and ends when it is told to; through the embedded broker, which
-# drops what it has no room for, it loses nothing.  And when there is nothing
-# to do, nothing is done.
+# spine_produce tells the truth about how many events the broker has, whatever happens,
+# and ends when it is told to.  Through the embedded broker, which drops records when it
+# has no room for them, spine_produce loses nothing.  And when there is nothing to do,
+# nothing is done.
 #
-# Broken when a delivery is counted wrongly, when a wait cannot be interrupted,
-# when memory grows with the number of events, when producers overrun the
-# embedded broker, or when something polls.
+# Broken when a delivery is counted wrongly, when a wait cannot be interrupted, when
+# memory grows with the number of events, when producers overrun the embedded broker, or
+# when something polls.
 use strict;
 use warnings;
 use FindBin;

@@ -1,8 +1,8 @@
-# ALTER EXTENSION UPDATE makes of a database of an earlier version what CREATE
-# EXTENSION makes of an empty one, and keeps what is in it.
+# ALTER EXTENSION UPDATE turns a database of an earlier version into what CREATE
+# EXTENSION makes of an empty one, and keeps its contents.
 #
-# Broken when a change of the extension's script lacks its upgrade step, or the step
-# differs from it.
+# Broken when a change of the extension's script has no upgrade step, or when the step
+# differs from the change.
 use strict;
 use warnings;
 use File::Copy qw(copy);
@@ -70,12 +70,15 @@ $node->safe_psql('postgres', 'CREATE DATABASE used');
 $node->safe_psql('used', "CREATE EXTENSION spine VERSION '0.1.0'");
 $node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
 ok(wait_applied($node, 'used'), 'events are applied with the old version');
+$node->safe_psql('used', q{CREATE VIEW of_a_user AS SELECT * FROM spine_status});
 $node->safe_psql('used', 'ALTER EXTENSION spine UPDATE');
 is($node->safe_psql('used', 'SELECT count(*) >= 1000 FROM events'), 't', 'rows are kept');
 $node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
 ok(wait_applied($node, 'used'), 'it goes on with the new version');
 is($node->safe_psql('used', q{SELECT count(*) FILTER (WHERE state = 'running') > 0 FROM spine_status}), 't',
 	'the pipeline runs');
+is($node->safe_psql('used', q{SELECT count(*) FILTER (WHERE state = 'running') > 0 FROM of_a_user}), 't',
+	q{a user's view on spine_status is kept});
 
 # A position that is none is a person's to mend.
 $node->safe_psql('postgres', 'CREATE DATABASE negative');
@@ -84,7 +87,7 @@ $node->safe_psql('negative', "CREATE EXTENSION spine VERSION '0.1.0'");
 $node->safe_psql('negative', q{
 	INSERT INTO spine_offsets (pipeline, topic, partition, next_offset, cluster_id) VALUES ('orders', 'events', 0, -1, 'x')});
 my ($status, $out, $err) = $node->psql('negative', 'ALTER EXTENSION spine UPDATE');
-like($err, qr/spine_offsets has a row whose partition or next_offset is negative.*HINT:  Say where/s,
+like($err, qr/spine_offsets has a row whose partition or next_offset is negative.*HINT:  Set the position/s,
 	'a negative position is not taken over');
 $node->safe_psql('negative', 'DELETE FROM spine_offsets; ALTER EXTENSION spine UPDATE');
 

@@ -1,10 +1,11 @@
-# The memory that a record takes is bounded by its size, not by its shape: a record of
-# 16 MB, which may be a few kB on its way, takes at most 256 MB of a worker, all in all,
-# whatever is in it and whether it is applied or becomes a dead letter.
+# The memory that a record takes is bounded by its size, not by its shape.  A record of
+# 16 MB, which may be a few kB while it is sent, takes at most 256 MB of a worker in
+# total, whatever it contains, and whether it is applied or becomes a dead letter.
 #
-# Broken when something makes a tree of a record or copies it once too often, when what
-# jsonb would cost is not counted, or is where no jsonb is made of it, when too many such
-# records are taken at once, or when one that costs too much takes its neighbours along.
+# Broken when something makes a tree of a record or copies it once too often, when the
+# cost of jsonb is not counted, or is counted where no jsonb is made, when too many such
+# records are taken at once, or when a record that costs too much takes its neighbours
+# with it.
 use strict;
 use warnings;
 use Digest::MD5 qw(md5_hex);

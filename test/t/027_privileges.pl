@@ -1,12 +1,12 @@
-# No grant makes a superuser: each one that an administrator would think harmless is
-# given to a role that does its worst with it.  Its code never runs with rights that
-# it does not have; other people's pipelines stay theirs; and where the pipeline
-# cannot go on, it says which trigger, function and role it is, and goes on once that
-# is mended.
+# No grant makes a superuser.  Each grant that an administrator would think harmless is
+# given to a role that does its worst with it.  The role's code never runs with rights
+# that the role does not have, and other people's pipelines stay theirs.  When the
+# pipeline cannot continue, it names the trigger, the function and the role, and it
+# continues once the cause is fixed.
 #
-# Broken when code that hangs on a table runs as the role that a batch, a foreign key
-# or a function of the extension's runs as; when the catalog lets a role change what
-# is not its own; or when a change between the check and the use goes unnoticed.
+# Broken when code that is attached to a table runs as the role that a batch, a foreign
+# key or a function of the extension runs as; when the catalog lets a role change
+# another's pipeline; or when a change between the check and the use goes unnoticed.
 use strict;
 use warnings;
 use FindBin;
@@ -121,7 +121,7 @@ sub fails_until_mended
 	my ($pipeline, $what, $reason, $mend, $is_asleep) = @_;
 
 	comes_to($node, "$what: the pipeline fails",
-		"SELECT bool_and(state = 'failed' AND last_error ~ \$q\$$reason\$q\$) FROM spine_status WHERE pipeline = '$pipeline'");
+		"SELECT bool_and(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ \$q\$$reason\$q\$) FROM spine_status WHERE pipeline = '$pipeline'");
 	is_safe($what);
 	as_super($mend);
 	wake_workers() unless $is_asleep;

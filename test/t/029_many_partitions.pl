@@ -1,8 +1,9 @@
-# A topic of more partitions than shared memory has room for, which is 4,096 over all
-# pipelines: all are read, from the right positions, and spine_wait says when.
+# A topic has more partitions than shared memory has room for, which is 4,096 over all
+# pipelines: all of them are read, from the right positions, and spine_wait returns once
+# they are applied.
 #
-# Broken when something takes what is not in shared memory for not applied, or for
-# applied, or ends with it.
+# Broken when something takes a partition that is not in shared memory for applied, or
+# for not applied, or ends because of it.
 use strict;
 use warnings;
 use FindBin;

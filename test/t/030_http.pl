@@ -1,14 +1,15 @@
-# What spine-http is asked is what it answers: the orders and statistics that the
-# database has at that moment, as JSON; counters that add up, as Prometheus reads
-# them; and to what is no proper question a 4xx that says why.  It needs no more
-# than README's GRANTs, and cannot write.
+# spine-http answers what it is asked: the orders and statistics that the database has
+# at that moment, as JSON; counters that add up, in Prometheus' format; and for an
+# improper request, a 4xx that says why.  spine-http needs no more than README's GRANTs,
+# and cannot write.
 #
-# Broken when an answer is not that of the SQL function, or of an older state (a
-# 304 too many), when a parameter reaches the database as something else than a
-# value, when a client can ask for more than there is to see, when a counter is
-# wrong, goes back or has a series per tenant without bound, when the page's
-# Content-Security-Policy does not fit the page, or when any of it depends on the
-# schema that spine is in or on the encoding of the database.
+# Broken when
+# - an answer differs from the SQL function's, or is from an older state (a 304 too many);
+# - a parameter reaches the database as anything other than a value;
+# - a client can ask for more than it may see;
+# - a counter is wrong, goes back, or has a series per tenant without bound;
+# - the page's Content-Security-Policy does not fit the page;
+# - any of this depends on the schema that spine is in or on the database's encoding.
 use strict;
 use warnings;
 use utf8;

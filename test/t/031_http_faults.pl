@@ -1,14 +1,16 @@
-# What goes wrong around spine-http is said, and passes: a database that is away,
-# hangs, is slow or has no spine yet costs the requests that need it a 503 and
-# nobody else anything, and no restart is needed when it is back; clients that
-# send rubbish, send slowly or do not read hold nobody up; and it ends when it is
-# told to, having answered what was asked.
+# Faults around spine-http are reported, and pass.  A database that is away, hangs, is
+# slow or does not have spine yet costs the requests that need it a 503, and affects
+# nobody else.  No restart is needed when it is back.  Clients that send rubbish, send
+# slowly or do not read hold nobody up.  spine-http ends when it is told to, after it has
+# answered the requests that it has.
 #
-# Broken when anything waits for the database without a deadline, or for a client;
-# when a lost connection is not made anew, or an old answer is kept over it; when
-# an answer goes to another request than its own; when SIGTERM loses a request or
-# races with one; when a client can write lines of its own to the log; or when
-# memory is not handled as C wants it, with SPINE_HTTP a build that tells.
+# Broken when
+# - anything waits without a deadline for the database, or waits for a client;
+# - a lost connection is not replaced, or an old answer survives it;
+# - an answer goes to a request that is not its own;
+# - SIGTERM loses a request or races with one;
+# - a client can write lines of its own to the log;
+# - memory is misused: SPINE_HTTP may name a build that detects it.
 use strict;
 use warnings;
 use FindBin;

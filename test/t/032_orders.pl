@@ -1,16 +1,17 @@
-# What the page is told is what the tables say.  spine_order_totals is a GROUP
-# BY over current_orders, in every snapshot: whoever changes orders, with
-# whatever statement, in however many sessions, rolled back, refused in the
-# middle of a batch, killed, or restored from a dump.  spine_orders is the
-# ORDER BY updated_at DESC LIMIT n over current_orders that it stands for,
-# without reading all of it.
+# What the page is told is what the tables say.  spine_order_totals is a GROUP BY over
+# current_orders, in every snapshot, whoever changes orders: with whatever statement, in
+# however many sessions, rolled back, refused in the middle of a batch, killed, or
+# restored from a dump.  spine_orders is the same as ORDER BY updated_at DESC LIMIT n over
+# current_orders, without reading all of it.
 #
-# Broken when a trigger misses a kind of statement, counts for the new key and
-# not against the old one, needs rights that its caller lacks, or lets one
-# session wait for another's open transaction; when spine_orders stops walking before
-# it has the newest, takes an order twice or skips one at a tie, or trusts
-# events that were deleted; when the planner turns to reading whole tables; and
-# when an index on what every event changes ends HOT updates.
+# Broken when
+# - a trigger misses a kind of statement, counts for the new key but not against the old
+#   one, needs privileges that its caller lacks, or lets one session wait for another's
+#   open transaction;
+# - spine_orders stops walking before it has the newest orders, takes an order twice or
+#   skips one at a tie, or trusts events that were deleted;
+# - the planner starts to read whole tables;
+# - an index on a column that every event changes ends HOT updates.
 #
 # SPINE_TEST_SEED repeats the random choices of an earlier run.
 use strict;

@@ -1,16 +1,19 @@
-# The live page, in a real browser: orders appear and change by themselves, the
-# totals are those of spine_stats, the filter is in the URL, whatever is in a
-# record is text, and when something is wrong the page says what, keeps what it
-# has, and goes on by itself.
+# The live page, in a real browser.  Orders appear and change by themselves, the totals
+# are those of spine_stats, the filter is in the URL, and everything in a record is shown
+# as text.  When something is wrong the page says what, keeps what it has, and continues
+# by itself.
 #
-# Broken when an answer of the server is not what the page reads, when the page
-# must be loaded anew to see something, when a value of a record becomes markup,
-# when the content security policy does not allow what the page needs (or the
-# page asks another server), when what is being looked at or chosen is moved, when
-# trouble is not said, or outlives its cause, and when the page does not fit a
-# telephone, the dark or a keyboard.
+# Broken when
+# - the page cannot read an answer of the server;
+# - the page has to be reloaded to show something;
+# - a value of a record becomes markup;
+# - the content security policy does not allow what the page needs, or the page asks
+#   another server;
+# - something moves while a person looks at it or chooses it;
+# - trouble is not reported, or the report outlives its cause;
+# - the page does not work on a telephone, in dark mode or with a keyboard.
 #
-# Leaves screenshots, page.png, page-dark.png and page-phone.png, in
+# Leaves the screenshots page.png, page-dark.png and page-phone.png in
 # $SPINE_SCREENSHOTS.
 use strict;
 use utf8;

@@ -1,6 +1,6 @@
-# What the audits of exactly-once share: events that are hard to get right, a
-# table in which what is applied twice is there twice, and the comparison of the
-# tables with the log.  The log is the truth.
+# What the audits of exactly-once share: events that are hard to get right, a table in
+# which a record that is applied twice is there twice, and the comparison of the tables
+# with the log.  The log is the truth.
 package Audit;
 
 use strict;
@@ -15,7 +15,7 @@ our @EXPORT = qw(add_arrivals make_events count_applied copy_log audit);
 my $work = tempdir(CLEANUP => 1);
 my $files = 0;
 
-# A sink without a key: every application of a record leaves a row.
+# Adds a sink without a key, so that every application of a record leaves a row.
 sub add_arrivals
 {
 	my ($node) = @_;
@@ -28,9 +28,9 @@ SQL
 	return;
 }
 
-# A file of lines "tenant<TAB>event".  Few orders and coarse times, in random
-# order: every order has many events, most of them out of order, some at the same
-# time.
+# Makes a file of lines "tenant<TAB>event".  There are few orders, and coarse times in
+# random order.  So every order has many events, most of them out of order and some at
+# the same time.
 sub make_events
 {
 	my ($node, $count) = @_;
@@ -48,7 +48,7 @@ SQL
 	return $file;
 }
 
-# How many records the positions have passed, over all partitions.
+# The number of records before the positions, over all partitions.
 sub count_applied
 {
 	my ($node) = @_;
@@ -56,8 +56,8 @@ sub count_applied
 	return $node->safe_psql('postgres', 'SELECT coalesce(sum(next_offset), 0) FROM spine_offsets');
 }
 
-# Copies the topic, read with kcat, to a table of the node; everything that was
-# sent has to be in it, once.
+# Copies the topic, read with kcat, to a table of the node.  Every event that was sent
+# has to be in it, once.
 sub copy_log
 {
 	my ($node, $address, $topic, $sent) = @_;

@@ -1,5 +1,5 @@
-# A real browser for the tests: headless Chromium, driven by chromedriver over
-# the W3C WebDriver protocol, with nothing but core Perl.
+# A real browser for the tests: headless Chromium, driven by chromedriver over the W3C
+# WebDriver protocol.  Needs only core Perl.
 #
 #	my $browser = Browser->new(window => [ 1280, 800 ], dark => 0);
 #	$browser->go("http://localhost:$port/");
@@ -22,10 +22,10 @@ use Time::HiRes qw(time usleep);
 our $driver_program = '/usr/bin/chromedriver';
 our $browser_program = '/usr/bin/chromium';
 
-# The name under which WebDriver hands out elements.
+# The key under which WebDriver returns elements.
 my $element_key = 'element-6066-11e4-a52e-4f735466cecf';
 
-# Keys that have no character, for press(); Shift+Tab is 'Shift' and 'Tab'.
+# Keys without a character, for press().  Shift+Tab is 'Shift' and 'Tab'.
 my %keys = (
 	Backspace => "\x{E003}",
 	Tab => "\x{E004}",
@@ -39,7 +39,7 @@ my %keys = (
 	ArrowDown => "\x{E015}",
 	Delete => "\x{E017}");
 
-# True when a browser can be had here; tests skip otherwise.
+# True when a browser is installed; otherwise tests skip.
 sub available
 {
 	return -x $driver_program && -x $browser_program;
@@ -52,7 +52,7 @@ sub new
 	my ($class, %options) = @_;
 	my ($width, $height) = @{ $options{window} // [ 1280, 800 ] };
 	my $self = bless {
-		# the profile's name is how quit() finds what is left of the browser
+		# quit() finds what is left of the browser by the profile's name
 		home => File::Temp->newdir('spine-browser-XXXXXX', TMPDIR => 1),
 		http => HTTP::Tiny->new(timeout => 60, proxy => undef,
 			http_proxy => undef, https_proxy => undef, all_proxy => undef),
@@ -64,7 +64,7 @@ sub new
 	$self->_start_driver;
 	$self->_start_session("$width,$height");
 
-	# a window has a least width and a frame, the page's view has not
+	# A window has a minimum width and a frame; the page's view has neither.
 	$self->cdp('Emulation.setDeviceMetricsOverride',
 		{ width => 0 + $width, height => 0 + $height, deviceScaleFactor => 1,
 			mobile => JSON::PP::false });
@@ -80,11 +80,11 @@ sub _start_driver
 	my ($self) = @_;
 	my $log = "$self->{home}/chromedriver.log";
 
-	# Neither a home directory nor a desktop's settings are needed, or used.
+	# The user's home directory and desktop settings must not matter.
 	local %ENV = (%ENV, HOME => "$self->{home}");
 	delete @ENV{ grep { /^(XDG_|DBUS_|DISPLAY$|WAYLAND_)/ } keys %ENV };
 
-	# To a file: nobody reads a pipe once the port is known.
+	# Output goes to a file, because nobody would read a pipe once the port is known.
 	open(my $output, '>', $log) or croak "could not open $log: $!";
 	open(my $nothing, '<', '/dev/null') or croak "could not open /dev/null: $!";
 	$self->{driver} = open3('<&' . fileno($nothing), '>&' . fileno($output), undef,
@@ -127,7 +127,7 @@ sub _start_session
 	return;
 }
 
-# One WebDriver command; its value, or an exception with the driver's reason.
+# Runs one WebDriver command.  Returns its value, or dies with the driver's reason.
 sub _ask
 {
 	my ($self, $method, $path, $body) = @_;
@@ -164,7 +164,7 @@ sub _element
 	return '/element/' . $self->_find($css)->{$element_key};
 }
 
-# A command of the Chrome DevTools Protocol.
+# Runs a command of the Chrome DevTools Protocol.
 sub cdp
 {
 	my ($self, $command, $parameters) = @_;
@@ -214,8 +214,8 @@ sub js
 		{ script => $script, args => \@arguments });
 }
 
-# Waits until a JavaScript expression is true, and returns its value; dies,
-# saying what was waited for and what the expression was last, when it is not.
+# Waits until a JavaScript expression is true, and returns its value.  On timeout, dies
+# with what it waited for and the expression's last value.
 sub wait_for
 {
 	my ($self, $expression, $what, $timeout) = @_;
@@ -224,7 +224,7 @@ sub wait_for
 
 	while (1)
 	{
-		# an exception is often a page on its way
+		# an exception often means that the page is still loading
 		$value = eval { $self->js("return ($expression);") };
 		$trouble = $@;
 		return $value if !$trouble && $value;
@@ -235,7 +235,7 @@ sub wait_for
 	croak 'timed out waiting for ' . ($what // $expression) . ": $value";
 }
 
-# Types text into a field, after what is there.
+# Types text into a field, after the text that it has.
 sub type
 {
 	my ($self, $css, $text) = @_;
@@ -263,8 +263,8 @@ sub hover
 	return;
 }
 
-# Presses keys in an element, or, with undef for it, wherever the focus is.
-# Several keys are held together.
+# Presses keys in an element, or, if the element is undef, wherever the focus is.
+# Several keys are held down together.
 sub press
 {
 	my ($self, $css, @names) = @_;
@@ -278,7 +278,7 @@ sub press
 	return;
 }
 
-# Writes what is in view as PNG.
+# Writes the visible part of the page as a PNG.
 sub screenshot
 {
 	my ($self, $file) = @_;
@@ -289,9 +289,9 @@ sub screenshot
 	return;
 }
 
-# What went wrong in the page since the last call: script errors, refusals of
-# the content security policy.  An answer of 503 or a server that is away is
-# an entry of the log, too, and no fault of the page: with network => 1.
+# The errors in the page since the last call: script errors, and refusals of the content
+# security policy.  The log also has answers of 503 and servers that are away.  Those are
+# not the page's fault, and are returned only with network => 1.
 sub console_errors
 {
 	my ($self, %options) = @_;
@@ -306,10 +306,10 @@ sub quit
 {
 	my ($self) = @_;
 
-	# a child of the test must not end its parent's browser
+	# A child process of the test must not end the browser of its parent.
 	return if $self->{owner} != $$;
 
-	# waitpid sets the exit code that a test is about to end with
+	# waitpid would set the exit code that the test is about to end with.
 	local ($?, $@, $!);
 	eval { $self->_ask(DELETE => delete $self->{session}) } if $self->{session};
 	if (my $driver = delete $self->{driver})
@@ -323,7 +323,7 @@ sub quit
 		}
 	}
 
-	# A browser that outlives its driver still writes to the profile.
+	# A browser that outlives its driver would still write to the profile.
 	my $deadline = time + 5;
 	while (time < $deadline)
 	{

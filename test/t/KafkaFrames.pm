@@ -1,5 +1,5 @@
-# Requests of the Kafka protocol, right ones and wrong ones, to send to a broker
-# that should survive them or be replaced.
+# Requests of the Kafka protocol, valid and invalid, for a broker that should survive
+# them or be replaced.
 package KafkaFrames;
 
 use strict;
@@ -18,7 +18,7 @@ sub bytes    { return pack('N/a*', $_[0]) }
 sub int64    { return pack('q>', $_[0]) }
 sub array    { return pack('N', scalar @_) . join('', @_) }
 
-# A frame, whose size says what it has.
+# A frame, with the correct size.
 sub frame
 {
 	my ($key, $version, $body, $correlation_id) = @_;
@@ -36,7 +36,7 @@ sub record_batch
 	return int64(0) . pack('NNCN', 9 + length $tail, 0, 2, 0) . $tail;
 }
 
-# What a client sends, by request and version.  Each a sub that gets a topic.
+# What a client sends: [ request, version, a sub that makes the body for a topic ].
 my @requests = (
 	[ 0, 3, sub { nullable(undef) . pack('nN', 1, 1000) . array(string($_[0]) . array(pack('N', 0) . bytes(record_batch()))) } ],
 	[ 1, 4, sub { pack('NNNNC', 0xffffffff, 10, 1, 1 << 20, 0) . array(string($_[0]) . array(pack('N', 0) . int64(0) . pack('N', 1 << 16))) } ],
@@ -65,7 +65,7 @@ my @requests = (
 	[ TXN_OFFSET_COMMIT, 0, sub { string('transaction') . string('group') . int64(1) . pack('n', 0)
 		. array(string($_[0]) . array(pack('N', 0) . int64(1) . nullable(undef))) } ]);
 
-# What lengths, counts and numbers are when they are meant badly.
+# The values that a hostile client would use for lengths, counts and numbers.
 my @odd_numbers = (0xffffffff, 0x80000000, 0x7fffffff, 0, 1, 1000, 1001, 65536, 0x10000000, 0x7f7f7f7f);
 
 sub random_bytes { return join('', map { chr int rand 256 } 1 .. $_[0]) }
@@ -85,7 +85,7 @@ sub mutate
 	return $frame;
 }
 
-# A request that was right once, or, one in ten, bytes that never were.
+# A request that was valid before it was changed, or, one time in ten, random bytes.
 sub random_frame
 {
 	my ($topic) = @_;
@@ -95,30 +95,30 @@ sub random_frame
 	{
 		my ($key, $version, $body) = @{ $requests[ rand @requests ] };
 
-		# which end too many brokers: a few of them will do
+		# these requests end too many brokers, so few of them are sent
 		($key, $version, $body) = @{ $requests[ rand @requests ] }
 		  while ($key == METADATA || $key == JOIN_GROUP || $key == TXN_OFFSET_COMMIT) && rand() < 0.98;
 
 		$frame = frame($key, $version, $body->($topic));
 		$frame = mutate($frame) for 0 .. int rand 3;
 	}
-	# the size is mostly right, or nothing behind it would be looked at; and a wrong
-	# one ends the broker
+	# The size is nearly always right, because a wrong one ends the broker, and nothing
+	# after it would be read.
 	substr($frame, 0, 4) = pack('N', rand() < 0.998 ? length($frame) - 4 : $odd_numbers[ rand @odd_numbers ]);
 	return $frame;
 }
 
-# A JoinGroup request with -1 protocols, of which librdkafka 2.0.2's mock
-# cluster dies.
+# A JoinGroup request with -1 protocols, which kills the mock cluster of librdkafka
+# 2.0.2.
 sub join_group_of_death
 {
 	return frame(JOIN_GROUP, 0, string('group') . pack('N', 6000) . string('') . string('consumer') . pack('N', 0xffffffff));
 }
 
-# Sends frames to the broker, on several connections at a time, until `n` were
-# taken.  A frame counts when the broker has answered the right request that was
-# sent behind it, or has hung up; after a short silence it hears that no more
-# comes.  new_address says where the broker is now, for when it is not where it was.
+# Sends frames to the broker, on several connections at a time, until it has taken `n`.
+# A valid request follows each frame.  A frame counts when the broker has answered that
+# request, or has hung up.  After a short silence the connection is shut down for sending.
+# new_address returns where the broker is now, in case it has moved.
 sub send_frames
 {
 	my ($n, $new_address, $make_frame) = @_;
@@ -139,7 +139,7 @@ sub send_frames
 	};
 	while ($result{taken} < $n)
 	{
-		# no more than the broker's queue for new connections holds
+		# no more connections than the broker's queue for new ones holds
 		while (keys %socket_of < 5)
 		{
 			socket(my $socket, PF_INET, SOCK_STREAM, 0) or die "socket: $!";

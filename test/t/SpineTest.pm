@@ -1,5 +1,5 @@
-# What the TAP tests share: servers with spine, a broker that outlives them,
-# records sent with kcat, and the audit of what arrived.
+# What the TAP tests share: servers with spine, a broker that outlives them, records
+# that are sent with kcat, and ways to wait for what should become of them.
 package SpineTest;
 
 use strict;
@@ -29,10 +29,9 @@ my $event_number = 0;
 my @https;
 my @frozen;
 
-# A running server with spine preloaded.  Options: conf => extra lines of
-# configuration; extension => 0 leaves CREATE EXTENSION to the test; init =>
-# arguments of PostgreSQL::Test::Cluster's init, such as [ extra => [...] ] for
-# initdb.
+# Starts a server with spine preloaded.  Options: conf => extra lines of configuration;
+# extension => 0 leaves CREATE EXTENSION to the test; init => arguments for the init of
+# PostgreSQL::Test::Cluster, such as [ extra => [...] ] for initdb.
 sub spine_node
 {
 	my ($name, %options) = @_;
@@ -51,8 +50,8 @@ CONF
 	return $node;
 }
 
-# A broker in a process of its own: { address, process }.  It keeps about 5 MB
-# a partition, so send compressed and to several partitions.
+# Starts a broker in a process of its own: { address, process }.  The broker keeps about
+# 5 MB per partition, so send compressed records, to several partitions.
 sub start_broker
 {
 	my ($topic, $partitions, $brokers) = @_;
@@ -69,7 +68,7 @@ sub start_broker
 	return { address => $address, process => $process, in => \$in, out => \$out };
 }
 
-# Gives a broker one of the commands that test/broker.c knows.
+# Sends a broker one of the commands of test/broker.c.
 sub tell_broker
 {
 	my ($broker, $command) = @_;
@@ -84,7 +83,7 @@ sub stop_broker
 {
 	my ($broker) = @_;
 
-	# a server that was started later holds its standard input open, too
+	# closing its standard input is not enough: a server that was started later holds it open
 	$broker->{process}->signal('TERM');
 	finish $broker->{process};
 	return;
@@ -99,8 +98,8 @@ sub kcat
 	return;
 }
 
-# Sends one record per line of the text, each "key<TAB>value", and waits for
-# all of them to be acknowledged.  partition undef: by the key.
+# Sends one record per line "key<TAB>value" of the text, and waits until all of them
+# are acknowledged.  partition undef: the key decides.
 sub send_lines
 {
 	my ($address, $topic, $partition, $text) = @_;
@@ -115,7 +114,7 @@ sub send_lines
 	return;
 }
 
-# Sends each value as one record, whatever its bytes; headers as "name=value".
+# Sends each value as one record, whatever its bytes.  Headers are "name=value".
 sub send_values
 {
 	my ($address, $topic, $partition, $values, @headers) = @_;
@@ -146,7 +145,7 @@ sub send_tombstone
 	return;
 }
 
-# Everything on the topic, as lines in the given kcat format.
+# Reads everything on the topic, as lines in the given kcat format.
 sub read_log
 {
 	my ($address, $topic, $format) = @_;
@@ -158,8 +157,8 @@ sub read_log
 	return $out;
 }
 
-# The end offsets of a topic's partitions, added up: what was ever sent, which
-# may be more than the broker still has.
+# The sum of the end offsets of a topic's partitions: the number of records that were
+# ever sent, which may be more than the broker still has.
 sub log_end
 {
 	my ($address, $topic, $partitions) = @_;
@@ -178,7 +177,7 @@ sub log_end
 	return $end;
 }
 
-# True once all that is on the topics is applied.
+# Waits until everything on the topics is applied; true if it was.
 sub wait_applied
 {
 	my ($node, $database) = @_;
@@ -186,7 +185,7 @@ sub wait_applied
 	return $node->safe_psql($database // 'postgres', q{SELECT spine_wait('600s')}) eq 't';
 }
 
-# Waits until the statement says true, and tests that it did.
+# Waits until the statement returns true, and tests that it did.
 sub comes_to
 {
 	my ($node, $what, $sql) = @_;
@@ -217,7 +216,7 @@ sub worker_pids
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'spine worker' ORDER BY pid});
 }
 
-# The threads of the only worker's Kafka client: another client has others.
+# The threads of the only worker's Kafka client.  A new client has new threads.
 sub client_threads
 {
 	my ($node) = @_;
@@ -237,9 +236,9 @@ sub set_config
 	return;
 }
 
-# Kills the postmaster with -9, and starts it again as soon as that is possible:
-# it must be gone from the process table, and so must its orphans (a worker in
-# the middle of a batch), which keep the new one out.
+# Kills the postmaster with -9, and starts it again as soon as possible.  The old
+# postmaster must be gone from the process table, and so must its orphans (a worker in
+# the middle of a batch), because they keep a new postmaster from starting.
 sub kill9_and_start
 {
 	my ($node) = @_;
@@ -254,7 +253,7 @@ sub kill9_and_start
 	die 'the server does not start again';
 }
 
-# Waits until a worker has a batch open that a lock keeps it from finishing.
+# Waits until a worker has an open batch that it cannot finish because of a lock.
 sub wait_for_held_batch
 {
 	my ($node) = @_;
@@ -265,7 +264,7 @@ sub wait_for_held_batch
 	return;
 }
 
-# The process ids of a server: the postmaster's, and those of its children.
+# The process ids of a server: the postmaster's, and its children's.
 sub server_pids
 {
 	my ($node) = @_;
@@ -281,7 +280,7 @@ sub server_pids
 	return @pids;
 }
 
-# The process ids of the embedded broker of a server: its guard, and the log.
+# The process ids of a server's embedded broker: the guard's, and the log's.
 sub broker_programs
 {
 	my ($node) = @_;
@@ -299,7 +298,7 @@ sub broker_programs
 	return sort { exists $parent_of{ $parent_of{$a} } <=> exists $parent_of{ $parent_of{$b} } } keys %parent_of;
 }
 
-# Kills the postmaster with -9 for good, and waits until its orphans are gone.
+# Kills the postmaster with -9, and waits until its orphans are gone, too.
 sub kill9_and_wait
 {
 	my ($node) = @_;
@@ -314,8 +313,8 @@ sub kill9_and_wait
 	die 'the server does not go away';
 }
 
-# Stops all processes of a server where they are: it is there and does not answer.
-# The postmaster first, so that it starts no more.
+# Suspends all processes of a server, so that the server exists but does not answer.
+# The postmaster comes first, so that it starts no more processes.
 sub freeze_node
 {
 	my ($node) = @_;
@@ -327,15 +326,15 @@ sub freeze_node
 	return;
 }
 
-# Lets them go on.
+# Resumes the suspended servers.
 sub thaw_node
 {
 	kill 'CONT', $_ foreach splice @frozen;
 	return;
 }
 
-# poll_query_until, for while the server starts again: a psql that is turned away
-# may be gone before the query is written to it, and IPC::Run dies of that.
+# poll_query_until, while the server may be starting again.  A psql that is turned away
+# may end before the query is written to it, and IPC::Run dies of that.
 sub poll_through_restart
 {
 	my ($node, $database, $query) = @_;
@@ -349,8 +348,8 @@ sub poll_through_restart
 	return 0;
 }
 
-# An order event as JSON: a valid one, but for the fields given.  A field set
-# to undef is left out.
+# An order event as JSON: a valid one, except for the given fields.  A field that is
+# undef is left out.
 sub order_event
 {
 	my (%fields) = @_;
@@ -367,7 +366,7 @@ sub order_event
 	return JSON::PP->new->canonical->utf8->encode(\%event);
 }
 
-# A pipeline of the user's with one sink; what is not given is NULL.
+# Makes a user's pipeline with one sink.  Fields that are not given are NULL.
 sub make_pipeline
 {
 	my ($node, %p) = @_;
@@ -402,9 +401,9 @@ SQL
 	return;
 }
 
-# Starts spine-http for a node, as spine_http, on a free port: { url, port, log,
-# process }.  $SPINE_HTTP names the program, if not the installed one; more
-# options may follow, as on its command line.
+# Starts spine-http for a node, as the role spine_http, on a free port: { url, port, log,
+# process }.  $SPINE_HTTP may name another program than the installed one.  The options
+# are those of its command line.
 sub start_http
 {
 	my ($node, @options) = @_;
@@ -429,7 +428,7 @@ sub start_http
 	die 'spine-http does not start';
 }
 
-# Ends it; returns its exit code, which is 0 when all is well.
+# Ends spine-http; returns its exit code, which is 0 when all is well.
 sub stop_http
 {
 	my ($http, $signal) = @_;
@@ -440,7 +439,7 @@ sub stop_http
 	return $http->{process}->full_result(0);
 }
 
-# A test that dies leaves none behind.
+# A test that dies leaves no spine-http and no suspended server behind.
 END
 {
 	my $exit_code = $?;

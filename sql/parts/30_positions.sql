@@ -1,0 +1,179 @@
+--
+-- Positions: how far each partition is applied, and how to move that
+--
+
+CREATE TABLE @extschema@.spine_offsets (
+	pipeline	name NOT NULL REFERENCES @extschema@.spine_pipelines ON UPDATE CASCADE ON DELETE CASCADE,
+	topic		text NOT NULL,
+	partition	integer NOT NULL CHECK (partition >= 0),
+	next_offset	bigint NOT NULL CHECK (next_offset >= 0),
+	cluster_id	text NOT NULL,
+	updated_at	timestamptz NOT NULL DEFAULT now(),
+	worker_next_offset	bigint,
+	mark_offset	bigint CHECK (mark_offset >= 0),
+	mark_crc	bigint,
+	PRIMARY KEY (pipeline, topic, partition)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE @extschema@.spine_offsets IS
+'the position of each partition, written in the transaction that applied the records before it';
+COMMENT ON COLUMN @extschema@.spine_offsets.next_offset IS 'the first offset not yet applied';
+COMMENT ON COLUMN @extschema@.spine_offsets.cluster_id IS 'the broker cluster that the position belongs to';
+COMMENT ON COLUMN @extschema@.spine_offsets.worker_next_offset IS
+'next_offset as a worker last wrote it; where the two differ, the position was moved by hand and the mark means nothing';
+COMMENT ON COLUMN @extschema@.spine_offsets.mark_offset IS
+'offset of the last record before next_offset; a worker reads that record again when it starts, to tell whether this is still the same log';
+COMMENT ON COLUMN @extschema@.spine_offsets.mark_crc IS 'checksum of the record at mark_offset (CRC-32C of timestamp, key and value)';
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.spine_offsets', '');
+
+-- The condition spares the workers, which are superusers and move positions all the
+-- time.  Role 10 is the bootstrap superuser.
+CREATE TRIGGER spine_check_member
+	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.spine_offsets
+	FOR EACH ROW WHEN (NOT pg_catalog.pg_has_role(10::oid, 'USAGE'))
+	EXECUTE FUNCTION @extschema@.spine_check_member();
+CREATE TRIGGER spine_check_truncate
+	BEFORE TRUNCATE ON @extschema@.spine_offsets
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_check_member();
+
+-- When a position is changed by hand, the workers read the positions again at once.
+CREATE TRIGGER spine_moved_by_hand
+	AFTER UPDATE ON @extschema@.spine_offsets
+	FOR EACH ROW WHEN (NEW.next_offset IS DISTINCT FROM NEW.worker_next_offset)
+	EXECUTE FUNCTION @extschema@.spine_catalog_changed();
+CREATE TRIGGER spine_deleted_by_hand
+	AFTER DELETE ON @extschema@.spine_offsets
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_catalog_changed();
+CREATE TRIGGER spine_truncated_by_hand
+	AFTER TRUNCATE ON @extschema@.spine_offsets
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.spine_catalog_changed();
+
+CREATE FUNCTION @extschema@.spine_topic_offsets(topic text, since timestamptz DEFAULT NULL,
+	OUT partition integer, OUT first_offset bigint, OUT end_offset bigint,
+	OUT since_offset bigint, OUT cluster_id text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_topic_offsets'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz) IS
+'what the broker has of a topic: per partition the first offset, the end, and the first record not older than `since`';
+REVOKE ALL ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz) FROM PUBLIC;
+
+-- What the functions spine_seek share.  Exactly one of the last three arguments is not
+-- null and says where to go.  The rows are locked in the order in which the workers lock
+-- them.
+CREATE FUNCTION @extschema@.spine_move_positions(
+	of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
+RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	of_topic	text;
+	log			record;
+BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
+	SELECT @extschema@.spine_pipeline_topic(p.topic)
+	INTO of_topic
+	FROM @extschema@.spine_pipelines p
+	WHERE p.name = of_pipeline;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'pipeline "%" does not exist', of_pipeline
+			USING ERRCODE = 'undefined_object',
+				  HINT = 'The table spine_pipelines lists the pipelines.';
+	END IF;
+	IF num_nonnulls(to_offset, since, place) = 0 THEN
+		RAISE EXCEPTION 'the target of spine_seek must not be null'
+			USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+
+	FOR log IN
+		SELECT t.partition, t.first_offset, t.end_offset, t.cluster_id,
+			   CASE WHEN to_offset IS NOT NULL THEN to_offset
+					WHEN since IS NOT NULL THEN t.since_offset
+					WHEN place = 'earliest' THEN t.first_offset
+					ELSE t.end_offset END AS next_offset
+		FROM @extschema@.spine_topic_offsets(of_topic, since) t
+		WHERE of_partition IS NULL OR t.partition = of_partition
+		ORDER BY 1
+	LOOP
+		IF log.next_offset NOT BETWEEN log.first_offset AND log.end_offset THEN
+			RAISE EXCEPTION 'partition % of topic "%" has no offset %', log.partition, of_topic, log.next_offset
+				USING ERRCODE = 'invalid_parameter_value',
+					  DETAIL = format('The partition begins at offset %s and ends before offset %s.', log.first_offset, log.end_offset);
+		END IF;
+		IF of_partition IS NOT NULL AND EXISTS (
+			SELECT FROM @extschema@.spine_offsets o
+			WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.cluster_id <> log.cluster_id) THEN
+			RAISE EXCEPTION 'the positions of pipeline "%" belong to another cluster', of_pipeline
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+					  HINT = 'Move all partitions at once: give NULL as the partition.';
+		END IF;
+
+		partition := log.partition;
+		new_offset := log.next_offset;
+		SELECT o.next_offset
+		INTO old_offset
+		FROM @extschema@.spine_offsets o
+		WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.partition = log.partition
+		FOR UPDATE;
+		INSERT INTO @extschema@.spine_offsets AS o (pipeline, topic, partition, next_offset, cluster_id)
+		VALUES (of_pipeline, of_topic, log.partition, log.next_offset, log.cluster_id)
+		ON CONFLICT (pipeline, topic, partition) DO UPDATE
+		SET next_offset = EXCLUDED.next_offset, cluster_id = EXCLUDED.cluster_id, updated_at = now(),
+			worker_next_offset = NULL, mark_offset = NULL, mark_crc = NULL;
+		RETURN NEXT;
+	END LOOP;
+
+	IF log IS NULL THEN
+		RAISE EXCEPTION 'topic "%" has no partition %', of_topic, of_partition
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	IF of_partition IS NULL THEN
+		DELETE FROM @extschema@.spine_offsets o
+		WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.partition > log.partition;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text) IS
+'part of spine_seek';
+REVOKE ALL ON FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint)
+RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, target, NULL::timestamptz, NULL::text)
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint) IS
+'let a pipeline go on from an offset of a partition (NULL: of each)';
+REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target timestamptz)
+RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, NULL::bigint, target, NULL::text)
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) IS
+'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time';
+REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) FROM PUBLIC;
+
+-- A quoted offset or time, which has no type yet, comes here.
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target text)
+RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT *
+	FROM @extschema@.spine_move_positions(
+		of_pipeline, of_partition,
+		CASE WHEN target ~ '^-?\d+$' THEN target::bigint END,
+		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
+		CASE WHEN target IN ('earliest', 'latest') THEN target END)
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text) IS
+'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each)';
+REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, text) FROM PUBLIC;

@@ -1,0 +1,78 @@
+--
+-- What is going on
+--
+
+CREATE FUNCTION @extschema@.spine_worker_status(
+	OUT pipeline name, OUT worker integer, OUT workers integer, OUT pid integer,
+	OUT state text, OUT state_since timestamptz,
+	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_worker_status'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_worker_status() IS 'the workers of this database, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_worker_status() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_partition_status(
+	OUT pipeline name, OUT topic text, OUT partition integer,
+	OUT next_offset bigint, OUT high_watermark bigint,
+	OUT last_batch_rows bigint, OUT last_batch_ms double precision,
+	OUT last_commit_at timestamptz,
+	OUT events_total bigint, OUT dead_letters_total bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_partition_status'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_partition_status() IS
+'the partitions that workers of this database have read since the server started, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_partition_status() FROM PUBLIC;
+
+CREATE VIEW @extschema@.spine_status AS
+SELECT p.name AS pipeline,
+	   t.topic,
+	   x.partition,
+	   w.pid AS worker_pid,
+	   CASE WHEN NOT p.enabled THEN 'paused'
+			WHEN w.pid IS NULL AND w.state IS DISTINCT FROM 'failed' THEN 'stopped'
+			ELSE w.state END AS state,
+	   w.state_since,
+	   x.next_offset,
+	   x.high_watermark,
+	   -- greatest() ignores NULL: an unknown lag would become 0
+	   CASE WHEN x.high_watermark IS NOT NULL
+			THEN greatest(x.high_watermark - x.next_offset, 0) END AS lag,
+	   x.last_batch_rows,
+	   x.last_batch_ms,
+	   x.last_commit_at,
+	   coalesce(x.events_total, 0) AS events_total,
+	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
+	   w.last_error,
+	   w.last_error_at,
+	   w.hint
+FROM @extschema@.spine_pipelines p
+CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
+LEFT JOIN (
+	SELECT pipeline, topic, partition,
+		   coalesce(o.next_offset, s.next_offset) AS next_offset,
+		   s.high_watermark, s.last_batch_rows, s.last_batch_ms, s.last_commit_at,
+		   s.events_total, s.dead_letters_total
+	FROM @extschema@.spine_offsets o
+	FULL JOIN @extschema@.spine_partition_status() s USING (pipeline, topic, partition)
+) x ON x.pipeline = p.name AND x.topic = t.topic
+LEFT JOIN @extschema@.spine_worker_status() w
+	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
+ORDER BY 1, 3;
+COMMENT ON VIEW @extschema@.spine_status IS
+'a row per pipeline and partition: its worker, position, lag and last error; totals are since the server started';
+COMMENT ON COLUMN @extschema@.spine_status.last_error IS
+'the message and detail of the last error; kept after recovery';
+COMMENT ON COLUMN @extschema@.spine_status.hint IS 'the hint of the last error, or NULL';
+GRANT SELECT ON @extschema@.spine_status TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_worker_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_partition_status() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.spine_brokers()
+RETURNS text
+AS 'MODULE_PATHNAME', 'spine_brokers'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_brokers() IS
+'the address that clients connect to: spine.brokers, or the embedded broker''s';
+REVOKE ALL ON FUNCTION @extschema@.spine_brokers() FROM PUBLIC;

@@ -1,0 +1,244 @@
+/*
+ * consumer_assignment.c
+ *		Which partitions a consumer reads: starting, stopping and restarting them.
+ */
+#include "kafka/consumer_internal.h"
+
+#include "utils/memutils.h"
+
+static int
+compare_number(const void *number, const void *partition)
+{
+	int32		a = *(const int32 *) number;
+	int32		b = ((const SpinePartition *) partition)->partition;
+
+	return (a > b) - (a < b);
+}
+
+SpinePartition *
+spine_consumer_find_partition(const SpineConsumer *consumer, int32 number)
+{
+	return consumer->npartitions == 0 ? NULL :
+		bsearch(&number, consumer->partitions, consumer->npartitions, sizeof(SpinePartition),
+				compare_number);
+}
+
+/* Returns when librdkafka's own thread has done what it was asked before. */
+static void
+await_library(rd_kafka_t *rk)
+{
+	rd_kafka_topic_partition_list_t *list;
+
+	if (rd_kafka_assignment(rk, &list) == RD_KAFKA_RESP_ERR_NO_ERROR)
+		rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* Empties a partition's own queue.  False: a message of another partition was in it. */
+static bool
+release_queue(SpinePartition *partition)
+{
+	rd_kafka_message_t *message;
+	bool		its_own = true;
+
+	while (rd_kafka_consume_batch_queue(partition->queue, 0, &message, 1) > 0)
+	{
+		its_own = its_own && message->partition == partition->partition;
+		rd_kafka_message_destroy(message);
+	}
+	rd_kafka_queue_destroy(partition->queue);
+	partition->queue = NULL;
+	return its_own;
+}
+
+/*
+ * Ends the assignment, and waits until its partitions have stopped: librdkafka (2.0.2)
+ * aborts the process when a partition is to be stopped again before it has stopped
+ * ("Assertion `rktp->rktp_started' failed").
+ *
+ * Stopping a partition leaves a message in its own queue that keeps the partition alive.
+ * If the topic is deleted, the library forgets the partition, but not its thread, and the
+ * client would never close.  So the queues are emptied here.
+ */
+static void
+stop_partitions(SpineConsumer *consumer)
+{
+	rd_kafka_t *rk = consumer->client->rk;
+
+	if (!consumer->is_assigned)
+		return;
+
+	(void) rd_kafka_assign(rk, NULL);
+	await_library(rk);			/* the partitions were told to stop, */
+	await_library(rk);			/* and have said that they did */
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		if (consumer->partitions[i].queue)
+			(void) release_queue(&consumer->partitions[i]);
+	}
+	consumer->is_assigned = false;
+}
+
+/* Drops the batch, and all else that holds messages of the library. */
+void
+spine_consumer_unassign(SpineConsumer *consumer)
+{
+	spine_record_buffer_release(&consumer->buffer, consumer->buffer.nrecords);
+	spine_record_buffer_drop_taken(&consumer->buffer, -1);
+	stop_partitions(consumer);
+}
+
+bool
+spine_consumer_find_marks(SpineConsumer *consumer, SpinePartition *const *partitions, int n, SpineError *error)
+{
+	int32	   *numbers = palloc(Max(n, 1) * sizeof(int32));
+	int64	   *starts = palloc(Max(n, 1) * sizeof(int64));
+	bool		has_mark = false;
+
+	for (int i = 0; i < n; i++)
+	{
+		numbers[i] = partitions[i]->partition;
+		has_mark |= partitions[i]->mark_offset >= 0;
+	}
+	if (has_mark && !spine_consumer_find_starts(consumer, n, numbers, starts, error))
+		return false;
+	for (int i = 0; i < n; i++)
+		partitions[i]->is_checked = partitions[i]->mark_offset < 0 || partitions[i]->mark_offset < starts[i];
+	pfree(numbers);
+	pfree(starts);
+	return true;
+}
+
+/* Replaces the partitions; those that could not be read are not well until they are. */
+static void
+set_partitions(SpineConsumer *consumer, const SpinePosition *positions, int n)
+{
+	SpinePartition *partitions = MemoryContextAllocExtended(consumer->context,
+															Max(n, 1) * sizeof(SpinePartition),
+															MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+
+	for (int i = 0; i < n; i++)
+	{
+		SpinePartition *partition = &partitions[i];
+		const SpinePartition *before = spine_consumer_find_partition(consumer, positions[i].partition);
+
+		Assert(i == 0 || positions[i].partition > positions[i - 1].partition);
+		partition->partition = positions[i].partition;
+		partition->next_offset = partition->read_to = positions[i].next_offset;
+		partition->mark_offset = positions[i].mark_offset;
+		partition->mark_crc = positions[i].mark_crc;
+		partition->high_watermark = -1;
+		if (before && before->health != SPINE_HEALTH_WELL)
+			partition->health = SPINE_HEALTH_RETRIED;
+	}
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		if (consumer->partitions[i].text)
+			pfree(consumer->partitions[i].text);
+	}
+	if (consumer->partitions)
+		pfree(consumer->partitions);
+	consumer->partitions = partitions;
+	consumer->npartitions = n;
+}
+
+/* These partitions, and where each is to be read from. */
+static rd_kafka_topic_partition_list_t *
+make_list(const SpineConsumer *consumer, SpinePartition *const *partitions, int n)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, consumer->topic, partitions[i]->partition)->offset =
+			spine_partition_start(partitions[i]);
+	return list;
+}
+
+static void
+open_queue(const SpineConsumer *consumer, SpinePartition *partition)
+{
+	partition->queue = rd_kafka_queue_get_partition(consumer->client->rk, consumer->topic,
+													partition->partition);
+}
+
+/* Pointers to all partitions; palloc'ed. */
+static SpinePartition **
+all_partitions(const SpineConsumer *consumer)
+{
+	SpinePartition **all = palloc(Max(consumer->npartitions, 1) * sizeof(SpinePartition *));
+
+	for (int i = 0; i < consumer->npartitions; i++)
+		all[i] = &consumer->partitions[i];
+	return all;
+}
+
+bool
+spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n, SpineError *error)
+{
+	rd_kafka_topic_partition_list_t *list;
+	rd_kafka_resp_err_t err;
+	SpinePartition **all;
+
+	spine_consumer_unassign(consumer);
+	if (n > 2 * consumer->prefetch.partitions)
+	{
+		/* each would prefetch more than its share: connect again with the right shares */
+		consumer->prefetch.partitions = n;
+		spine_consumer_disconnect(consumer);
+		return false;
+	}
+	set_partitions(consumer, positions, n);
+	all = all_partitions(consumer);
+	if (!spine_consumer_find_marks(consumer, all, n, error))
+		return false;
+
+	list = make_list(consumer, all, n);
+	err = rd_kafka_assign(consumer->client->rk, list);
+	rd_kafka_topic_partition_list_destroy(list);
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		spine_error_set(error, SPINE_TRANSIENT, "could not assign partitions: %s", rd_kafka_err2str(err));
+		return false;
+	}
+	for (int i = 0; i < n; i++)
+		open_queue(consumer, all[i]);
+	consumer->is_assigned = true;
+	consumer->log_is_lost = false;
+	return true;
+}
+
+/* Frees the error, if there is one. */
+static bool
+is_done(rd_kafka_error_t *error)
+{
+	if (error == NULL)
+		return true;
+	rd_kafka_error_destroy(error);
+	return false;
+}
+
+bool
+spine_consumer_restart(SpineConsumer *consumer, SpinePartition *const *partitions, int n)
+{
+	rd_kafka_t *rk = consumer->client->rk;
+	rd_kafka_topic_partition_list_t *list = make_list(consumer, partitions, n);
+	bool		done;
+
+	done = is_done(rd_kafka_incremental_unassign(rk, list));
+	await_library(rk);			/* as in stop_partitions */
+	await_library(rk);
+	for (int i = 0; i < n; i++)
+	{
+		SpinePartition *partition = partitions[i];
+
+		spine_record_buffer_drop_taken(&consumer->buffer, partition->partition);
+		done = release_queue(partition) && done;
+		open_queue(consumer, partition);
+		partition->is_read = partition->is_suspect = false;
+		partition->connection = 0;
+		if (partition->health == SPINE_HEALTH_STUCK)
+			partition->health = SPINE_HEALTH_RETRIED;
+	}
+	done = done && is_done(rd_kafka_incremental_assign(rk, list));
+	rd_kafka_topic_partition_list_destroy(list);
+	return done;
+}

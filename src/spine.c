@@ -11,6 +11,7 @@
 #include "process/launcher.h"
 #include "miscadmin.h"
 #include "catalog/own_tables.h"
+#include "catalog/pipeline.h"
 #include "process/settings.h"
 #include "process/shared.h"
 
@@ -27,7 +28,8 @@ _PG_init(void)
 				 errmsg("spine must be loaded when the server starts"),
 				 errhint("Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'spine'")));
 
-	spine_settings_init();
+	spine_pipeline_settings_init();
+	spine_settings_init();	/* the last of them: no other spine.* may follow */
 	spine_shared_init();
 	spine_guard_init();
 	spine_own_tables_init();

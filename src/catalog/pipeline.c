@@ -1,18 +1,47 @@
 /*
  * pipeline.c
- *		Reads the tables spine_pipelines and spine_sinks.
+ *		Reads the tables spine_pipelines and spine_sinks, and says which topic a pipeline
+ *		reads.
  */
 #include "catalog/pipeline.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "process/settings.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(spine_pipeline_topic);
+
+char	   *spine_topic = NULL;
+
+static bool
+check_topic(char **newval, void **extra, GucSource source)
+{
+	static const char legal[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+	size_t		len = strlen(*newval);
+
+	if (len >= 1 && len <= 249 && strspn(*newval, legal) == len &&
+		strcmp(*newval, ".") != 0 && strcmp(*newval, "..") != 0)
+		return true;
+
+	GUC_check_errdetail("A topic name has 1 to 249 ASCII letters, digits, \".\", \"_\" and \"-\".");
+	return false;
+}
+
+void
+spine_pipeline_settings_init(void)
+{
+	DefineCustomStringVariable("spine.topic",
+							   "The topic that spine_produce writes to and that pipelines without a topic read.",
+							   NULL,
+							   &spine_topic, "events",
+							   PGC_SUSET, 0,
+							   check_topic, NULL, NULL);
+}
 
 /* Column `column` (from 1) of row `row` as text in the caller's context, or NULL. */
 static char *

@@ -37,6 +37,12 @@ typedef struct SpinePipeline
 	SpineSinkDefinition *sinks; /* in the order in which they are applied */
 } SpinePipeline;
 
+/* The setting spine.topic. */
+extern char *spine_topic;
+
+/* When the server starts: defines that setting. */
+extern void spine_pipeline_settings_init(void);
+
 /*
  * The topic that a pipeline reads, given the topic of its row: the setting spine.topic
  * when that is NULL.  The caller copies what it keeps.

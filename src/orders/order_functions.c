@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "catalog/pipeline.h"
 #include "kafka/client_cache.h"
 #include "process/default_cluster.h"
 #include "process/settings.h"

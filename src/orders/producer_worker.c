@@ -10,6 +10,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "catalog/pipeline.h"
 #include "kafka/client_cache.h"
 #include "process/settings.h"
 #include "process/shared.h"

@@ -34,6 +34,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "postmaster/postmaster.h"
+#include "catalog/pipeline.h"
 #include "process/settings.h"
 #include "process/shared.h"
 #include "storage/fd.h"

@@ -17,7 +17,6 @@
 
 char	   *spine_brokers_setting = NULL;
 char	   *spine_kafka_options = NULL;
-char	   *spine_topic = NULL;
 bool		spine_enabled = true;
 int			spine_workers = 1;
 int			spine_batch_rows = 50000;
@@ -29,21 +28,6 @@ double		spine_producer_rate = 0;
 char	   *spine_producer_tenants = NULL;
 
 static emit_log_hook_type previous_log_hook = NULL;
-
-static bool
-check_topic(char **newval, void **extra, GucSource source)
-{
-	static const char legal[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-	size_t		len = strlen(*newval);
-
-	if (len >= 1 && len <= 249 && strspn(*newval, legal) == len &&
-		strcmp(*newval, ".") != 0 && strcmp(*newval, "..") != 0)
-		return true;
-
-	GUC_check_errdetail("A topic name has 1 to 249 ASCII letters, digits, \".\", \"_\" and \"-\".");
-	return false;
-}
 
 static bool
 check_kafka_options(char **newval, void **extra, GucSource source)
@@ -127,13 +111,6 @@ spine_settings_init(void)
 							   &spine_kafka_options, "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   check_kafka_options, NULL, NULL);
-
-	DefineCustomStringVariable("spine.topic",
-							   "The topic that spine_produce writes to and that pipelines without a topic read.",
-							   NULL,
-							   &spine_topic, "events",
-							   PGC_SUSET, 0,
-							   check_topic, NULL, NULL);
 
 	DefineCustomBoolVariable("spine.enabled",
 							 "Lets workers run in this database.",

@@ -12,7 +12,6 @@
 
 extern char *spine_brokers_setting; /* "": the embedded broker */
 extern char *spine_kafka_options;
-extern char *spine_topic;
 extern bool spine_enabled;
 extern int	spine_workers;
 extern int	spine_batch_rows;

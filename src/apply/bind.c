@@ -9,10 +9,10 @@
  */
 #include "apply/bind.h"
 
+#include "apply/field_text.h"
 #include "apply/record_time.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
-#include "common/shortest_dec.h"
 #include "event/json_reader.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
@@ -21,9 +21,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
-
-/* Room for the text of a number, a time or a UUID. */
-#define MAX_TEXT_LEN	(MAXDATELEN + 1)
 
 /* --------------------------------------------------------------------------
  * Texts
@@ -318,87 +315,6 @@ bind_spelled(const SpineColumn *column, const SpineField *field)
  * Other kinds of fields
  * -------------------------------------------------------------------------- */
 
-static TimestampTz
-field_time(const SpineField *field)
-{
-	TimestampTz time;
-
-	if (!spine_unix_time(field->unix_us, &time))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	return time;
-}
-
-/* ISO, in UTC, whatever the session's TimeZone and DateStyle. */
-static void
-spell_time(TimestampTz time, char *text)
-{
-	struct pg_tm tm;
-	fsec_t		fsec;
-
-	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	EncodeDateTime(&tm, fsec, true, 0, NULL, USE_ISO_DATES, text);
-}
-
-static void
-spell_uuid(const uint8_t *bytes, char *text)
-{
-	for (int i = 0; i < UUID_LEN; i++)
-		text += sprintf(text, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", bytes[i]);
-}
-
-static char *
-spell_bytes(const SpineField *field)
-{
-	char	   *text = palloc(2 + 2 * (size_t) field->len + 1);
-
-	memcpy(text, "\\x", 2);
-	text[2 + hex_encode((const char *) field->bytes, field->len, text + 2)] = '\0';
-	return text;
-}
-
-/* The field as a text, such as PostgreSQL prints it; buf has MAX_TEXT_LEN bytes. */
-static SpineField
-spell(const SpineField *field, char *buf)
-{
-	SpineField	spelled = {.kind = SPINE_FIELD_TEXT, .text = buf};
-
-	switch (field->kind)
-	{
-		case SPINE_FIELD_BOOL:
-			spelled.text = field->boolean ? "true" : "false";
-			break;
-		case SPINE_FIELD_INT64:
-			snprintf(buf, MAX_TEXT_LEN, INT64_FORMAT, (int64) field->int64);
-			break;
-		case SPINE_FIELD_DOUBLE:
-			double_to_shortest_decimal_buf(field->float64, buf);
-			break;
-		case SPINE_FIELD_BYTES:
-			spelled.text = spell_bytes(field);
-			break;
-		case SPINE_FIELD_TIMESTAMP:
-			spell_time(field_time(field), buf);
-			break;
-		case SPINE_FIELD_UUID:
-			spell_uuid(field->bytes, buf);
-			break;
-		case SPINE_FIELD_NUMERIC:
-		case SPINE_FIELD_TEXT:
-		case SPINE_FIELD_JSON:
-			return *field;
-		case SPINE_FIELD_ABSENT:
-		case SPINE_FIELD_NULL:
-			pg_unreachable();
-	}
-	spelled.len = strlen(spelled.text);
-	return spelled;
-}
-
 /* The value of a field that is of the very type of the column.  False: it is not. */
 static bool
 bind_same_type(const SpineColumn *column, const SpineField *field, Datum *value)
@@ -430,7 +346,7 @@ bind_same_type(const SpineColumn *column, const SpineField *field, Datum *value)
 			return binding == SPINE_BIND_BYTEA;
 
 		case SPINE_FIELD_TIMESTAMP:
-			*value = TimestampTzGetDatum(field_time(field));
+			*value = TimestampTzGetDatum(spine_field_time(field));
 			return binding == SPINE_BIND_TIMESTAMPTZ;
 
 		case SPINE_FIELD_UUID:
@@ -451,7 +367,7 @@ bind_same_type(const SpineColumn *column, const SpineField *field, Datum *value)
 static Datum
 bind_field(const SpineColumn *column, const SpineField *field)
 {
-	char		buf[MAX_TEXT_LEN];
+	char		buf[SPINE_FIELD_TEXT_ROOM];
 	SpineField	spelled;
 	Datum		value;
 
@@ -464,7 +380,7 @@ bind_field(const SpineColumn *column, const SpineField *field)
 		default:
 			if (bind_same_type(column, field, &value))
 				return value;
-			spelled = spell(field, buf);
+			spelled = spine_field_text(field, buf);
 			return bind_spelled(column, &spelled);
 	}
 }

@@ -35,6 +35,7 @@ extern PGDLLEXPORT void _PG_init(void);
 
 PG_FUNCTION_INFO_V1(test_make_plan);
 PG_FUNCTION_INFO_V1(test_free_plan);
+PG_FUNCTION_INFO_V1(test_lose_memory);
 PG_FUNCTION_INFO_V1(test_apply);
 PG_FUNCTION_INFO_V1(test_bind);
 
@@ -75,6 +76,27 @@ test_free_plan(PG_FUNCTION_ARGS)
 
 	spine_plan_free(plans[number]);
 	plans[number] = NULL;
+	PG_RETURN_VOID();
+}
+
+static SpineDecodeOutcome
+decode_without_memory(SpineDecoder *decoder, const SpineRecord *record, size_t max_memory,
+					  SpineEvent *event, char *reason, size_t reason_size)
+{
+	strlcpy(reason, "no memory", reason_size);
+	return SPINE_DECODE_NO_MEMORY;
+}
+
+/* lose_memory(plan, whether): decoding finds no memory from here on, or finds it again */
+Datum
+test_lose_memory(PG_FUNCTION_ARGS)
+{
+	static SpineFormat format;
+
+	format = spine_format_json;
+	if (PG_GETARG_BOOL(1))
+		format.decode = decode_without_memory;
+	plans[PG_GETARG_INT32(0)]->format = &format;
 	PG_RETURN_VOID();
 }
 

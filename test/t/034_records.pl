@@ -39,6 +39,7 @@ query(<<SQL);
 CREATE SCHEMA module;
 CREATE FUNCTION module.make_plan(name) RETURNS int STRICT LANGUAGE c AS '$module', 'test_make_plan';
 CREATE FUNCTION module.free_plan(int) RETURNS void STRICT LANGUAGE c AS '$module', 'test_free_plan';
+CREATE FUNCTION module.lose_memory(int, boolean) RETURNS void STRICT LANGUAGE c AS '$module', 'test_lose_memory';
 CREATE FUNCTION module.apply(int, text, bytea[], int) RETURNS text[] STRICT LANGUAGE c AS '$module', 'test_apply';
 CREATE FUNCTION module.bind(text, text, regtype) RETURNS text STRICT LANGUAGE c AS '$module', 'test_bind';
 
@@ -140,6 +141,17 @@ SQL
 like($err, qr/^psql:<stdin>:2: ERROR:  new row for relation "t" violates check constraint "t_n_check"/, 'plainly, the error of the database is raised');
 is(without_details($out), "t|Asia/Tokyo|0\napplied\n23514 new row for relation \"t\" violates check constraint \"t_n_check\"\napplied",
 	'the session and the plan can be used on');
+
+($out, $err) = query_on(<<'SQL');
+SELECT module.make_plan('append') AS plan \gset
+SELECT module.lose_memory(:plan, true);
+SELECT module.apply_all(:plan, 'search', '{"id": 14, "n": 1}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT module.lose_memory(:plan, false);
+SELECT module.apply_all(:plan, 'plain', '{"id": 14, "n": 1}');
+SQL
+like($err, qr/ERROR:  out of memory\nDETAIL:  Failed on decoding a record of 18 bytes/, 'no memory to decode a record is no fault of the record');
+is($out, "\n53200\n\napplied", 'and passes');
 
 is(without_details(query(<<'SQL')), <<'LINES' =~ s/\n$//r, 'a second attempt sees the events of the first');
 SELECT module.apply_all(module.make_plan('upsert'), 'plain, then search',

@@ -51,6 +51,8 @@ OBJS = \
 	src/process/default_cluster.o \
 	src/process/positions.o \
 	src/process/batch.o \
+	src/process/worker_batch.o \
+	src/process/worker_startup.o \
 	src/process/worker.o \
 	src/process/worker_status.o \
 	src/process/session_settings.o \

@@ -34,7 +34,7 @@ state_name(SpineWorkerState state)
 }
 
 void
-spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state, const SpineError *error)
+spine_status_set_state(SpineWorkerSlot *slot, SpineWorkerState state, const SpineError *error)
 {
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	if (error)
@@ -51,7 +51,7 @@ spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state, const Spin
 }
 
 void
-spine_note_batch_start(SpineWorkerSlot *slot)
+spine_status_begin_batch(SpineWorkerSlot *slot)
 {
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	slot->batch_started = GetCurrentTimestamp();
@@ -92,7 +92,7 @@ enter_progress(const SpineLog *log, int32 partition)
 }
 
 void
-spine_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n)
+spine_status_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n)
 {
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < n; i++)
@@ -109,7 +109,7 @@ spine_publish_positions(const SpineLog *log, const SpineProgressReport *reports,
 }
 
 void
-spine_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms)
+spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -186,7 +186,7 @@ spine_forget_progress(Oid database)
 }
 
 int64
-spine_published_offset(const NameData *pipeline, const char *topic,
+spine_status_applied_offset(const NameData *pipeline, const char *topic,
 					   const char *cluster_id, int32 partition)
 {
 	SpineProgressKey key;
@@ -201,9 +201,8 @@ spine_published_offset(const NameData *pipeline, const char *topic,
 }
 
 /*
- * A worker that waits in the middle of a batch, for a lock or for a synchronous
- * standby, cannot say so itself.  Shorter waits than the server looks for
- * deadlocks after are not worth a word.
+ * A worker that waits in the middle of a batch, for a lock or for a synchronous standby,
+ * cannot say so itself.  A wait counts once it is longer than deadlock_timeout.
  */
 static bool
 waits_for_others(const SpineWorkerSlot *slot, SpineError *error)
@@ -322,7 +321,7 @@ spine_partition_status(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 
-	/* copy first: nothing that may fail is done under the lock */
+	/* copied first: nothing that may fail is done under the lock */
 	copies = palloc_extended(SPINE_MAX_PARTITIONS * sizeof(SpineProgress), MCXT_ALLOC_HUGE);
 	LWLockAcquire(spine_shared->lock, LW_SHARED);
 	hash_seq_init(&scan, spine_progress);

@@ -9,21 +9,24 @@
 #include "process/positions.h"
 #include "process/shared.h"
 
-/* Sets the state of this worker; error: why, or NULL.  Takes the lock. */
-extern void spine_set_worker_state(SpineWorkerSlot *slot, SpineWorkerState state,
+/*
+ * Sets the state of this worker.  error: what is wrong, or NULL, which keeps the last
+ * error to be read.  Takes the lock.
+ */
+extern void spine_status_set_state(SpineWorkerSlot *slot, SpineWorkerState state,
 								   const SpineError *error);
 
-/* Says since when this worker's batch has been under way.  Takes the lock. */
-extern void spine_note_batch_start(SpineWorkerSlot *slot);
+/* A batch of this worker is under way from now on.  Takes the lock. */
+extern void spine_status_begin_batch(SpineWorkerSlot *slot);
 
 /*
  * Publishes positions and high watermarks, and wakes those who wait for progress.  Takes
  * the lock.
  */
-extern void spine_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n);
+extern void spine_status_publish_positions(const SpineLog *log, const SpineProgressReport *reports, int n);
 
 /* The same for the moves of a batch that is committed. */
-extern void spine_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms);
+extern void spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms);
 
 /*
  * Forgets what is published of this pipeline for partitions that its topic does
@@ -38,10 +41,10 @@ extern void spine_keep_progress_of(const NameData *pipelines, uint64 n);
 extern void spine_forget_progress(Oid database);
 
 /*
- * The published next_offset of a partition of this database, or -1 when it has
- * none for this topic and cluster.  Caller holds the lock.
+ * The position that is published of a partition of this database, or -1 when none is for
+ * this topic and cluster.  The caller holds the lock.
  */
-extern int64 spine_published_offset(const NameData *pipeline, const char *topic,
-									const char *cluster_id, int32 partition);
+extern int64 spine_status_applied_offset(const NameData *pipeline, const char *topic,
+										 const char *cluster_id, int32 partition);
 
 #endif							/* SPINE_STATUS_H */

@@ -129,7 +129,7 @@ is_known_to_lag(const WaitList *list, const char *cluster_id)
 	for (int i = 0; i < list->n && !lags; i++)
 	{
 		const WaitTarget *target = &list->targets[i];
-		int64		offset = spine_published_offset(&target->pipeline, target->topic, cluster_id,
+		int64		offset = spine_status_applied_offset(&target->pipeline, target->topic, cluster_id,
 													target->partition);
 
 		lags = offset >= 0 && offset < target->offset;

@@ -6,6 +6,7 @@
 #define SPINE_WORKER_STATUS_H
 
 #include "error.h"
+#include "kafka/consumer.h"
 #include "process/shared.h"
 
 typedef struct SpineWorkerStatus
@@ -21,6 +22,9 @@ typedef struct SpineWorkerStatus
  * failed otherwise.  is_news: the log is told even if it has the same error already.
  */
 extern void spine_worker_status_trouble(SpineWorkerStatus *status, const SpineError *error, bool is_news);
+
+/* The same for a partition that cannot be read, with what to do about it. */
+extern void spine_worker_status_stuck(SpineWorkerStatus *status, const char *topic, const SpineStuck *stuck);
 
 /* All is well again; or, if not everything is, the worker stays failed. */
 extern void spine_worker_status_running(SpineWorkerStatus *status, bool is_well);

@@ -1,0 +1,106 @@
+/*
+ * worker_internal.h
+ *		What a worker knows and holds, for the files that its life is told in: worker.c
+ *		(the machine), worker_startup.c (LOADING, CONNECTING, ASSIGNING) and worker_batch.c
+ *		(READING, APPLYING).
+ */
+#ifndef SPINE_WORKER_INTERNAL_H
+#define SPINE_WORKER_INTERNAL_H
+
+#include "apply/plan.h"
+#include "apply/search.h"
+#include "kafka/consumer.h"
+#include "process/positions.h"
+#include "process/worker_status.h"
+
+/* The stages of its life, which worker.c draws. */
+typedef enum SpineStage
+{
+	SPINE_LOADING,
+	SPINE_CONNECTING,
+	SPINE_ASSIGNING,
+	SPINE_READING,
+	SPINE_APPLYING,
+	SPINE_RESTING
+} SpineStage;
+
+typedef struct SpineWorker
+{
+	SpineStage	stage;
+
+	/* from the slot, which may be given to another worker once this one is gone */
+	SpineWorkerStatus status;
+	Oid			database;
+	NameData	pipeline_name;
+	int			index;
+	int			workers;
+	uint64		catalog_generation;
+
+	SpinePipeline *pipeline;	/* NULL: to be loaded */
+	SpinePlan  *plan;			/* goes with the pipeline */
+	SpineLog	log;			/* outlives the pipeline */
+	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* of the assignment */
+
+	SpineConsumer *consumer;	/* NULL: to be made */
+	int			npartitions;	/* of the topic, when last counted */
+	TimestampTz counted_at;
+	bool		is_assigned;	/* the consumer has the positions of the database */
+	bool		lost_log;		/* of an embedded broker that has ended */
+	bool		broker_is_silent;	/* it did not answer, or has no such topic */
+	bool		has_stuck;		/* a partition that is not well */
+
+	SpineRefusals refusals;		/* in a row, over the batches */
+	size_t		piece;			/* the most records of a batch while many are refused; 0: all */
+
+	/*
+	 * Since when the oldest record of the batch may have been there, which is since the
+	 * batch before it began; 0: nothing is read yet.
+	 */
+	TimestampTz batch_started;
+
+	SpineError	error;			/* the last one */
+	long		rest_ms;
+
+	TimestampTz summary_logged;
+	int64		summary_events;
+	int64		summary_dead_letters;
+	int64		summary_batches;
+} SpineWorker;
+
+/* worker_startup.c: each does one step, and returns the stage that follows. */
+extern SpineStage spine_worker_load(SpineWorker *worker);
+extern SpineStage spine_worker_connect(SpineWorker *worker);
+extern SpineStage spine_worker_assign(SpineWorker *worker);
+
+/*
+ * Asks the broker for the topic's partitions; a new number ends the assignment.  False:
+ * the broker does not answer, or has no such topic, as worker->error says.
+ */
+extern bool spine_worker_count_partitions(SpineWorker *worker);
+
+/* worker_batch.c: the same. */
+extern SpineStage spine_worker_read(SpineWorker *worker);
+extern SpineStage spine_worker_apply(SpineWorker *worker);
+
+/* worker.c: the stage in which there is something to do. */
+extern SpineStage spine_worker_next_stage(SpineWorker *worker);
+
+/* Meets worker->error, by its class; returns the stage that follows. */
+extern SpineStage spine_worker_meet_error(SpineWorker *worker);
+
+/* The catalog or a target has changed: load them again. */
+extern void spine_worker_forget_pipeline(SpineWorker *worker);
+
+/* Publishes where the assigned partitions stand, and where they end. */
+extern void spine_worker_publish(SpineWorker *worker);
+
+/* The worker goes on; a partition may still be stuck. */
+extern void spine_worker_report_running(SpineWorker *worker);
+
+/* Sleeps until the time is over or something happens. */
+extern void spine_worker_sleep(SpineWorker *worker, long timeout_ms);
+
+/* Has the interval passed? */
+extern bool spine_worker_is_due(TimestampTz since, int interval_ms);
+
+#endif							/* SPINE_WORKER_INTERNAL_H */

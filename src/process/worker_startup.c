@@ -1,0 +1,221 @@
+/*
+ * worker_startup.c
+ *		How a worker comes to read: it loads the pipeline, connects, and takes positions.
+ */
+#include "process/worker_internal.h"
+
+#include "apply/transaction.h"
+#include "catalog/extension.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "process/assignment.h"
+#include "process/default_cluster.h"
+#include "process/settings.h"
+#include "process/status.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define BROKER_START_MS			5000	/* that the embedded broker may take */
+
+/* Replaces a string that outlives the transaction it came from. */
+static void
+remember(const char **string, const char *value)
+{
+	if (*string)
+		pfree((void *) *string);
+	*string = MemoryContextStrdup(TopMemoryContext, value);
+}
+
+/* --------------------------------------------------------------------------
+ * LOADING
+ * -------------------------------------------------------------------------- */
+
+/* Step: reads the pipeline and its targets. */
+static bool
+load_pipeline(void *arg)
+{
+	SpineWorker	   *worker = arg;
+	char	   *schema = spine_extension_schema();
+
+	if (schema == NULL)
+		return false;
+	worker->pipeline = spine_pipeline_load(schema, &worker->pipeline_name);
+	if (worker->pipeline == NULL)
+		return false;
+	worker->plan = spine_plan_make(worker->pipeline, (size_t) spine_max_record_memory_kb * 1024);
+	spine_trust_check(worker->plan->trust);
+	remember(&worker->log.schema, schema);
+	remember(&worker->log.topic, worker->pipeline->topic);
+	return true;
+}
+
+SpineStage
+spine_worker_load(SpineWorker *worker)
+{
+	switch (spine_transaction_run(load_pipeline, worker, &worker->error))
+	{
+		case SPINE_COMMITTED:
+			break;
+		case SPINE_ROLLED_BACK:
+			proc_exit(0);		/* dropped or paused; the launcher knows */
+		case SPINE_ABORTED:
+			spine_worker_forget_pipeline(worker);
+			return spine_worker_meet_error(worker);
+	}
+	return spine_worker_next_stage(worker);
+}
+
+/* --------------------------------------------------------------------------
+ * CONNECTING
+ * -------------------------------------------------------------------------- */
+
+/* Step: starts the client.  It has no business with the database, but its errors do. */
+static bool
+open_consumer(void *arg)
+{
+	SpineWorker	   *worker = arg;
+
+	if (worker->consumer == NULL)
+	{
+		SpineCluster cluster = spine_default_cluster();
+		char	   *group = psprintf("spine-%s-%s", get_database_name(MyDatabaseId),
+									 NameStr(worker->pipeline_name));
+
+		worker->consumer = spine_consumer_create(&cluster, worker->log.topic, group, spine_batch_rows);
+	}
+	spine_consumer_connect(worker->consumer);
+	return true;
+}
+
+/* The embedded broker sets our latch when it is up, shortly after the first of us. */
+static SpineStage
+await_embedded_broker(SpineWorker *worker)
+{
+	SpineWorkerSlot *slot = worker->status.slot;
+
+	if (slot->state == SPINE_RUNNING)
+		spine_status_set_state(slot, SPINE_STARTING, NULL);
+	if (!spine_worker_is_due(slot->state_since, BROKER_START_MS))
+	{
+		worker->rest_ms = BROKER_START_MS;
+		return SPINE_RESTING;
+	}
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	spine_error_set(&worker->error, SPINE_TRANSIENT, "the embedded broker is not running%s%s",
+					spine_shared->broker.why_not[0] ? ": " : "", spine_shared->broker.why_not);
+	LWLockRelease(spine_shared->lock);
+	return spine_worker_meet_error(worker);
+}
+
+SpineStage
+spine_worker_connect(SpineWorker *worker)
+{
+	worker->batch_started = 0;
+	if (spine_default_cluster().address == NULL)
+		return await_embedded_broker(worker);
+
+	if (!worker->has_stuck)
+		spine_status_set_state(worker->status.slot, SPINE_STARTING, NULL);
+	if (spine_transaction_run(open_consumer, worker, &worker->error) != SPINE_COMMITTED)
+		return spine_worker_meet_error(worker);
+	return spine_worker_next_stage(worker);
+}
+
+/* --------------------------------------------------------------------------
+ * ASSIGNING
+ * -------------------------------------------------------------------------- */
+
+/*
+ * Asks the broker for the topic's partitions; a new number ends the assignment.  False:
+ * the broker does not answer, or has no such topic, as worker->error says.
+ */
+bool
+spine_worker_count_partitions(SpineWorker *worker)
+{
+	int			count = spine_consumer_count_partitions(worker->consumer, &worker->error);
+
+	worker->counted_at = GetCurrentTimestamp();
+	if (count <= 0)
+	{
+		worker->broker_is_silent = true;
+		if (count == 0)
+		{
+			spine_error_set(&worker->error, SPINE_TRANSIENT, "topic \"%s\" does not exist", worker->log.topic);
+			spine_error_set_hint(&worker->error, "Create it, or change \"topic\" in spine_pipelines or the setting spine.topic.");
+			worker->is_assigned = false;
+		}
+		return false;
+	}
+
+	if (count != worker->npartitions ||
+		strcmp(spine_consumer_cluster_id(worker->consumer), worker->cluster_id) != 0)
+		worker->is_assigned = false;
+	worker->npartitions = count;
+
+	/* without an assignment, whether all is well is yet to be seen */
+	if (worker->broker_is_silent && worker->is_assigned)
+		spine_worker_report_running(worker);
+	worker->broker_is_silent = false;
+	return true;
+}
+
+/*
+ * The embedded broker is another one than the one that was read.  What the old one had,
+ * and was not applied, nobody has: that is said, and the new one is read.
+ */
+static void
+report_lost_log(SpineWorker *worker)
+{
+	char		reason[sizeof(spine_shared->broker.last_end)];
+	SpineError	error;
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	strlcpy(reason, spine_shared->broker.last_end, sizeof(reason));
+	LWLockRelease(spine_shared->lock);
+	spine_error_set(&error, SPINE_TRANSIENT, "the embedded broker ended (%s); records that were acknowledged but not applied are lost",
+					reason[0] ? reason : "with the server");
+	ereport(LOG,
+			(errmsg("pipeline \"%s\": %s", NameStr(worker->pipeline_name), error.message)));
+	spine_status_set_state(worker->status.slot, worker->status.slot->state, &error);
+}
+
+SpineStage
+spine_worker_assign(SpineWorker *worker)
+{
+	SpineAssignmentRequest request = {
+		.log = &worker->log,
+		.plan = worker->plan,
+		.consumer = worker->consumer,
+		.index = worker->index,
+		.workers = worker->workers,
+		.starts_at_latest = worker->pipeline->starts_at_latest
+	};
+	SpinePosition *positions;
+	int			n;
+
+	if (!spine_worker_count_partitions(worker))
+		return spine_worker_meet_error(worker);
+	request.npartitions = worker->npartitions;
+	strlcpy(worker->cluster_id, spine_consumer_cluster_id(worker->consumer), sizeof(worker->cluster_id));
+	worker->log.cluster_id = worker->cluster_id;
+
+	positions = spine_assignment_make(&request, &n, &worker->lost_log, &worker->error);
+	if (positions == NULL)
+		return spine_worker_meet_error(worker);
+	if (!spine_consumer_assign(worker->consumer, positions, n, &worker->error))
+		return spine_consumer_is_connected(worker->consumer) ? spine_worker_meet_error(worker) : SPINE_CONNECTING;
+
+	/* only now, so that it is not the trouble on the way here that stays to be read */
+	if (worker->lost_log && spine_default_cluster().embedded)
+		report_lost_log(worker);
+	worker->lost_log = false;
+
+	worker->is_assigned = true;
+	worker->batch_started = 0;
+	spine_prune_progress(&worker->log, worker->npartitions);
+	spine_worker_publish(worker);
+	spine_worker_report_running(worker);
+	return SPINE_READING;
+}

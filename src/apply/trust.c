@@ -295,13 +295,24 @@ check_table(const SpineTrustedTable *root)
 	return reach.tables;
 }
 
+/* Replaces a list of the trust's by a copy of another. */
+static void
+keep_list(SpineTrust *trust, List **kept, const List *list)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(trust->context);
+	List	   *copy = list_copy(list);
+
+	MemoryContextSwitchTo(old_context);
+	list_free(*kept);
+	*kept = copy;
+}
+
 static void
 check_everything(SpineTrust *trust)
 {
 	uint64		seen = trust->nchanges;
 	List	   *tables = list_copy(trust->bookkeeping);
 	ListCell   *cell;
-	MemoryContext old_context;
 
 	trust->watch_everything = true;
 	foreach(cell, trust->bookkeeping)
@@ -309,10 +320,7 @@ check_everything(SpineTrust *trust)
 	for (int i = 0; i < trust->ntables; i++)
 		tables = list_concat_unique_oid(tables, check_table(&trust->tables[i]));
 
-	old_context = MemoryContextSwitchTo(trust->context);
-	list_free(trust->watched);
-	trust->watched = list_copy(tables);
-	MemoryContextSwitchTo(old_context);
+	keep_list(trust, &trust->watched, tables);
 	trust->watch_everything = false;
 	trust->nchanges_checked = seen;
 }
@@ -430,17 +438,6 @@ spine_trust_make(const SpineTrustedTable *tables, int n)
 	return trust;
 }
 
-static void
-find_bookkeeping(SpineTrust *trust)
-{
-	List	   *tables = spine_own_tables_written_by_batches();
-	MemoryContext old_context = MemoryContextSwitchTo(trust->context);
-
-	list_free(trust->bookkeeping);
-	trust->bookkeeping = list_copy(tables);
-	MemoryContextSwitchTo(old_context);
-}
-
 void
 spine_trust_check(SpineTrust *trust)
 {
@@ -448,7 +445,7 @@ spine_trust_check(SpineTrust *trust)
 
 	Assert(IsTransactionState());
 	if (trust->nchanges_checked != trust->nchanges)
-		find_bookkeeping(trust);
+		keep_list(trust, &trust->bookkeeping, spine_own_tables_written_by_batches());
 
 	/* lock first, look then: nobody adds a trigger in between */
 	foreach(cell, trust->bookkeeping)

@@ -8,7 +8,7 @@ PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
 	check check-code check-unit check-regress check-tap check-kafka check-sql check-k8s check-image check-matrix \
-	bench bench-peers kafka kafka-stop fuzz lint image cluster cluster-delete secrets phase-1 tilt
+	bench bench-peers kafka kafka-stop fuzz lint format format-check image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
 install: ## install it into the PostgreSQL of PG_CONFIG
@@ -101,8 +101,16 @@ fuzz: ## fuzz the decoder until you stop it [FUZZ_SECONDS=n]
 	@tools/deps.sh check
 	+@$(MAKE) --no-print-directory -f test/unit/unit.mk fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),0)
 
-lint: ## check the house rules: includes, names, scripts, white space
+lint: ## check the house rules: includes, names, scripts
 	@tools/lint.sh
+
+format: ## format the C files, by .clang-format
+	@tools/deps.sh format
+	@tools/format.sh
+
+format-check: ## check the form of all files, by .clang-format and .editorconfig
+	@tools/deps.sh format
+	@tools/format.sh --check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile

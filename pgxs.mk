@@ -1,5 +1,5 @@
-# Builds, installs and checks the extension with PostgreSQL's PGXS.
-# The goals are PGXS's: all, install, uninstall, clean, installcheck.
+# Builds, installs and checks the extension with PostgreSQL's PGXS, whose goals it has:
+# all, install, uninstall, clean, installcheck.
 # WERROR=1 turns on more warnings and makes them errors (gcc and clang).
 
 MODULE_big = spine
@@ -71,8 +71,8 @@ OBJS = \
 	src/orders/order_functions.o \
 	src/orders/producer_worker.o
 
-# The HTTP server and the embedded broker: programs of their own, which PGXS
-# installs beside psql.
+# The HTTP server and the embedded broker are separate programs. PGXS installs them
+# beside psql.
 SCRIPTS_built = build/http/spine-http build/broker/spine-broker
 
 # CREATE EXTENSION runs one script; sql/parts has it in parts, in their order.
@@ -82,15 +82,15 @@ EXTENSION_SCRIPT = build/sql/spine--$(shell sed -n "s/^default_version = '\(.*\)
 DATA_built = $(EXTENSION_SCRIPT)
 DATA = $(wildcard sql/spine--*--*.sql)
 
-# pg_regress looks for sql/ and expected/ in its output directory before it
-# looks in test/. An output directory of its own keeps it from running an
-# extension script of sql/ as a test; the link in it leads to expected/.
+# pg_regress looks for sql/ and expected/ in its output directory before it looks in
+# test/. With an output directory of its own it cannot run an extension script of sql/
+# as a test. A link in that directory leads to expected/.
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
 REGRESS_OUT = build/regress
 REGRESS_OPTS = --inputdir=test --outputdir=$(REGRESS_OUT)
 REGRESS_PREP = $(REGRESS_OUT)/expected
 
-# TAP tests start servers, and PostgreSQL refuses to do that as root.
+# TAP tests start servers, which PostgreSQL refuses to do as root.
 ifneq ($(shell id -u),0)
 TAP_TESTS = 1
 PROVE_TESTS = $(sort $(wildcard test/t/*.pl))
@@ -108,20 +108,20 @@ clean:
 	rm -rf $(OBJS) $(MODULE_big).so $(EXTRA_CLEAN)
 else
 
-# The LLVM bitcode for JIT inlining would need one exact version of clang, and
-# no function of ours is worth inlining into a query.
+# LLVM bitcode for JIT inlining would need one exact version of clang, and none of our
+# functions is worth inlining into a query.
 override with_llvm = no
 
 # As system headers, PostgreSQL's own do not trip over our stricter warnings.
 PG_CPPFLAGS = -iquote $(CURDIR)/src -isystem $(includedir_server) $(shell pkg-config --cflags rdkafka json-c)
 SHLIB_LINK = $(shell pkg-config --libs rdkafka json-c)
 
-# Unused parameters are no mistake of ours: a callback takes what its caller
-# gives, and so does every SQL function.
+# Unused parameters are no mistake: a callback and an SQL function have the parameters
+# that their caller passes.
 ifdef WERROR
 PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter
 endif
-# PostgreSQL's flags are those of the compiler it was built with, gcc.
+# PostgreSQL's flags are meant for the compiler that built it, gcc.
 ifneq ($(findstring clang,$(CC)),)
 PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
 endif
@@ -131,7 +131,7 @@ include $(PGXS)
 include src/http/http.mk
 include src/broker/broker.mk
 
-# PGXS installs them by their names, but would remove them by their paths.
+# PGXS installs the programs by their names, but would remove them by their paths.
 uninstall: uninstall-programs
 uninstall-programs:
 	rm -f '$(DESTDIR)$(bindir)/spine-http' '$(DESTDIR)$(bindir)/spine-broker'

@@ -21,16 +21,16 @@ CREATE OR REPLACE PROCEDURE bench_wait()
 LANGUAGE plpgsql
 AS $$
 DECLARE
-	to_offset	bigint := (SELECT sum(end_offset) FROM spine_topic_offsets(current_setting('spine.topic')));
-	until		timestamptz := clock_timestamp() + interval '30 min';
+    to_offset bigint := (SELECT sum(end_offset) FROM spine_topic_offsets(current_setting('spine.topic')));
+    until timestamptz := clock_timestamp() + interval '30 min';
 BEGIN
-	WHILE coalesce((SELECT sum(next_offset) FROM spine_offsets), 0) < to_offset LOOP
-		IF clock_timestamp() > until THEN
-			RAISE 'spine did not apply all of it';
-		END IF;
-		COMMIT;
-		PERFORM pg_sleep(0.01);
-	END LOOP;
+    WHILE coalesce((SELECT sum(next_offset) FROM spine_offsets), 0) < to_offset LOOP
+        IF clock_timestamp() > until THEN
+            RAISE 'spine did not apply all of it';
+        END IF;
+        COMMIT;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
 END
 $$;
 """

@@ -39,21 +39,6 @@ count_of() {
     failed=$((failed + bad))
 }
 
-# Makes the Python of the tests, with the packages of requirements.txt.
-make_python() {
-    local venv=$tools/python requirements=test/k8s/requirements.txt
-    python=$venv/bin/python
-    cmp -s "$requirements" "$venv/installed" && return
-    echo "==> installing $requirements"
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$python" -m pip --quiet --disable-pip-version-check --no-cache-dir install --no-compile --requirement "$requirements" || {
-        echo "check-k8s: pip could not install $requirements; was PyPI reached?" >&2
-        return 1
-    }
-    cp "$requirements" "$venv/installed"
-}
-
 build_overlay() {
     "$kustomize" build "$1" >"$out/$(basename "$1").yaml"
 }
@@ -76,7 +61,9 @@ tree_scripts() {
 
 promtool=${PROMTOOL:-$(tools/promtool.sh "$tools/promtool")}
 kustomize=$(tools/kustomize.sh "$tools")
-make_python
+# shellcheck disable=SC2046
+tools/venv.sh "$tools/python" $(grep -v '^#' test/k8s/requirements.txt)
+python=$tools/python/bin/python
 rm -rf "$out"
 mkdir -p "$out"
 

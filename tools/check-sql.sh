@@ -6,19 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 venv=build/tools/pgspot
-requirements="pgspot==0.9.4 pglast==7.21"
-
-if [ "$(cat "$venv/installed" 2>/dev/null)" != "$requirements" ]; then
-    echo "==> installing $requirements"
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    # shellcheck disable=SC2086
-    "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-cache-dir install --no-compile $requirements || {
-        echo "check-sql: pip could not install $requirements; was PyPI reached?" >&2
-        exit 1
-    }
-    echo "$requirements" >"$venv/installed"
-fi
+tools/venv.sh "$venv" pgspot==0.9.4 pglast==7.21
 
 bad=0
 echo "==> sql/parts"

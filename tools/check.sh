@@ -183,6 +183,7 @@ inside() {
 
     if [ "$goal" = all ]; then
         step lint tools/lint.sh
+        step format tools/format.sh --check
         step pgspot tools/check-sql.sh
     fi
     if [ "$goal" != unit ]; then

@@ -2,8 +2,8 @@
 # Installs the Debian packages that are missing, and only those. Installed packages
 # are never upgraded, and no PostgreSQL server is created, started or stopped.
 #
-#   tools/deps.sh GOAL          install what the goal needs: build, demo, check, code
-#                               or k8s (parts of check), image, kafka, bench
+#   tools/deps.sh GOAL          install what the goal needs: build, demo, check, or one of
+#                               code, k8s and format (parts of check), image, kafka, bench
 #   tools/deps.sh --pg-config   print the pg_config that is used
 #
 # PG_CONFIG, if set, chooses the PostgreSQL.
@@ -93,10 +93,11 @@ packages() {
     case $1 in
         build | demo | check | code) ;;
         k8s) k8s_packages; return ;;
+        format) echo python3-venv ca-certificates; return ;;
         image) echo buildah debootstrap curl procps; return ;;
         kafka) echo default-jre-headless maven openssl; return ;;
         bench) echo default-jre-headless maven openssl wrk kcat python3-venv ;;
-        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, image, kafka or bench)" ;;
+        *) die "unknown goal \"$1\" (build, demo, check, code, k8s, format, image, kafka or bench)" ;;
     esac
     # gcc alone does not install the C library's headers: it only recommends them.
     echo gcc libc6-dev make librdkafka-dev libjson-c-dev

@@ -141,7 +141,7 @@ unprefixed_functions() {
 forgotten_objects() {
     listed=$(sed -n 's,^[[:space:]]*\(src/[a-z_/]*\)\.o.*,\1.c,p' pgxs.mk | sort)
     # shellcheck disable=SC2012
-    present=$(ls src/*.c src/*/*.c | grep -v '^src/http/\|^src/broker/' | sort)
+    present=$(find src -name "*.c" ! -path "src/http/*" ! -path "src/broker/*" | sort)
     for file in $present; do
         echo "$listed" | grep -qxF "$file" || echo "$file: not in the OBJS of pgxs.mk"
     done
@@ -191,21 +191,6 @@ broken_scripts() {
     done
 }
 
-# Like `git diff --check`: white space at the end of a line, a blank before a tab.
-# psql's output and the inputs of the fuzzer are left alone.
-white_space() {
-    tab=$(printf '\t')
-    tree_files ! -path './expected/*' ! -path './test/fuzz/*' ! -path '*/expected/*' \
-        \( -name '*.[chyl]' -o -name '*.sh' -o -name '*.sql' -o -name '*.mk' -o -name Makefile \
-        -o -name '*.p[lm]' -o -name '*.md' -o -name '*.json' -o -name '*.control' -o -name '*.conf' \
-        -o -name '*.yml' -o -name '*.yaml' -o -name '*.html' -o -name '*.py' \
-        -o -name 'Dockerfile*' -o -name Tiltfile \) |
-        while IFS= read -r file; do
-            grep -nE "[ $tab]\$|^$tab* +$tab" "$file" | sed "s|^\([0-9]*\):.*|$file:\1: stray white space|"
-            [ -z "$(tail -c 1 "$file")" ] || echo "$file: no newline at its end"
-        done
-}
-
 # Before PostgreSQL 16 every function that is not static is a global symbol of
 # every backend.
 foreign_symbols() {
@@ -223,7 +208,7 @@ if [ "${1:-}" = symbols ]; then
 fi
 
 check_includes
-found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; orders_elsewhere; broken_scripts; white_space)
+found=$(check_versions; unprefixed_functions; forgotten_objects; undocumented_options; orphaned_outputs; orders_elsewhere; broken_scripts)
 if [ -n "$found" ]; then
     echo "$found" | sed 's/^/lint: /' >&2
     bad=1

@@ -1,8 +1,8 @@
-# Builds spine-broker. Included by pgxs.mk, which installs it; or by itself:
+# Builds spine-broker. pgxs.mk includes this file and installs the program. By itself:
 #
 #   make -f src/broker/broker.mk BROKER_OUT=DIR DIR/spine-broker
 #
-# It needs nothing of PostgreSQL's, neither flags nor headers.
+# It needs neither flags nor headers of PostgreSQL.
 BROKER_OUT ?= build/broker
 BROKER_OBJS = $(patsubst src/broker/%.c,$(BROKER_OUT)/%.o,$(wildcard src/broker/*.c))
 

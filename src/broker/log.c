@@ -1,11 +1,11 @@
 /*
  * log.c
- *		Librdkafka's mock cluster, which keeps its topics in memory: about 5 MB a
- *		partition, of which it drops the oldest beyond that.
+ *		The log is librdkafka's mock cluster.  It keeps its topics in memory, about 5 MB
+ *		for each partition, and then drops the oldest records.
  *
- * It was made for the library's own tests, whose clients mean well.  Others can
- * end this process by a packet; main.c and PostgreSQL's background worker are
- * there for that.
+ * The mock cluster was made for librdkafka's own tests, whose clients mean well.  Any
+ * other client can end this process with one packet.  main.c and PostgreSQL's
+ * background worker exist to survive that.
  */
 #include "log.h"
 
@@ -16,9 +16,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TOPIC_PARTITIONS	3	/* the mock cluster itself makes topics with four */
+#define TOPIC_PARTITIONS	3	/* the mock cluster would make four by itself */
 
-/* The library complains that this client has no broker: it is one. */
+/* librdkafka complains that this client has no broker; but it is one. */
 static void
 ignore_log(const rd_kafka_t *rk, int level, const char *facility, const char *message)
 {
@@ -56,7 +56,7 @@ serve_log(int channel, const char *cluster_id)
 	char		answer[512];
 	ssize_t		len;
 
-	/* nothing is destroyed at the end: all of it goes with the process */
+	/* nothing is destroyed at the end, as the process ends with it */
 	while ((len = recv(channel, command, sizeof(command) - 1, 0)) > 0)
 	{
 		command[len] = '\0';

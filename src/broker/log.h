@@ -6,9 +6,9 @@
 #define BROKER_LOG_H
 
 /*
- * Serves Kafka's protocol on a loopback port, and what `channel` asks for:
- * "topic NAME" makes the topic, if it is not there yet, and is answered by
- * "listening ADDRESS CLUSTER_ID".  Ends the process when the channel does.
+ * Serves Kafka's protocol on a loopback port, and answers commands from `channel`.
+ * "topic NAME" creates the topic if it does not exist; every command is answered with
+ * "listening ADDRESS CLUSTER_ID".  The process ends when the channel is closed.
  */
 extern void serve_log(int channel, const char *cluster_id) __attribute__((noreturn));
 

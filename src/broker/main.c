@@ -5,18 +5,20 @@
  *
  *		spine-broker CLUSTER_ID
  *
- * Started by a background worker of spine (src/broker.c), not by hand.  It finds
- * open: the read end of a pipe that ends with the postmaster, and a listening
- * Unix socket, at which the background worker connects and says what it wants.
- * The background worker dies when the server restarts after a crash, and its
- * successor finds this program again at the same socket.
+ * A background worker of spine starts this program; people do not.  The program finds
+ * two descriptors open: the read end of a pipe that is closed when the postmaster
+ * ends, and a listening Unix socket, where the background worker connects and gives
+ * its commands.  The background worker dies when the server restarts after a crash.
+ * Its successor finds this program again at the same socket.
  *
- * It is two processes.  This one, the guard, keeps the socket and the pipe, and
- * never sees a byte of a Kafka client's; the log is its child.  So there is
- * always somebody who can say how the log ended.  And whoever inherits the guard
- * when the background worker dies is never told of a signal: in a container that
- * is the postmaster, which would take it for a crash of one of its own.  So each of
- * the two ends with 0 when it is told to, and the log when the guard is gone.
+ * The program is two processes.  This one, the guard, holds the socket and the pipe,
+ * and never sees a byte from a Kafka client.  The log is its child.  So the guard can
+ * always say how the log ended.
+ *
+ * When the background worker dies, another process inherits the guard.  In a container
+ * that is the postmaster, which would take a child ended by a signal for a crash of one
+ * of its own.  So both processes exit with 0 when they are told to end, and the log
+ * does the same when the guard is gone.
  */
 #include "log.h"
 
@@ -32,11 +34,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* What the background worker leaves open; see src/broker.c. */
+/* The descriptors that the background worker leaves open. */
 #define POSTMASTER_FD	3
 #define LISTENER_FD		4
 
-/* Every end that they are told to come to is a good one: see above. */
+/* Ends either process when it is told to: see above. */
 static void
 end(int signal_number)
 {
@@ -45,8 +47,8 @@ end(int signal_number)
 }
 
 /*
- * When memory runs out, the log is what to end, not a process of the server's;
- * and when a packet ends it, that shall not fill the disk with core files.
+ * When memory runs out, the kernel should end the log rather than a process of the
+ * server.  And when a packet crashes the log, core files must not fill the disk.
  */
 static void
 be_expendable(void)
@@ -63,7 +65,7 @@ be_expendable(void)
 	(void) setrlimit(RLIMIT_CORE, &no_core);
 }
 
-/* Starts the log; returns our end of the channel to it. */
+/* Starts the log.  Returns our end of the channel to it. */
 static int
 start_log(const char *cluster_id, pid_t *pid)
 {
@@ -77,7 +79,7 @@ start_log(const char *cluster_id, pid_t *pid)
 	}
 	if (*pid == 0)
 	{
-		/* SIGTERM, which comes when the guard is gone, ends it as it does the guard */
+		/* SIGTERM comes when the guard is gone, and ends the log with 0 */
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		if (getppid() != guard)
 			_exit(0);
@@ -91,7 +93,7 @@ start_log(const char *cluster_id, pid_t *pid)
 	return channel[0];
 }
 
-/* The log has closed its channel: how did it end? */
+/* Waits for the log, which has closed its channel, and writes how it ended. */
 static void
 describe_end(pid_t pid, char *text, size_t size)
 {
@@ -104,7 +106,7 @@ describe_end(pid_t pid, char *text, size_t size)
 		snprintf(text, size, "ended exit status %d", WEXITSTATUS(status));
 }
 
-/* Hands one message on.  False: the other side is gone. */
+/* Passes one message on.  False: the sender is gone. */
 static int
 pass_on(int from, int to)
 {
@@ -139,7 +141,7 @@ main(int argc, char **argv)
 
 	if (argc != 2 || fcntl(POSTMASTER_FD, F_GETFD) < 0 || fcntl(LISTENER_FD, F_GETFD) < 0)
 	{
-		fprintf(stderr, "spine-broker is started by PostgreSQL, by the extension spine\n");
+		fprintf(stderr, "spine-broker: not for use by hand; the extension spine in PostgreSQL starts it\n");
 		return 1;
 	}
 	signal(SIGTERM, end);
@@ -153,7 +155,7 @@ main(int argc, char **argv)
 		if (poll(fds, N, -1) < 0)
 			continue;
 
-		/* first of all: a server that is started next must not find us */
+		/* checked first, so that the next server to start does not find this program */
 		if (fds[POSTMASTER].revents)
 			return 0;
 		if (fds[WORKER].revents && !pass_on(fds[WORKER].fd, fds[LOG].fd))
@@ -163,7 +165,7 @@ main(int argc, char **argv)
 		}
 		if (fds[LISTENER].revents)
 		{
-			/* the newest takes the place of one that is gone */
+			/* a new background worker takes the place of one that is gone */
 			if (fds[WORKER].fd >= 0)
 				close(fds[WORKER].fd);
 			fds[WORKER].fd = accept(LISTENER_FD, NULL, NULL);
@@ -176,7 +178,7 @@ main(int argc, char **argv)
 			describe_end(log_pid, how_it_ended, sizeof(how_it_ended));
 		}
 
-		/* to each that comes, until one has heard it, and says stop */
+		/* told to each background worker, until one answers with "stop" */
 		if (how_it_ended[0] && fds[WORKER].fd >= 0 && !is_told)
 		{
 			(void) send(fds[WORKER].fd, how_it_ended, strlen(how_it_ended), MSG_NOSIGNAL | MSG_DONTWAIT);

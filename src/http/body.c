@@ -11,13 +11,13 @@
 
 #include "reply.h"
 
-#define MIN_COMPRESSED		1000	/* less fits a packet as it is */
+#define MIN_COMPRESSED		1000	/* a shorter body fits into a packet anyway */
 #define SMALL				4096	/* such bodies are always made: errors, /readyz */
 
 struct Body
 {
 	atomic_uint holders;
-	bool		was_compressed;	/* or it was tried */
+	bool		was_compressed;	/* or at least tried */
 	Body	   *compressed;
 	size_t		len;
 	char		data[];

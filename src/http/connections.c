@@ -1,6 +1,6 @@
 /*
  * connections.c
- *		A list for each state, in which the first is in it for longest.
+ *		A list for each state; its first connection has been in that state longest.
  */
 #include "connections.h"
 
@@ -30,7 +30,7 @@ typedef struct List
 } List;
 
 static List lists[CONNECTION_STATES];
-static unsigned nopen;			/* without those that were cut off */
+static unsigned nopen;			/* does not count those that were cut off */
 
 static void
 append(Connection *connection, ConnectionState state)
@@ -68,7 +68,7 @@ connection_open(int fd)
 	return connection;
 }
 
-/* The library notices that it is at its end, and closes it. */
+/* Shuts the socket down.  libmicrohttpd notices that, and closes the connection. */
 static void
 cut(Connection *connection)
 {

@@ -1,10 +1,10 @@
 /*
  * connections.h
- *		Who is connected, and since when we wait for them.
+ *		Who is connected, and how long we have been waiting for each.
  *
- * Slow clients are served like others as long as there is room.  When there is not,
- * those are cut off that we have waited for longest: to ask, or to take their answer.
- * All of it is for the thread that serves HTTP.
+ * Slow clients are served like all others as long as there is room.  When room gets
+ * scarce, those that have been slowest to ask, or to take their answer, are cut off.
+ * Only the thread that serves HTTP calls these functions.
  */
 #ifndef SPINE_HTTP_CONNECTIONS_H
 #define SPINE_HTTP_CONNECTIONS_H
@@ -13,24 +13,24 @@ typedef struct Connection Connection;
 
 typedef enum ConnectionState
 {
-	CONNECTION_ASKS,			/* its next request has not come, or not all of it */
-	CONNECTION_WAITS,			/* for us */
-	CONNECTION_TAKES,			/* is being sent an answer */
+	CONNECTION_ASKS,			/* we wait for its next request, or for the rest of it */
+	CONNECTION_WAITS,			/* it waits for us */
+	CONNECTION_TAKES,			/* we are sending it an answer */
 	CONNECTION_STATES
 } ConnectionState;
 
-/* In CONNECTION_ASKS.  NULL: out of memory; such a one is not watched. */
+/* A connection in CONNECTION_ASKS.  NULL: out of memory, so it is not watched. */
 extern Connection *connection_open(int fd);
 
-/* Before its descriptor is closed; NULL is fine, as in the next. */
+/* Called before the descriptor is closed.  NULL is fine here and in the next function. */
 extern void connection_close(Connection *connection);
 
 extern void connection_set_state(Connection *connection, ConnectionState state);
 
-/* When there are more connections than so many, cuts off those that are slow to ask. */
+/* Cuts off connections that are slow to ask, while there are more than max. */
 extern void connections_cut_askers(unsigned max);
 
-/* Cuts off those that are slow to take their answers. */
+/* Cuts off all connections that are slow to take their answers. */
 extern void connections_cut_takers(void);
 
 #endif							/* SPINE_HTTP_CONNECTIONS_H */

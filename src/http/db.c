@@ -1,9 +1,9 @@
 /*
  * db.c
- *		Sessions: connecting, asking, and telling apart what may go wrong.
+ *		Sessions: connecting, asking, and classifying failures.
  *
- * Statements are run without blocking in libpq, so that a server that does not
- * answer any more costs a request its deadline and no more.
+ * Statements run without blocking in libpq, so a server that stops answering costs
+ * a request no more than its deadline.
  */
 #include "db.h"
 
@@ -22,69 +22,36 @@
 #define RETRY_MS			1000	/* between attempts to connect */
 #define SERVER_FIRST_MS		1000
 
-/* What an answer takes while it is read, libpq's buffer and result included. */
+/* While an answer is read it takes this many times its length, libpq's copies included. */
 #define WHILE_READ			4
-#define LONG_BODY			(1024 * 1024)	/* libpq keeps a buffer that it needed for such */
+#define LONG_BODY			(1024 * 1024)	/* libpq keeps the buffer that such a body needed */
+
+/* What a session knows of a statement. */
+typedef struct KnownStatement
+{
+	const DbStatement *statement;	/* NULL: none yet */
+	bool		is_prepared;
+	size_t		expected_len;	/* of a body; 0: not known */
+} KnownStatement;
 
 struct DbSession
 {
 	const DbOptions *options;
 	PGconn	   *conn;			/* NULL: not connected */
-	bool		prepared[DB_STATEMENTS];
-	unsigned	generation;		/* of reconnect_requests when it connected */
-	int64_t		connect_at_ms;	/* do not try to connect before, */
-	unsigned	recoveries;		/* unless another did since we tried */
-	int64_t		renew_at_ms;	/* nor for a failed statement's sake */
-	int64_t		deadline_ms;	/* of what is asked now */
-	size_t		expected[DB_STATEMENTS];	/* length of a body; 0: not known */
+	KnownStatement known[DB_MAX_STATEMENTS];
+	unsigned	generation;		/* value of reconnect_requests when it connected */
+	int64_t		connect_at_ms;	/* do not try to connect before this time, */
+	unsigned	recoveries;		/* unless the database has come back since */
+	int64_t		renew_at_ms;	/* do not reconnect after a failed statement before this */
+	int64_t		deadline_ms;	/* of the current question */
 	bool		has_long_buffer;
 	RecentAnswers recent;
 };
 
 /*
- * The last parameter is how long the body may be.  json_agg is named in full: another's,
- * made for just this type, would be preferred to it.
- */
-#define BOUNDED(query, second, limit) \
-	"SELECT CASE WHEN octet_length(body) <= " limit "::integer THEN body END, " second ", octet_length(body)" \
-	" FROM (SELECT " query ") q (body, ready)"
-#define WITH_ETAG(body, source, limit) \
-	BOUNDED(body ", NULL FROM " source, "to_hex(hashtextextended(body, 0))", limit)
-
-/*
- * One row each: the body, NULL if it is too long; its entity tag, or of DB_READINESS
- * whether it is; and the body's length.
- */
-static const struct
-{
-	const char *name;
-	const char *sql;
-	int			nvalues;
-	bool		has_etag;
-	size_t		usual_len;		/* of a body: more is asked for if need be */
-}			statements[DB_STATEMENTS] = {
-	[DB_ORDERS] = {
-		"orders", WITH_ETAG("coalesce(pg_catalog.json_agg(o), '[]')::text", "spine_orders($1::text, $2::text, $3::integer) o", "$4"),
-		3, true, 256 * 1024
-	},
-	[DB_STATS] = {
-		"stats", WITH_ETAG("coalesce(pg_catalog.json_agg(s), '[]')::text", "spine_stats($1::text) s", "$2"),
-		1, true, 256 * 1024
-	},
-	[DB_METRICS] = {
-		"metrics", BOUNDED("spine_metrics_text(), NULL", "ready", "$1"),
-		0, false, 64 * 1024
-	},
-	[DB_READINESS] = {
-		"readiness", BOUNDED("report::text, ready::text FROM spine_readiness()", "ready", "$1"),
-		0, false, 16 * 1024
-	},
-};
-
-/*
- * The state of the server as its snapshot has it: it stays the same as long as
- * no transaction that writes has ended.  A standby's snapshot does not list what runs,
- * but nothing changes there unless something is replayed.
+ * The state of the server, as its snapshot shows it: the state stays the same until
+ * a writing transaction ends.  A standby's snapshot does not list the running
+ * transactions, but nothing changes on a standby unless WAL is replayed.
  */
 #define STATE_STATEMENT		"state"
 #define PREPARE_STATE \
@@ -92,8 +59,8 @@ static const struct
 	" coalesce(pg_catalog.pg_last_wal_replay_lsn()::text, '')"
 
 static atomic_uint reconnect_requests;
-static atomic_bool is_away;		/* as the session that tried last found it */
-static atomic_uint recoveries;	/* how often it was back */
+static atomic_bool is_away;		/* what the last attempt to connect found */
+static atomic_uint recoveries;	/* how often the database has come back */
 
 DbSession *
 db_session_create(const DbOptions *options)
@@ -105,14 +72,15 @@ db_session_create(const DbOptions *options)
 	return session;
 }
 
-/* What was remembered goes too: the next server may have another history. */
+/* Forgets the answers too: the next server may have another history. */
 static void
 disconnect(DbSession *session)
 {
 	PQfinish(session->conn);
 	session->conn = NULL;
 	session->has_long_buffer = false;
-	memset(session->prepared, 0, sizeof(session->prepared));
+	for (int i = 0; i < DB_MAX_STATEMENTS; i++)
+		session->known[i].is_prepared = false;
 	recent_clear(&session->recent);
 }
 
@@ -139,7 +107,7 @@ say_away(const char *why)
 		log_message("database away: %s", why);
 }
 
-/* Waits for the socket; false: the deadline has passed. */
+/* Waits for the socket.  False: the deadline has passed. */
 static bool
 wait_socket(const DbSession *session, short events)
 {
@@ -150,7 +118,7 @@ wait_socket(const DbSession *session, short events)
 }
 
 /*
- * The last result of what was sent, or NULL when the connection is lost or the
+ * The last result of the command that was sent.  NULL: the connection is lost, or the
  * deadline has passed.
  */
 static PGresult *
@@ -183,7 +151,7 @@ get_result(DbSession *session)
 	return NULL;
 }
 
-/* Runs a statement of the set-up; true: it did what it should. */
+/* Runs a set-up statement.  True: it succeeded and, if a query, returned one row. */
 static bool
 set_up(DbSession *session, const char *sql)
 {
@@ -197,8 +165,8 @@ set_up(DbSession *session, const char *sql)
 }
 
 /*
- * Nothing here can write, run for long, or find what is not spine's.  SET rather
- * than start-up options, which a connection pooler would not take.
+ * After this the session cannot write, run for long, or find objects that are not
+ * spine's.  SET is used because a connection pooler would not accept start-up options.
  */
 static bool
 set_up_session(DbSession *session)
@@ -227,7 +195,7 @@ set_up_session(DbSession *session)
 	return set_up(session, PREPARE_STATE);
 }
 
-/* What the server says beside its answers: libpq would write it to standard error. */
+/* Logs a notice from the server, which libpq would write to standard error. */
 static void
 log_notice(void *arg, const char *message)
 {
@@ -235,11 +203,11 @@ log_notice(void *arg, const char *message)
 	log_message("database: %s", message);
 }
 
-/* Blocks, by host for as long as connect_timeout says. */
+/* Blocks for up to connect_timeout for each host. */
 static bool
 connect_session(DbSession *session)
 {
-	/* dbname may be a whole connection string, which overrides what is before it */
+	/* dbname may be a whole connection string, which overrides the values before it */
 	const char *const keywords[] = {"fallback_application_name", "connect_timeout", "dbname", "client_encoding", NULL};
 	char		timeout[16];
 	const char *const values[] = {"spine-http", timeout, session->options->conninfo, "UTF8", NULL};
@@ -272,38 +240,48 @@ connect_session(DbSession *session)
 	return false;
 }
 
-/* Asks, and prepares before that if need be; NULL: no answer. */
-static PGresult *
-ask(DbSession *session, DbStatement statement, const char *const *values, size_t limit)
+static KnownStatement *
+known_statement(DbSession *session, const DbStatement *statement)
 {
-	int			nvalues = statements[statement].nvalues;
+	KnownStatement *known = session->known;
+
+	while (known->statement && known->statement != statement)
+		known++;
+	known->statement = statement;
+	return known;
+}
+
+/* Runs a statement, which it first prepares if necessary.  NULL: no answer. */
+static PGresult *
+ask(DbSession *session, const DbStatement *statement, const char *const *values, size_t limit)
+{
+	KnownStatement *known = known_statement(session, statement);
+	int			nvalues = statement->nvalues;
 	const char *all_values[DB_MAX_VALUES + 1];
 	char		limit_text[24];
 
 	memcpy(all_values, values, nvalues * sizeof(char *));
 	snprintf(limit_text, sizeof(limit_text), "%zu", limit);
 	all_values[nvalues] = limit_text;
-	if (!session->prepared[statement])
+	if (!known->is_prepared)
 	{
 		PGresult   *result = NULL;
 
-		if (PQsendPrepare(session->conn, statements[statement].name,
-						  statements[statement].sql, 0, NULL))
+		if (PQsendPrepare(session->conn, statement->name, statement->sql, 0, NULL))
 			result = get_result(session);
 		if (PQresultStatus(result) != PGRES_COMMAND_OK)
 			return result;
 		PQclear(result);
-		session->prepared[statement] = true;
+		known->is_prepared = true;
 	}
-	if (!PQsendQueryPrepared(session->conn, statements[statement].name,
-							 nvalues + 1, all_values, NULL, NULL, 0))
+	if (!PQsendQueryPrepared(session->conn, statement->name, nvalues + 1, all_values, NULL, NULL, 0))
 		return NULL;
 	return get_result(session);
 }
 
-/* A statement and its values as one string, or NULL. */
+/* A statement and its values as one malloc'd string.  NULL: out of memory. */
 static char *
-question_of(DbStatement statement, const char *const *values)
+question_of(const DbStatement *statement, const char *const *values)
 {
 	char	   *question = NULL;
 	size_t		len;
@@ -311,8 +289,8 @@ question_of(DbStatement statement, const char *const *values)
 
 	if (stream == NULL)
 		return NULL;
-	fputs(statements[statement].name, stream);
-	for (int i = 0; i < statements[statement].nvalues; i++)
+	fputs(statement->name, stream);
+	for (int i = 0; i < statement->nvalues; i++)
 	{
 		if (values[i])
 			fprintf(stream, " %zu:%s", strlen(values[i]), values[i]);
@@ -325,7 +303,7 @@ question_of(DbStatement statement, const char *const *values)
 	return NULL;
 }
 
-/* Answers from what was answered before, if that is still current. */
+/* Gives a remembered answer again, if there is one. */
 static bool
 answer_again(const RecentAnswer *recent, DbAnswer *answer)
 {
@@ -336,11 +314,11 @@ answer_again(const RecentAnswer *recent, DbAnswer *answer)
 	return true;
 }
 
-/* What an error means for the request. */
+/* What a SQLSTATE means for the request. */
 static DbOutcome
 classify(const char *sqlstate)
 {
-	/* the text cannot be in this database's encoding */
+	/* the text does not exist in this database's encoding */
 	if (strcmp(sqlstate, "22021") == 0 || strcmp(sqlstate, "22P05") == 0)
 		return DB_BAD_VALUE;
 	/* too slow (statement_timeout, locks), no connection, no resources, shutting down */
@@ -352,17 +330,17 @@ classify(const char *sqlstate)
 }
 
 /*
- * What did not succeed.  Without a result the connection is lost, or in the
- * middle of an answer.
+ * Logs a failed statement and classifies it.  Without a result, the connection is
+ * lost or still in the middle of an answer, and is closed.
  */
 static DbOutcome
-fail(DbSession *session, DbStatement statement, const PGresult *result)
+fail(DbSession *session, const DbStatement *statement, const PGresult *result)
 {
 	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 	DbOutcome	outcome = sqlstate ? classify(sqlstate) : DB_AWAY;
 
 	if (outcome != DB_BAD_VALUE)
-		log_message("%s: %s", statements[statement].name,
+		log_message("%s: %s", statement->name,
 					result ? PQresultErrorMessage(result) :
 					*PQerrorMessage(session->conn) ? PQerrorMessage(session->conn) :
 					"no answer in time");
@@ -372,16 +350,18 @@ fail(DbSession *session, DbStatement statement, const PGresult *result)
 }
 
 /*
- * Asks for the body, and what comes with it.  There must be room for it before it is
- * read, so the database is told how long it may be; when it is longer, it is asked
- * again, as the next time is expected to be like the last.
+ * Asks for the body and its second column.  Memory must be reserved before the body
+ * is read, so the database is told how long the body may be.  If the body is longer,
+ * the database is asked again with more room.  The next body is expected to be about
+ * as long as the last.
  */
 static DbOutcome
-ask_for_body(DbSession *session, DbStatement statement, const char *const *values,
+ask_for_body(DbSession *session, const DbStatement *statement, const char *const *values,
 			 DbAnswer *answer, char *second, size_t second_size)
 {
-	size_t		usual = statements[statement].usual_len;
-	size_t		limit = session->expected[statement];
+	KnownStatement *known = known_statement(session, statement);
+	size_t		usual = statement->usual_len;
+	size_t		limit = known->expected_len;
 
 	for (;;)
 	{
@@ -392,7 +372,7 @@ ask_for_body(DbSession *session, DbStatement statement, const char *const *value
 
 		limit = limit > usual ? limit : usual;
 		room = WHILE_READ * limit;
-		session->expected[statement] = 0;
+		known->expected_len = 0;
 		if (!memory_reserve(room))
 			return memory_could_be(room) ? DB_NO_ROOM : DB_TOO_LONG;
 
@@ -409,7 +389,7 @@ ask_for_body(DbSession *session, DbStatement statement, const char *const *value
 		memory_release(room);
 		if (len <= limit)
 		{
-			session->expected[statement] = len + len / 4;
+			known->expected_len = len + len / 4;
 			session->has_long_buffer |= limit > LONG_BODY;
 			return outcome;
 		}
@@ -417,9 +397,9 @@ ask_for_body(DbSession *session, DbStatement statement, const char *const *value
 	}
 }
 
-/* One attempt at a statement whose answers have no entity tag. */
+/* Tries once to run a statement whose answers have no entity tag. */
 static DbOutcome
-try_plain(DbSession *session, DbStatement statement, const char *const *values, DbAnswer *answer)
+try_plain(DbSession *session, const DbStatement *statement, const char *const *values, DbAnswer *answer)
 {
 	char		ready[8] = "";
 	DbOutcome	outcome = ask_for_body(session, statement, values, answer, ready, sizeof(ready));
@@ -429,12 +409,12 @@ try_plain(DbSession *session, DbStatement statement, const char *const *values, 
 }
 
 /*
- * One attempt at a statement whose answer depends on the state of the database.
- * That is read first: should it change before the answer is made, the answer
- * counts for older than it is, and is soon made again.
+ * Tries once to run a statement whose answer depends on the state of the database.
+ * The state is read first.  If the state changes before the answer is made, the
+ * answer is remembered under the older state and is soon made again.
  */
 static DbOutcome
-try_remembering(DbSession *session, DbStatement statement, const char *const *values,
+try_remembering(DbSession *session, const DbStatement *statement, const char *const *values,
 				const char *question, DbAnswer *answer)
 {
 	PGresult   *state = NULL;
@@ -459,15 +439,15 @@ try_remembering(DbSession *session, DbStatement statement, const char *const *va
 	return outcome;
 }
 
-/* One attempt. */
+/* Tries once to run a statement. */
 static DbOutcome
-try_query(DbSession *session, DbStatement statement, const char *const *values,
+try_query(DbSession *session, const DbStatement *statement, const char *const *values,
 		  DbAnswer *answer)
 {
 	char	   *question;
 	DbOutcome	outcome = DB_FAILED;
 
-	if (!statements[statement].has_etag)
+	if (!statement->has_etag)
 		return try_plain(session, statement, values, answer);
 
 	question = question_of(statement, values);
@@ -478,10 +458,10 @@ try_query(DbSession *session, DbStatement statement, const char *const *values,
 }
 
 static void
-query(DbSession *session, DbStatement statement, const char *const *values,
+query(DbSession *session, const DbStatement *statement, const char *const *values,
 	  int64_t asked_ms, DbAnswer *answer)
 {
-	/* the server keeps the limit first, unless it is not there to keep it */
+	/* later than statement_timeout, so that a live server ends the statement first */
 	int64_t		deadline_ms = asked_ms + 1000 * session->options->timeout_s + SERVER_FIRST_MS;
 
 	memset(answer, 0, sizeof(*answer));
@@ -498,9 +478,10 @@ query(DbSession *session, DbStatement statement, const char *const *values,
 		answer->outcome = try_query(session, statement, values, answer);
 
 		/*
-		 * A connection that was idle may have been lost long ago, and what is
-		 * prepared on it may be of an extension that has since been altered or
-		 * made anew.  Nothing writes, so try again on a new one.
+		 * An idle connection may have been lost long ago, and its prepared
+		 * statements may belong to an extension that has since been altered or
+		 * recreated.  No statement writes, so it is safe to try again on a new
+		 * connection.
 		 */
 		if (answer->outcome == DB_FAILED && clock_ms() >= session->renew_at_ms)
 		{
@@ -519,12 +500,12 @@ query(DbSession *session, DbStatement statement, const char *const *values,
 }
 
 void
-db_query(DbSession *session, DbStatement statement, const char *const *values,
+db_query(DbSession *session, const DbStatement *statement, const char *const *values,
 		 int64_t asked_ms, DbAnswer *answer)
 {
 	query(session, statement, values, asked_ms, answer);
 	if (answer->outcome == DB_TOO_LONG)
-		log_message("%s: the answer is too long for --memory", statements[statement].name);
+		log_message("%s: the answer is too long for --memory", statement->name);
 	if (session->has_long_buffer)
 		disconnect(session);
 }

@@ -1,9 +1,8 @@
 /*
  * endpoints.c
- *		The table of endpoints, their parameters, and from answer to reply.
+ *		The table of endpoints, their parameters, and the way from answer to reply.
  *
- * What is asked and answered is the extension's business (db.c has the
- * statements); here is only what HTTP makes of it.
+ * The extension makes the answers.  Here they only become HTTP.
  */
 #include "endpoints.h"
 
@@ -13,56 +12,56 @@
 #include <string.h>
 
 #include "metrics.h"
-#include "page.inc"				/* made of page.html by embed-page.sh */
+#include "page.inc"				/* made from page.html by embed-page.sh */
 
 #define MAX_LIMIT			1000
 #define DEFAULT_LIMIT		"100"
 
-typedef enum ParameterKind
-{
-	PARAMETER_TEXT,
-	PARAMETER_LIMIT				/* a number from 1 to MAX_LIMIT */
-} ParameterKind;
-
-typedef struct Parameter
-{
-	const char *name;
-	ParameterKind kind;
-} Parameter;
-
-struct Endpoint
-{
-	const char *path;
-	DbStatement statement;		/* DB_STATEMENTS: none */
-	const char *content_type;
-	const char *cache_control;
-	int			nparameters;
-	Parameter	parameters[DB_MAX_VALUES];	/* in the order of the statement's */
+/* "no-cache" lets a browser keep the answer if it asks each time whether it is current. */
+static const Endpoint endpoint_page = {
+	"/", "the live page", NULL, "text/html; charset=utf-8", "no-cache", 0, {{0}}
 };
 
-/* no-cache: keep it, and ask each time whether it is still good */
-static const Endpoint endpoints[] = {
-	{"/", DB_STATEMENTS, "text/html; charset=utf-8", "no-cache", 0, {{0}}},
-	{"/orders", DB_ORDERS, CONTENT_JSON, "no-cache", 3, {
-		{"tenant", PARAMETER_TEXT}, {"status", PARAMETER_TEXT}, {"limit", PARAMETER_LIMIT}
-	}},
-	{"/stats", DB_STATS, CONTENT_JSON, "no-cache", 1, {{"tenant", PARAMETER_TEXT}}},
-	{"/metrics", DB_METRICS, "text/plain; version=0.0.4; charset=utf-8", "no-store", 0, {{0}}},
-	{"/readyz", DB_READINESS, CONTENT_JSON, "no-store", 0, {{0}}},
-	{"/healthz", DB_STATEMENTS, CONTENT_JSON, "no-store", 0, {{0}}},
-	/* the last stands for all that is not there */
-	{"other", DB_STATEMENTS, CONTENT_JSON, "no-store", 0, {{0}}},
+static const DbStatement metrics_statement = {
+	"metrics", DB_BOUNDED("spine_metrics_text(), NULL", "ready", "$1"), 0, false, 64 * 1024
+};
+static const Endpoint endpoint_metrics = {
+	"/metrics", "for Prometheus", &metrics_statement,
+	"text/plain; version=0.0.4; charset=utf-8", "no-store", 0, {{0}}
+};
+
+static const DbStatement readiness_statement = {
+	"readiness", DB_BOUNDED("report::text, ready::text FROM spine_readiness()", "ready", "$1"),
+	0, false, 16 * 1024
+};
+static const Endpoint endpoint_readiness = {
+	"/readyz", "200 while the database answers and no pipeline has failed", &readiness_statement,
+	CONTENT_JSON, "no-store", 0, {{0}}
+};
+
+static const Endpoint endpoint_health = {
+	"/healthz", "200 while the process lives", NULL, CONTENT_JSON, "no-store", 0, {{0}}
+};
+
+/* Stands for every path that does not exist. */
+static const Endpoint endpoint_other = {
+	"other", NULL, NULL, CONTENT_JSON, "no-store", 0, {{0}}
+};
+
+static const Endpoint *const endpoints[] = {
+	&endpoint_page, &endpoint_rows, &endpoint_totals, &endpoint_metrics,
+	&endpoint_health, &endpoint_readiness, &endpoint_other
 };
 
 #define NENDPOINTS		((int) (sizeof(endpoints) / sizeof(endpoints[0])))
-#define ENDPOINT_PAGE	(&endpoints[0])
-#define ENDPOINT_OTHER	(&endpoints[NENDPOINTS - 1])
+#define OTHER			(NENDPOINTS - 1)
 
 _Static_assert(NENDPOINTS <= METRICS_MAX_ENDPOINTS, "metrics.h has room for fewer endpoints");
+_Static_assert(NENDPOINTS <= DB_MAX_STATEMENTS, "db.h has room for fewer statements");
 
 static const char page[] = PAGE_HTML;
 static const char health[] = "{\"status\":\"ok\"}";
-static void *page_gzip;			/* NULL: sent as it is */
+static void *page_gzip;			/* NULL: the page is sent uncompressed */
 static size_t page_gzip_len;
 
 void
@@ -71,26 +70,37 @@ endpoints_init(void)
 	page_gzip = gzip_compress(page, sizeof(page) - 1, &page_gzip_len);
 }
 
+void
+endpoints_write_help(FILE *out)
+{
+	for (int i = 0; i < OTHER; i++)
+		fprintf(out, "  %-22s %s\n", endpoints[i]->path, endpoints[i]->help);
+}
+
 const Endpoint *
 endpoint_find(const char *path)
 {
-	const Endpoint *endpoint = endpoints;
+	int			i = 0;
 
-	while (endpoint < ENDPOINT_OTHER && strcmp(endpoint->path, path) != 0)
-		endpoint++;
-	return endpoint;
+	while (i < OTHER && strcmp(endpoints[i]->path, path) != 0)
+		i++;
+	return endpoints[i];
 }
 
 bool
 endpoint_exists(const Endpoint *endpoint)
 {
-	return endpoint != ENDPOINT_OTHER;
+	return endpoint != &endpoint_other;
 }
 
 int
 endpoint_number(const Endpoint *endpoint)
 {
-	return endpoint - endpoints;
+	int			i = 0;
+
+	while (endpoints[i] != endpoint)
+		i++;
+	return i;
 }
 
 /* RFC 3629: no overlong forms, no surrogates, nothing past U+10FFFF. */
@@ -138,8 +148,8 @@ query_add(Query *query, const char *name, size_t name_len,
 	const Endpoint *endpoint = query->endpoint;
 	int			i = 0;
 
-	if (endpoint == ENDPOINT_PAGE)
-		return true;			/* its script reads them: the filter */
+	if (endpoint == &endpoint_page)
+		return true;			/* the filter, which the page's script reads */
 	while (i < endpoint->nparameters && strcmp(endpoint->parameters[i].name, name) != 0)
 		i++;
 	if (strlen(name) != name_len || !is_utf8(name, name_len))
@@ -147,7 +157,7 @@ query_add(Query *query, const char *name, size_t name_len,
 	else if (i == endpoint->nparameters)
 		reply_error(reply, 400, name, "%s has no such parameter", endpoint->path);
 	else if (value == NULL || value_len == 0)
-		return true;			/* as good as not there */
+		return true;			/* counts as not given */
 	else if (query->values[i])
 		reply_error(reply, 400, name, "%s is given more than once", name);
 	else if (strlen(value) != value_len)
@@ -203,19 +213,30 @@ send_page(const Query *query, Reply *reply)
 	}
 }
 
+static void
+send_not_found(Reply *reply)
+{
+	char		paths[256] = "";
+	size_t		len = 0;
+
+	for (int i = 0; i < OTHER; i++)
+		len += snprintf(paths + len, sizeof(paths) - len, "%s%s", i > 0 ? ", " : "", endpoints[i]->path);
+	reply_error(reply, 404, NULL, "there is nothing here; see %s", paths);
+}
+
 bool
 query_answer_at_once(const Query *query, Reply *reply)
 {
 	const Endpoint *endpoint = query->endpoint;
 
-	if (endpoint->statement != DB_STATEMENTS)
+	if (endpoint->statement)
 		return false;
 
 	start_reply(endpoint, reply);
-	if (endpoint == ENDPOINT_PAGE)
+	if (endpoint == &endpoint_page)
 		send_page(query, reply);
-	else if (endpoint == ENDPOINT_OTHER)
-		reply_error(reply, 404, NULL, "there is nothing here; see /, /orders, /stats, /metrics, /healthz, /readyz");
+	else if (endpoint == &endpoint_other)
+		send_not_found(reply);
 	else
 	{
 		reply->static_body = health;
@@ -225,8 +246,8 @@ query_answer_at_once(const Query *query, Reply *reply)
 }
 
 /*
- * The database's part may be missing: that it is away is worth knowing, too, and
- * what this program counts is not lost meanwhile.
+ * Works without an answer from the database as well: the metrics must show an outage,
+ * and what this program counts must not be lost to it.
  */
 static void
 send_metrics(const DbAnswer *answer, Reply *reply)
@@ -242,7 +263,7 @@ send_metrics(const DbAnswer *answer, Reply *reply)
 		return;
 	}
 	for (int i = 0; i < NENDPOINTS; i++)
-		names[i] = endpoints[i].path;
+		names[i] = endpoints[i]->path;
 
 	if (answer->body)
 		fwrite(body_data(answer->body), 1, body_len(answer->body), out);
@@ -257,21 +278,21 @@ send_metrics(const DbAnswer *answer, Reply *reply)
 	free(text);
 }
 
-/* The parameter with a text, when there is but one. */
-static const char *
-only_text(const Query *query)
+/* The database refused a value but does not say which. */
+static void
+send_bad_value(const Query *query, Reply *reply)
 {
-	const char *name = NULL;
+	const Endpoint *endpoint = query->endpoint;
+	char		names[128] = "";
+	size_t		len = 0;
+	int			n = 0;
 
-	for (int i = 0; i < query->endpoint->nparameters; i++)
+	for (int i = 0; i < endpoint->nparameters; i++)
 	{
-		if (query->values[i] == NULL || query->endpoint->parameters[i].kind != PARAMETER_TEXT)
-			continue;
-		if (name)
-			return NULL;
-		name = query->endpoint->parameters[i].name;
+		if (query->values[i] && endpoint->parameters[i].kind == PARAMETER_TEXT)
+			len += snprintf(names + len, sizeof(names) - len, "%s%s", n++ > 0 ? " or " : "", endpoint->parameters[i].name);
 	}
-	return name;
+	reply_error(reply, 400, n == 1 ? names : NULL, "%s has a character that does not exist in the encoding of this database", names);
 }
 
 static void
@@ -283,7 +304,7 @@ send_body(const Query *query, const DbAnswer *answer, Reply *reply)
 		reply->status = 304;
 		return;
 	}
-	if (query->endpoint->statement == DB_READINESS && !answer->ready)
+	if (query->endpoint == &endpoint_readiness && !answer->ready)
 	{
 		reply->status = 503;
 		reply->retry_after_s = RETRY_AFTER_S;
@@ -300,18 +321,17 @@ send_answer(const Query *query, const DbAnswer *answer, Reply *reply)
 			send_body(query, answer, reply);
 			break;
 		case DB_AWAY:
-			reply_error(reply, 503, NULL, "the database is away, or did not answer in time");
+			reply_error(reply, 503, NULL, "the database is away or did not answer in time");
 			reply->retry_after_s = RETRY_AFTER_S;
 			break;
 		case DB_BAD_VALUE:
-			reply_error(reply, 400, only_text(query), "%s has a character that this database cannot have",
-						only_text(query) ? only_text(query) : "tenant or status");
+			send_bad_value(query, reply);
 			break;
 		case DB_NO_ROOM:
 			reply_no_room(reply);
 			break;
 		case DB_TOO_LONG:
-			reply_error(reply, 500, NULL, "the answer is too long for the memory of spine-http; ask for less of it");
+			reply_error(reply, 500, NULL, "the answer is too long for the memory of spine-http; ask for less");
 			break;
 		case DB_FAILED:
 			reply_error(reply, 500, NULL, "the database refused the query; the log of spine-http says why");
@@ -352,7 +372,7 @@ void
 query_reply(const Query *query, const DbAnswer *answer, Reply *reply)
 {
 	start_reply(query->endpoint, reply);
-	if (query->endpoint->statement == DB_METRICS && answer->outcome != DB_NO_ROOM)
+	if (query->endpoint == &endpoint_metrics && answer->outcome != DB_NO_ROOM)
 		send_metrics(answer, reply);
 	else
 		send_answer(query, answer, reply);

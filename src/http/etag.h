@@ -8,12 +8,12 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define ETAG_SIZE		24		/* 64 bits in hex, quotes, NUL, and to spare */
+#define ETAG_SIZE		24		/* more than 64 bits in hex, quotes and NUL */
 
 /*
- * Does an If-None-Match header (or NULL) name this tag, which has its quotes, or
- * is "" for none?  No quote can be inside of a tag, and whether one is weak makes
- * no difference here.
+ * Does an If-None-Match header name this tag?  The header may be NULL; the tag has
+ * its quotes, or is "" for none.  A tag cannot contain a quote, so a search for the
+ * text is enough.  Weak or strong makes no difference here.
  */
 static inline bool
 etag_matches(const char *if_none_match, const char *etag)

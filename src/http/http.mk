@@ -1,8 +1,8 @@
-# Builds spine-http. Included by pgxs.mk, which installs it; or by itself:
+# Builds spine-http. pgxs.mk includes this file and installs the program. By itself:
 #
 #   make -f src/http/http.mk HTTP_OUT=DIR [SANITIZE=1] DIR/spine-http
 #
-# None of PGXS's flags are used: this is a client program like others.
+# It uses none of PGXS's flags: spine-http is a client program like any other.
 PG_CONFIG ?= pg_config
 HTTP_OUT ?= build/http
 HTTP_OBJS = $(patsubst src/http/%.c,$(HTTP_OUT)/%.o,$(wildcard src/http/*.c))

@@ -18,7 +18,7 @@ static const char *log_file;
 static LogFormat log_format = LOG_TEXT;
 static int	log_fd = STDERR_FILENO;
 
-/* Guards log_fd: a line is written whole, and to a file that is open. */
+/* Guards log_fd, so that each line is written whole, and to an open file. */
 static pthread_mutex_t log_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 bool
@@ -59,7 +59,7 @@ write_line(const char *line, size_t len)
 		if (written < 0 && errno == EINTR)
 			continue;
 		if (written <= 0)
-			break;				/* nobody to tell */
+			break;				/* there is no one to tell */
 		line += written;
 		len -= written;
 	}
@@ -80,7 +80,7 @@ format_time(char *buffer, size_t size)
 	snprintf(buffer + len, size - len, ".%03dZ", (int) (now.tv_nsec / 1000000) % 1000);
 }
 
-/* Takes the object. */
+/* Adds the time, writes the object as a line, and frees it. */
 static void
 write_json(struct json_object *object)
 {
@@ -101,7 +101,7 @@ write_json(struct json_object *object)
 	json_object_put(object);
 }
 
-/* Control characters would let somebody write lines of their own. */
+/* With control characters, somebody could forge lines of the log. */
 static void
 make_printable(char *text)
 {
@@ -113,8 +113,8 @@ make_printable(char *text)
 }
 
 /*
- * What a client sent, cut if it is long, with all that does not belong into a
- * URL as %XX: it can neither end the quotes around it nor be invalid UTF-8.
+ * What a client sent, cut if it is long.  Everything that does not belong in a URL
+ * becomes %XX, so the text cannot end the quotes around it or be invalid UTF-8.
  */
 static void
 escape(char *buffer, size_t size, const char *text)

@@ -12,16 +12,16 @@ typedef enum LogFormat
 {
 	LOG_TEXT,
 	LOG_JSON,
-	LOG_NO_REQUESTS				/* messages only, as text */
+	LOG_NO_REQUESTS				/* text, without lines for requests */
 } LogFormat;
 
-/* file: NULL for standard error.  False, with errno: it cannot be opened. */
+/* file may be NULL, for standard error.  False, with errno: it cannot be opened. */
 extern bool log_open(const char *file, LogFormat format);
 
-/* Opens the file again, after it was moved away. */
+/* Opens the file again, for when it was moved away.  Returns what log_open does. */
 extern bool log_reopen(void);
 
-/* Any thread, for this one and the next; a line break at the end is left out. */
+/* Any thread may call the next two.  Only the first line of a message is logged. */
 extern void log_message(const char *format,...) __attribute__((format(printf, 1, 2)));
 
 extern void log_request(const char *client, const char *method, const char *target,

@@ -1,6 +1,6 @@
 /*
  * main.c
- *		spine-http: serves what the spine extension has to show over HTTP.
+ *		spine-http: shows over HTTP what the extension spine has to show.
  *		Options, and the life of the process.
  */
 #include <errno.h>
@@ -34,43 +34,39 @@ typedef struct Options
 	const char *log_file;
 } Options;
 
-static const char usage[] =
-"spine-http serves the live orders page, and what is on it as JSON, straight from\n"
-"a PostgreSQL database that has the extension spine.\n"
+static const char usage_options[] =
+"spine-http serves a live page, and what is on it as JSON, straight from a PostgreSQL\n"
+"database that has the extension spine.\n"
 "\n"
 "Usage:\n"
 "  spine-http [OPTION]...\n"
 "\n"
 "Options:\n"
-"  -d, --dbname=CONNSTR   the database: a name, or a connection string or URI of\n"
-"                         libpq's. PGHOST, PGUSER, PGSERVICE and the like work, too;\n"
-"                         a password is better kept in ~/.pgpass, where ps cannot see it\n"
+"  -d, --dbname=CONNSTR   the database: a name, or a connection string or URI for\n"
+"                         libpq. PGHOST, PGUSER, PGSERVICE and the like work, too.\n"
+"                         Keep a password in ~/.pgpass, where ps cannot see it\n"
 "  -l, --listen=ADDRESS   where to listen: a host name or address, or * for all\n"
 "                         (default: 127.0.0.1)\n"
-"  -p, --port=PORT        TCP port to listen on; 0 for any that is free (default: 8000)\n"
-"  -t, --threads=N        connections to the database, each with a thread of its own,\n"
+"  -p, --port=PORT        TCP port to listen on; 0 for any free port (default: 8000)\n"
+"  -t, --threads=N        connections to the database, each with its own thread,\n"
 "                         1 to 64 (default: 4)\n"
 "      --timeout=SECONDS  the longest that the database may take for an answer\n"
 "                         (default: 5)\n"
-"      --memory=MB        what answers may take together, while they are made, kept and\n"
-"                         sent; beyond it there are none for a while (default: 20)\n"
-"      --log-format=FORMAT  of the log's lines: text, json, or quiet, which leaves out\n"
-"                         those of requests (default: text)\n"
+"      --memory=MB        memory for all answers together, while they are made, kept and\n"
+"                         sent; when it is full, requests get a 503 (default: 20)\n"
+"      --log-format=FORMAT  text, json, or quiet, which leaves out the lines for requests\n"
+"                         (default: text)\n"
 "      --log-file=FILE    append the log to a file (default: standard error)\n"
-"  -V, --version          print the version, and exit\n"
-"  -h, --help             print this, and exit\n"
+"  -V, --version          print the version and exit\n"
+"  -h, --help             print this help and exit\n"
 "\n"
-"Endpoints:\n"
-"  /                      the live page\n"
-"  /orders                the newest orders [tenant=, status=, limit=1..1000 (100)]\n"
-"  /stats                 orders and revenue of each tenant [tenant=]\n"
-"  /metrics               for Prometheus\n"
-"  /healthz               200 while the process lives\n"
-"  /readyz                200 while the database answers and no pipeline has failed\n"
+"Endpoints:\n";
+
+static const char usage_signals[] =
 "\n"
 "Signals:\n"
-"  SIGTERM, SIGINT        end, after what was asked is answered\n"
-"  SIGHUP                 open the log file and the connections to the database anew\n";
+"  SIGTERM, SIGINT        answer the open requests, then end\n"
+"  SIGHUP                 reopen the log file and reconnect to the database\n";
 
 static void
 fail(const char *text, const char *what)
@@ -79,7 +75,7 @@ fail(const char *text, const char *what)
 	exit(2);
 }
 
-/* A whole number between the two, or the end. */
+/* A whole number from min to max; anything else ends the program. */
 static int
 parse_number(const char *text, int min, int max, const char *option)
 {
@@ -168,7 +164,9 @@ parse_options(int argc, char **argv, Options *options)
 				fail("this option needs a value", argv[optind - 1]);
 				break;
 			case 'h':
-				fputs(usage, stdout);
+				fputs(usage_options, stdout);
+				endpoints_write_help(stdout);
+				fputs(usage_signals, stdout);
 				exit(0);
 			default:
 				fail("unknown option", argv[optind - 1]);
@@ -191,7 +189,7 @@ raise_descriptor_limit(void)
 	}
 }
 
-/* What is freed goes back, instead of lying between what is not. */
+/* Makes malloc return freed memory to the system, rather than keep it between live blocks. */
 static void
 keep_memory_small(void)
 {
@@ -221,7 +219,7 @@ main(int argc, char **argv)
 	memory_init((size_t) options.memory_mb * 1024 * 1024);
 	signal(SIGPIPE, SIG_IGN);
 
-	/* before any thread is made, so that only we get them */
+	/* before any thread is started, so that only sigwait below gets them */
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
@@ -243,7 +241,7 @@ main(int argc, char **argv)
 		if (!log_reopen())
 			log_message("cannot open %s: %s", options.log_file, strerror(errno));
 		db_reconnect_all();
-		log_message("opened anew");
+		log_message("reopened");
 	}
 
 	log_message("ending");

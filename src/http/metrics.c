@@ -17,12 +17,12 @@ static const double bounds[] = {
 typedef struct EndpointCounters
 {
 	uint64_t	by_status[MAX_STATUS];
-	uint64_t	buckets[NBOUNDS + 1];	/* not cumulative; the last has no bound */
+	uint64_t	buckets[NBOUNDS + 1];	/* not cumulative; the last one has no bound */
 	uint64_t	requests;
 	double		seconds;
 } EndpointCounters;
 
-/* Guards the counters, so that a histogram's sum and count fit together. */
+/* Guards the counters, so that the sum and the count of a histogram match. */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static EndpointCounters counters[METRICS_MAX_ENDPOINTS];
 

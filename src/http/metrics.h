@@ -1,6 +1,6 @@
 /*
  * metrics.h
- *		What this program itself counts, for /metrics.
+ *		What spine-http itself counts, for /metrics.
  */
 #ifndef SPINE_HTTP_METRICS_H
 #define SPINE_HTTP_METRICS_H
@@ -9,10 +9,10 @@
 
 #define METRICS_MAX_ENDPOINTS	8
 
-/* endpoint: a number below METRICS_MAX_ENDPOINTS.  Any thread. */
+/* endpoint is a number below METRICS_MAX_ENDPOINTS.  Any thread. */
 extern void metrics_count_request(int endpoint, unsigned status, double seconds);
 
-/* Writes them in Prometheus' text format; names: of the endpoints, n of them. */
+/* Writes the metrics in Prometheus' text format, with the names of the n endpoints. */
 extern void metrics_write(FILE *out, const char *const *names, int n);
 
 #endif							/* SPINE_HTTP_METRICS_H */

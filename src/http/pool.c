@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #define MAX_WAITING		1024
-#define MAX_TOGETHER	16		/* jobs taken at a time: one thread does all of them */
+#define MAX_TOGETHER	16		/* jobs that one thread takes at a time */
 
 static pthread_t *threads;
 static int	nthreads;
@@ -24,7 +24,7 @@ static PoolJob **waiting_end = &waiting;
 static unsigned nwaiting;
 static bool stopping;
 
-/* Moves what waits at *place to the end of a list; returns the list's new end. */
+/* Moves the job at *place from the queue to the end of a list.  Returns the new end. */
 static PoolJob **
 take(PoolJob **place, PoolJob **end)
 {
@@ -39,7 +39,7 @@ take(PoolJob **place, PoolJob **end)
 	return &job->next;
 }
 
-/* Waits for jobs; NULL: there will be no more. */
+/* Waits for jobs, and takes some.  NULL: there will be no more. */
 static PoolJob *
 take_jobs(void)
 {

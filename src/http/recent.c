@@ -1,6 +1,6 @@
 /*
  * recent.c
- *		A table from question to answer, in which the newer replaces the older.
+ *		A hash table from question to answer, where a newer entry replaces an older.
  */
 #include "recent.h"
 

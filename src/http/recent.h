@@ -1,10 +1,10 @@
 /*
  * recent.h
- *		What a session answered, and the state that the database was in.
+ *		The recent answers of a session, and the state of the database they are from.
  *
- * While that state is the same, so is the answer, and need not be made again; once
- * it is another, all of it is forgotten.  A small table of fixed size: a question
- * that falls on the place of another takes it.
+ * While the state is the same, an answer is the same and need not be made again.  When
+ * the state changes, all answers are forgotten.  The table is small and its size is
+ * fixed: a question with the same place as another takes that place.
  */
 #ifndef SPINE_HTTP_RECENT_H
 #define SPINE_HTTP_RECENT_H
@@ -15,13 +15,13 @@
 #include "etag.h"
 
 #define RECENT_ANSWERS		64
-#define RECENT_MAX_BODY		(256 * 1024)	/* longer ones are not kept, */
-#define RECENT_MAX_BYTES	(1024 * 1024)	/* nor more than this, */
-#define RECENT_MAX_QUESTION	1024	/* nor long questions */
+#define RECENT_MAX_BODY		(256 * 1024)	/* of one answer that is kept */
+#define RECENT_MAX_BYTES	(1024 * 1024)	/* of all answers that are kept */
+#define RECENT_MAX_QUESTION	1024	/* of a question whose answer is kept */
 
 typedef struct RecentAnswer
 {
-	char	   *question;		/* NULL: none */
+	char	   *question;		/* NULL: this place is free */
 	char		etag[ETAG_SIZE];
 	Body	   *body;
 } RecentAnswer;
@@ -33,11 +33,17 @@ typedef struct RecentAnswers
 	RecentAnswer places[RECENT_ANSWERS];
 } RecentAnswers;
 
-/* NULL: not asked since the state is this one.  Forgets what was asked before. */
+/*
+ * The answer, until the next call with the same table.  NULL: there is none for this
+ * state.  Forgets the answers of any other state.
+ */
 extern const RecentAnswer *recent_find(RecentAnswers *recent, const char *question,
 									   const char *state);
 
-/* After recent_find, for the same state.  Copies its arguments, and shares the body. */
+/*
+ * Called after recent_find, for the same state.  Copies the texts and shares the body.
+ * Does nothing if the answer is too long to keep.
+ */
 extern void recent_put(RecentAnswers *recent, const char *question, const char *etag,
 					   Body *body);
 

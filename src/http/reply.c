@@ -94,8 +94,8 @@ reply_len(const Reply *reply)
 bool
 accepts_gzip(const char *accept_encoding)
 {
-	double		gzip = -1;		/* their weights; -1: not named */
-	double		any = -1;
+	double		gzip = -1;		/* weight of "gzip"; -1: the header does not name it */
+	double		any = -1;		/* weight of "*" */
 	const char *p = accept_encoding ? accept_encoding : "";
 
 	while (*(p += strspn(p, " \t,")))

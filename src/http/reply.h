@@ -13,7 +13,7 @@
 
 #define CONTENT_JSON		"application/json"
 
-/* With a 503: the database may be back soon. */
+/* Sent with a 503, as the database may be back soon. */
 #define RETRY_AFTER_S		1
 
 typedef struct Reply
@@ -25,32 +25,32 @@ typedef struct Reply
 	int			retry_after_s;	/* 0: no such header */
 	char		etag[ETAG_SIZE];	/* with its quotes; "": none */
 	bool		is_gzip;
-	bool		is_page;		/* add what a browser is to be told */
-	Body	   *body;			/* the reply's, or NULL */
-	const void *static_body;	/* instead of body: one that stays, */
-	size_t		static_len;		/* and its length */
+	bool		is_page;		/* add the headers that restrict the page */
+	Body	   *body;			/* belongs to the reply; may be NULL */
+	const void *static_body;	/* instead of body: static data, or NULL */
+	size_t		static_len;
 } Reply;
 
 /*
- * Makes the reply an error, with a text for people and, if it is the fault of
- * one, the name of the parameter.
+ * Makes the reply an error, with a text for people and, if a parameter is wrong, its
+ * name.  parameter may be NULL.
  */
 extern void reply_error(Reply *reply, unsigned status, const char *parameter,
 						const char *format,...) __attribute__((format(printf, 4, 5)));
 
-/* Makes it a 503: there is no memory for an answer now. */
+/* Makes the reply a 503: there is no memory for an answer now. */
 extern void reply_no_room(Reply *reply);
 
-/* Compresses the body, if there is one, if that makes it smaller. */
+/* Compresses the body, if there is one and compression makes it smaller. */
 extern void reply_compress(Reply *reply);
 
-/* The length of either body. */
+/* The length of the body, whichever it is. */
 extern size_t reply_len(const Reply *reply);
 
-/* Compressed data, malloc'd; NULL: out of memory, or it would not be smaller. */
+/* The data compressed, malloc'd.  NULL: out of memory, or it would not be smaller. */
 extern void *gzip_compress(const void *data, size_t len, size_t *compressed_len);
 
-/* Does an Accept-Encoding header (or NULL) take gzip? */
+/* Does an Accept-Encoding header, which may be NULL, allow gzip? */
 extern bool accepts_gzip(const char *accept_encoding);
 
 #endif							/* SPINE_HTTP_REPLY_H */

@@ -2,9 +2,9 @@
  * server.c
  *		From HTTP request to query, and from reply to HTTP response.
  *
- * One thread of libmicrohttpd's does all of it.  A request that needs the
- * database is suspended, which takes it out of that thread's hands, until a
- * thread of the pool has the answer and resumes it.
+ * One thread of libmicrohttpd does all of this.  A request that needs the database
+ * is suspended: libmicrohttpd leaves it alone until a thread of the pool has the
+ * answer and resumes it.
  */
 #include "server.h"
 
@@ -27,33 +27,33 @@
 #include "page.inc"
 
 #define MAX_CONNECTIONS		1500
-#define CROWDED				(MAX_CONNECTIONS * 3 / 4)	/* the slow make room */
+#define CROWDED				(MAX_CONNECTIONS * 3 / 4)	/* from here on, slow ones are cut off */
 #define CONNECTION_MEMORY	(16 * 1024)	/* request line, headers, write buffer */
 #define IDLE_TIMEOUT_S		30
 #define BACKLOG				1024
-#define SMALL_TARGET		1024		/* not worth counting */
-#define MAX_IF_NONE_MATCH	1024		/* longer ones count as not given */
-#define SHARE_MS			500		/* requests that came within may share an answer */
+#define SMALL_TARGET		1024	/* not worth counting */
+#define MAX_IF_NONE_MATCH	1024	/* a longer header counts as not given */
+#define SHARE_MS			500		/* requests that came within this time may share an answer */
 
 /*
- * One request, from its first line to its last byte sent.  Of one thread at a
- * time: libmicrohttpd's, or while it is suspended one of the pool's.
+ * One request, from its first line until the last byte is sent.  It belongs to one
+ * thread at a time: to that of libmicrohttpd or, while suspended, to one of the pool.
  */
 typedef struct Request
 {
 	PoolJob		job;			/* must be the first */
 	struct MHD_Connection *connection;
-	char	   *target;			/* as it was sent, for the log */
-	size_t		counted;		/* of the memory that its texts may take */
-	char		method[16];		/* "": its headers have not all come */
+	char	   *target;			/* as the client sent it, for the log */
+	size_t		counted;		/* bytes reserved for its texts */
+	char		method[16];		/* "": the headers are not complete yet */
 	Query		query;
 	Reply		reply;			/* status 0: none yet */
-	int64_t		started_us;		/* its headers have come */
+	int64_t		started_us;		/* when the headers were complete */
 	int64_t		answered_us;
 } Request;
 
 static struct MHD_Daemon *http_daemon;
-static int	listen_fd = -1;		/* the daemon's, until it is stopped */
+static int	listen_fd = -1;		/* used by the daemon until it is stopped */
 
 /* Guards what follows. */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -107,14 +107,14 @@ watch_connection(void *cls, struct MHD_Connection *connection, void **context,
 }
 
 /*
- * The first line of a request has come: what is returned goes with it.  Without a
- * target there is no room for it.
+ * The first line of a request has come.  libmicrohttpd keeps what is returned with the
+ * request.  No target: there was no room for it.
  */
 static void *
 begin_request(void *cls, const char *target, struct MHD_Connection *connection)
 {
 	Request    *request = calloc(1, sizeof(Request));
-	size_t		copies = 2 * strlen(target);	/* this one, and the values in it */
+	size_t		copies = 2 * strlen(target);	/* the target, and the values in it */
 
 	(void) cls;
 	if (copies <= SMALL_TARGET)
@@ -160,7 +160,7 @@ end_request(void *cls, struct MHD_Connection *connection, void **context,
 		char		client[64];
 		double		seconds;
 
-		if (request->answered_us == 0)	/* there is nobody to answer any more */
+		if (request->answered_us == 0)	/* the client left before the answer */
 			request->answered_us = clock_us();
 		seconds = (request->answered_us - request->started_us) / 1e6;
 		client_address(connection, client, sizeof(client));
@@ -199,7 +199,7 @@ add_headers(struct MHD_Response *response, const Reply *reply)
 	}
 	if (reply->etag[0])
 	{
-		/* weak: with and without gzip it is the same content */
+		/* weak, as the tag is the same with and without gzip */
 		snprintf(etag, sizeof(etag), "W/%s", reply->etag);
 		MHD_add_response_header(response, "ETag", etag);
 	}
@@ -242,7 +242,7 @@ send_reply(Request *request)
 	return queued;
 }
 
-/* What the parameters of the URL are read into, and what is wrong with them. */
+/* Adds a parameter of the URL to the query, or makes the reply say what is wrong. */
 static enum MHD_Result
 take_parameter(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
 			   const char *value, size_t value_len)
@@ -259,7 +259,7 @@ header(const Request *request, const char *name)
 	return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
 }
 
-/* Ends the search at a header that announces a body. */
+/* Looks at one header, and ends the search if it announces a body. */
 static enum MHD_Result
 look_for_body(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
 {
@@ -280,7 +280,7 @@ has_body(const Request *request)
 	return found;
 }
 
-/* The path of a URL, which may come with a scheme and a host, as to a proxy. */
+/* The path of a URL.  The URL may have a scheme and a host, as if sent to a proxy. */
 static const char *
 path_of(const char *url)
 {
@@ -292,7 +292,7 @@ path_of(const char *url)
 	return slash ? slash : "/";
 }
 
-/* A path that goes on after a NUL is none of ours. */
+/* Is there a NUL in the path?  libmicrohttpd hands the path on as a C string, cut there. */
 static bool
 path_has_nul(const char *target)
 {
@@ -301,7 +301,7 @@ path_has_nul(const char *target)
 	return nul && nul < target + strcspn(target, "?");
 }
 
-/* Reads the request; afterwards there is a reply, if something is wrong with it. */
+/* Reads the request.  If something is wrong with it, there is a reply afterwards. */
 static void
 read_request(Request *request, const char *path)
 {
@@ -335,8 +335,9 @@ read_request(Request *request, const char *path)
 }
 
 /*
- * What is asked for the first answers both, as it is asked after both have come.
- * But the first may soon be out of time, and must not take much of the other's.
+ * The database is asked after both requests have come, so one answer is right for
+ * both.  But the first request sets the deadline, so the second must not be much
+ * younger.
  */
 bool
 server_may_share(const PoolJob *request, const PoolJob *first)
@@ -357,7 +358,7 @@ server_answer(PoolJob *requests, DbSession *session)
 	{
 		Request    *request = (Request *) requests;
 
-		requests = requests->next;	/* the request may be gone once it is resumed */
+		requests = requests->next;	/* a resumed request may be freed at once */
 		query_reply(&request->query, &answer, &request->reply);
 		MHD_resume_connection(request->connection);
 	}
@@ -365,9 +366,10 @@ server_answer(PoolJob *requests, DbSession *session)
 }
 
 /*
- * Called when the headers of a request have come, when all of it has, and when it
- * was resumed.  A reply at the first of these makes the library close the
- * connection afterwards: that is for requests with a body, which is not read.
+ * libmicrohttpd calls this when the headers of a request are complete, when the
+ * request is complete, and after it was resumed.  A reply to the first call makes
+ * libmicrohttpd close the connection afterwards.  That is done for requests with a
+ * body, which nobody reads.
  */
 static enum MHD_Result
 handle_request(void *cls, struct MHD_Connection *connection, const char *path,
@@ -415,7 +417,7 @@ log_library(void *cls, const char *format, va_list arguments)
 	log_message("%s", text);
 }
 
-/* A listening socket of an address, or -1, with errno. */
+/* A socket that listens on the address, or -1 with errno. */
 static int
 listen_to(const struct addrinfo *address)
 {
@@ -428,7 +430,7 @@ listen_to(const struct addrinfo *address)
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (address->ai_family == AF_INET6)	/* [::] is for both then */
+	if (address->ai_family == AF_INET6)	/* so that [::] takes IPv4 as well */
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
 	if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
 		return fd;
@@ -438,7 +440,7 @@ listen_to(const struct addrinfo *address)
 	return -1;
 }
 
-/* A listening socket, or -1, and it has said why. */
+/* A listening socket, or -1 after logging why. */
 static int
 listen_at(const ServerOptions *options)
 {
@@ -453,7 +455,7 @@ listen_at(const ServerOptions *options)
 		log_message("cannot listen on %s port %s: %s", options->address, options->port, gai_strerror(error));
 		return -1;
 	}
-	/* of all, IPv6 first, which takes IPv4 along, if there is any */
+	/* for all addresses IPv6 is tried first, as it takes IPv4 as well */
 	for (struct addrinfo *a = found; all && a && fd < 0; a = a->ai_next)
 		fd = a->ai_family == AF_INET6 ? listen_to(a) : -1;
 	for (struct addrinfo *a = found; a && fd < 0; a = a->ai_next)
@@ -510,7 +512,7 @@ server_drain(int timeout_s)
 {
 	struct timespec deadline;
 
-	/* refuses clients at once, while the library may still look at the socket */
+	/* refuses new clients at once; the library may still use the socket, so it stays open */
 	MHD_quiesce_daemon(http_daemon);
 	shutdown(listen_fd, SHUT_RDWR);
 	clock_gettime(CLOCK_REALTIME, &deadline);

@@ -540,7 +540,7 @@ my $session = query(sprintf $pids, $others || 0);
 like($session, qr/^\d+$/, 'it has a session');
 rename $log_file, "$log_file.1";
 $logging->{process}->signal('HUP');
-ok(until_true(sub { grep { /opened anew/ } lines_of($log_file) }), 'SIGHUP: a new log file');
+ok(until_true(sub { grep { /reopened/ } lines_of($log_file) }), 'SIGHUP: a new log file');
 ask($logging, '/after');
 ok(until_true(sub { grep { m{/after} } lines_of($log_file) }), 'is written to');
 ok(!(grep { m{/after} } lines_of("$log_file.1")), 'and the old one no more');

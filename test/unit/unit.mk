@@ -39,7 +39,7 @@ unit-sanitize: $(TESTS:%=$(BUILD)/unit-sanitize/test_%)
 cost: $(BUILD)/unit/cost
 	test/unit/cost.sh $<
 
-# Found inputs stay in $(BUILD), the seeds in the tree as they are.
+# Inputs that the fuzzer finds stay in $(BUILD); the seeds in the tree do not change.
 fuzz: fuzz-format_json
 fuzz-format_json: SEEDS = test/fuzz/format_json_corpus
 fuzz-option_list: SEEDS = test/fuzz/option_list_corpus
@@ -49,7 +49,7 @@ fuzz-format_json fuzz-option_list: fuzz-%: $(BUILD)/fuzz/fuzz_%
 	$< -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
 		-artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/$*
 
-# Objects, one directory for each way to build; the compiler notes the headers.
+# Objects, in one directory for each way to build. The compiler tracks the headers.
 $(BUILD)/unit/%.o: src/%.c
 	@mkdir -p $(@D)
 	$(UNIT_CC) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
@@ -71,7 +71,7 @@ $(BUILD)/fuzz/%.o: test/fuzz/%.c
 
 $(foreach kind,unit unit-sanitize,$(BUILD)/$(kind)/test_arena $(BUILD)/$(kind)/test_format_json): LINK_FLAGS = $(SCARCE)
 
-# Every program links all the pure parts: there are only a few.
+# Every program links all the pure parts, as there are only a few.
 $(BUILD)/unit/test_%: $(BUILD)/unit/test_%.o $(PURE:%=$(BUILD)/unit/%.o)
 	$(UNIT_CC) $(LINK_FLAGS) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS) $(RDKAFKA_LIBS)
 $(BUILD)/unit/cost: $(BUILD)/unit/cost.o $(PURE:%=$(BUILD)/unit/%.o)

@@ -1,0 +1,28 @@
+/*
+ * orders.c
+ *		What the page shows: the newest orders, and the totals of each tenant.
+ *		No other C file of spine-http knows what the rows are.
+ */
+#include "endpoints.h"
+
+/* json_agg has its schema: PostgreSQL would prefer a user's json_agg of exactly this type. */
+static const DbStatement orders_statement = {
+	"orders", DB_WITH_ETAG("coalesce(pg_catalog.json_agg(o), '[]')::text", "spine_orders($1::text, $2::text, $3::integer) o", "$4"),
+	3, true, 256 * 1024
+};
+
+static const DbStatement stats_statement = {
+	"stats", DB_WITH_ETAG("coalesce(pg_catalog.json_agg(s), '[]')::text", "spine_stats($1::text) s", "$2"),
+	1, true, 256 * 1024
+};
+
+const Endpoint endpoint_rows = {
+	"/orders", "the newest orders [tenant=, status=, limit=1..1000 (100)]", &orders_statement,
+	CONTENT_JSON, "no-cache", 3,
+	{{"tenant", PARAMETER_TEXT}, {"status", PARAMETER_TEXT}, {"limit", PARAMETER_LIMIT}}
+};
+
+const Endpoint endpoint_totals = {
+	"/stats", "orders and revenue of each tenant [tenant=]", &stats_statement,
+	CONTENT_JSON, "no-cache", 1, {{"tenant", PARAMETER_TEXT}}
+};

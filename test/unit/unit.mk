@@ -1,5 +1,5 @@
-# unit.mk: builds and runs the tests of the pure parts, which need neither
-# PostgreSQL nor a broker.  Run from the top of the tree:
+# unit.mk: builds and runs the tests of the pure parts, which need neither PostgreSQL nor
+# a broker.  Run it from the top of the tree:
 #
 #	make -f test/unit/unit.mk unit            the tests
 #	make -f test/unit/unit.mk unit-sanitize   the same under ASan and UBSan
@@ -23,11 +23,11 @@ UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g -iquote src 
 FUZZ_CFLAGS = -DSPINE_ARENA_CHUNK=512
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-TESTS = arena format_json reduce generator option_list
+TESTS = arena json_reader format_json reduce generator option_list
 EVENT = event/arena event/json_reader event/format_json event/format event/reduce
 PURE = $(EVENT) orders/generator kafka/option_list
 
-# Of scarce_memory.h.
+# What scarce_memory.h needs.
 SCARCE = -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=free
 
 unit: $(TESTS:%=$(BUILD)/unit/test_%)
@@ -39,7 +39,7 @@ unit-sanitize: $(TESTS:%=$(BUILD)/unit-sanitize/test_%)
 cost: $(BUILD)/unit/cost
 	test/unit/cost.sh $<
 
-# Found inputs stay in $(BUILD), the seeds in the tree as they are.
+# What the fuzzer finds stays in $(BUILD); the seeds in the tree do not change.
 fuzz: fuzz-format_json
 fuzz-format_json: SEEDS = test/fuzz/format_json_corpus
 fuzz-option_list: SEEDS = test/fuzz/option_list_corpus
@@ -49,7 +49,7 @@ fuzz-format_json fuzz-option_list: fuzz-%: $(BUILD)/fuzz/fuzz_%
 	$< -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
 		-artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/$*
 
-# Objects, one directory for each way to build; the compiler notes the headers.
+# One directory of objects for each way to build.  The compiler notes the headers.
 $(BUILD)/unit/%.o: src/%.c
 	@mkdir -p $(@D)
 	$(UNIT_CC) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
@@ -71,7 +71,7 @@ $(BUILD)/fuzz/%.o: test/fuzz/%.c
 
 $(foreach kind,unit unit-sanitize,$(BUILD)/$(kind)/test_arena $(BUILD)/$(kind)/test_format_json): LINK_FLAGS = $(SCARCE)
 
-# Every program links all the pure parts: there are only a few.
+# Every program links all pure parts, because there are only a few.
 $(BUILD)/unit/test_%: $(BUILD)/unit/test_%.o $(PURE:%=$(BUILD)/unit/%.o)
 	$(UNIT_CC) $(LINK_FLAGS) -o $@ $^ $(JSON_LIBS) $(CMOCKA_LIBS) $(RDKAFKA_LIBS)
 $(BUILD)/unit/cost: $(BUILD)/unit/cost.o $(PURE:%=$(BUILD)/unit/%.o)

@@ -12,7 +12,7 @@
 #endif
 #define CHUNK_SIZE		((size_t) SPINE_ARENA_CHUNK)
 
-/* A larger piece has a chunk to itself, so that little of the others stays unused. */
+/* A larger piece gets a chunk of its own, so that it wastes nothing of a shared one. */
 #define MAX_SHARED		(CHUNK_SIZE / 4)
 
 struct SpineArenaChunk
@@ -34,7 +34,7 @@ make_chunk(size_t size)
 	return chunk;
 }
 
-/* From now on small pieces come from this chunk. */
+/* Small pieces come from this chunk from now on. */
 static void
 use_chunk(SpineArena *arena, SpineArenaChunk *chunk)
 {

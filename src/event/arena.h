@@ -19,8 +19,8 @@
 #endif
 
 /*
- * AddressSanitizer reports a use of what was not given out or was taken back, and of the
- * bytes between two pieces.
+ * Tells AddressSanitizer what is given out, so that it reports any use of the bytes between
+ * two pieces, and of a piece after the reset.
  */
 #ifdef SPINE_ARENA_GUARDS
 #include <sanitizer/asan_interface.h>
@@ -41,7 +41,7 @@ typedef struct SpineArena
 	SpineArenaChunk *others;
 } SpineArena;
 
-/* spine_arena_alloc where the present chunk has no room. */
+/* For spine_arena_alloc, when the current chunk has no room left. */
 extern void *spine_arena_grow(SpineArena *arena, size_t size);
 
 /* Uninitialized memory, aligned to 8 bytes; NULL if there is none. */
@@ -51,7 +51,7 @@ spine_arena_alloc(SpineArena *arena, size_t size)
 	char	   *piece = arena->at;
 	size_t		room = (size_t) (arena->end - piece);
 
-	/* never quite full: then a size of 0 has an address of its own, too */
+	/* a chunk never fills up, so that a size of 0 gets an address of its own, too */
 	if (size >= room || room - size < 8 + SPINE_ARENA_GUARD_BYTES)
 		return spine_arena_grow(arena, size);
 	arena->at = piece + ((size + 7) & ~(size_t) 7) + SPINE_ARENA_GUARD_BYTES;
@@ -60,8 +60,8 @@ spine_arena_alloc(SpineArena *arena, size_t size)
 }
 
 /*
- * Takes everything back.  One chunk stays, enough for a batch of a few records; the rest
- * goes back to malloc, so that one huge batch does not cost memory for ever.
+ * Takes everything back.  Keeps one chunk, which is enough for a batch of a few records, and
+ * frees the others, so that a huge batch does not cost memory forever.
  */
 extern void spine_arena_reset(SpineArena *arena);
 

@@ -3,7 +3,8 @@
  *		How the bytes of a record are read: a struct of functions per format.
  *
  * To add a format, write format_<name>.c, declare its struct here and enter the struct
- * into the table in format.c.  A format uses malloc, no PostgreSQL, and never longjmps.
+ * into the table in format.c.  A format may use malloc, but nothing of PostgreSQL, and it
+ * never longjmps.
  */
 #ifndef SPINE_FORMAT_H
 #define SPINE_FORMAT_H

@@ -2,12 +2,12 @@
  * format_json.c
  *		Records that are JSON objects: a field is the value of a key.
  *
- * Fields are exact or not there at all: the whole record is checked, including what
- * nobody asks for.  A field's text is where the record has it.  Only a string with escapes
- * gets memory of the decoder, at most as much as it has bytes.
+ * A record is decoded exactly or refused.  All of it is checked, including what nobody asks
+ * for.  The text of a field stays where the record has it; only a string with escapes is
+ * copied, into at most as many bytes as it has.
  *
- * The fields are TEXT, NUMERIC, BOOL, JSON, NULL or ABSENT.  What a number or a string
- * means is decided by the target column.
+ * Fields are TEXT, NUMERIC, BOOL, JSON, NULL or ABSENT.  The target column decides what a
+ * number or a string means.
  */
 #include "event/format.h"
 
@@ -100,7 +100,7 @@ find_key(const SpineDecoder *decoder, int guess, const SpineJsonValue *name)
 	return -1;
 }
 
-/* The names are copied behind the keys, so that one free() frees all. */
+/* Copies the names behind the keys, into the same allocation. */
 static SpineDecoder *
 compile(const SpineFieldSpec *specs, int nspecs)
 {
@@ -162,8 +162,8 @@ make_field(SpineDecoder *decoder, const SpineJsonValue *value, SpineField *field
 }
 
 /*
- * Gives the value to every key of its name.  json: the value's whole text, with the quotes
- * of a string.  Adds to *memory what jsonb of it takes.  False: no memory.
+ * Gives the value to every key of its name, and adds to *memory what jsonb of it takes.
+ * json is the value's text including the quotes of a string.  False: no memory.
  */
 static inline bool
 take_value(SpineDecoder *decoder, const SpineJsonReader *reader, int first,
@@ -195,8 +195,8 @@ take_value(SpineDecoder *decoder, const SpineJsonReader *reader, int first,
 }
 
 /*
- * Reads all members of the record.  *memory: what jsonb of the fields takes, about; of a
- * key that comes twice, both values count.  SPINE_MALFORMED: the reader has a complaint.
+ * Reads the members of the record.  Adds to *memory what jsonb of the fields takes; if a key
+ * comes twice, both values count.  SPINE_MALFORMED: the reader has a complaint.
  */
 static SpineDecodeOutcome
 read_members(SpineDecoder *decoder, SpineJsonReader *reader, SpineField *fields, size_t *memory)

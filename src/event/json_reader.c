@@ -2,7 +2,7 @@
  * json_reader.c
  *		JSON (RFC 8259) in one pass: its strings, words and nesting.
  *
- * Depends on nothing.  What a number or a string means is not decided here.
+ * Depends on nothing.  Does not convert numbers: a number is its text.
  */
 #include "event/json_reader.h"
 
@@ -45,7 +45,7 @@ spine_json_describe(const SpineJsonReader *reader, char *reason, size_t reason_s
  * Strings
  * -------------------------------------------------------------------------- */
 
-/* Length of the UTF-8 sequence of two or more bytes that starts at `at`; 0: there is none. */
+/* The length of the multi-byte UTF-8 sequence that starts at `at`; 0: there is none. */
 static int
 utf8_length(const char *at, const char *end)
 {
@@ -64,7 +64,7 @@ utf8_length(const char *at, const char *end)
 			return 0;
 	}
 
-	/* overlong, a surrogate or above U+10FFFF: the second byte tells */
+	/* the second byte tells what is overlong, a surrogate or above U+10FFFF */
 	if ((lead == 0xE0 && bytes[1] < 0xA0) || (lead == 0xED && bytes[1] > 0x9F) ||
 		(lead == 0xF0 && bytes[1] < 0x90) || (lead == 0xF4 && bytes[1] > 0x8F))
 		return 0;
@@ -349,7 +349,7 @@ name_end(const char *at, const char *end, const char *name)
 	return (size_t) (end - at) >= len && memcmp(at, name, len) == 0 ? at + len : NULL;
 }
 
-/* Would this byte, right after a number or a name, make a different word of it? */
+/* Does this byte continue a word, so that the number or name before it is none? */
 static bool
 is_word_byte(char c)
 {
@@ -399,7 +399,7 @@ spine_json_read_word(SpineJsonReader *reader, char first, SpineJsonValue *value)
 bool
 spine_json_read_nested(SpineJsonReader *reader)
 {
-	char		closing[MAX_DEPTH - 1]; /* the object around the value is one more level */
+	char		closing[MAX_DEPTH - 1]; /* the object around the value is a level, too */
 	int			depth = 0;
 
 	do
@@ -454,7 +454,7 @@ spine_json_memory(const void *text, size_t len)
 	SpineJsonReader reader = {.start = text, .at = text, .end = (const char *) text + len};
 	SpineJsonValue value;
 
-	/* where the text stops being JSON, PostgreSQL stops, too */
+	/* PostgreSQL stops, too, where the text is no longer JSON */
 	(void) spine_json_read_value(&reader, &value);
 	return reader.beyond_limit ? SIZE_MAX : spine_json_value_memory(&reader, len);
 }

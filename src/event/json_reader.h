@@ -2,11 +2,11 @@
  * json_reader.h
  *		JSON (RFC 8259) in one pass: its strings, words and nesting.
  *
- * No tree is built: a tree is up to 260 times as large as its text.  A value is where the
- * text has it.  A nested value is checked as a whole and skipped.
+ * No tree is built: a tree is up to 260 times as large as its text.  A value stays where
+ * the text has it, and a nested value is checked and skipped.
  *
- * A function that returns false has left a complaint.  Functions that run for every key or
- * value are inline, because a call costs a tenth of what they do.
+ * A function that returns false has left a complaint in the reader.  What runs for every
+ * key or value is inline.
  */
 #ifndef SPINE_JSON_READER_H
 #define SPINE_JSON_READER_H
@@ -36,11 +36,11 @@ typedef enum SpineJsonKind
 	SPINE_JSON_NESTED			/* an object or an array */
 } SpineJsonKind;
 
-/* A value as the text has it; of a string, what is between its quotes. */
+/* A value as the text spells it; a string without its quotes. */
 typedef struct SpineJsonValue
 {
 	SpineJsonKind kind;
-	bool		has_escapes;	/* a string: see spine_json_unescape */
+	bool		has_escapes;	/* of a string: spine_json_unescape resolves them */
 	const char *text;
 	size_t		len;
 } SpineJsonValue;
@@ -55,30 +55,30 @@ typedef struct SpineJsonValue
 /* Leaves a complaint; returns false. */
 extern bool spine_json_complain(SpineJsonReader *reader, const char *complaint);
 
-/* The complaint and its position, which counts bytes from 1. */
+/* Writes the complaint and where it is; the first byte is byte 1. */
 extern void spine_json_describe(const SpineJsonReader *reader, char *reason, size_t reason_size);
 
-/* A string, whose opening quote is at `at`. */
+/* Reads a string; `at` is at its opening quote. */
 extern bool spine_json_read_string(SpineJsonReader *reader);
 
-/* A number, true, false or null; `first` is its first byte. */
+/* Reads a number, true, false or null; `first` is its first byte. */
 extern bool spine_json_read_word(SpineJsonReader *reader, char first, SpineJsonValue *value);
 
-/* An object or an array with everything in it. */
+/* Reads an object or an array with everything in it. */
 extern bool spine_json_read_nested(SpineJsonReader *reader);
 
 /*
- * Writes the string that `string` stands for, which is at most as long; returns its length.
- * The string must have been read without a complaint.
+ * Writes the string with its escapes resolved, which makes it no longer; returns its
+ * length.  The string must have been read without a complaint.
  */
 extern size_t spine_json_unescape(const SpineJsonValue *string, char *to);
 
-/* Less than, equal to or greater than 0, as the string compares with a name. */
+/* Compares the string with a name, as memcmp does. */
 extern int	spine_json_compare(const SpineJsonValue *string, const char *name, size_t name_len);
 
 /*
  * How many bytes PostgreSQL needs, about, to make jsonb of this text; SIZE_MAX if it is
- * nested too deep.  The text may be anything.
+ * nested too deep.  The text may be any bytes.
  */
 extern size_t spine_json_memory(const void *text, size_t len);
 
@@ -97,7 +97,7 @@ spine_json_peek(SpineJsonReader *reader)
 	return '\0';
 }
 
-/* A value that is neither object nor array; `first` is its first byte. */
+/* Reads a value that is neither object nor array; `first` is its first byte. */
 static inline bool
 spine_json_read_scalar(SpineJsonReader *reader, char first, SpineJsonValue *value)
 {
@@ -114,7 +114,7 @@ spine_json_read_scalar(SpineJsonReader *reader, char first, SpineJsonValue *valu
 	return true;
 }
 
-/* Any value, white space before it included. */
+/* Reads any value, and the white space before it. */
 static inline bool
 spine_json_read_value(SpineJsonReader *reader, SpineJsonValue *value)
 {
@@ -132,7 +132,7 @@ spine_json_read_value(SpineJsonReader *reader, SpineJsonValue *value)
 	return true;
 }
 
-/* The key of a member, and its colon. */
+/* Reads the key of a member, and its colon. */
 static inline bool
 spine_json_read_key(SpineJsonReader *reader, SpineJsonValue *key)
 {
@@ -150,7 +150,7 @@ spine_json_read_key(SpineJsonReader *reader, SpineJsonValue *key)
 	return true;
 }
 
-/* The comma before the next value or member; `closing` would end the object or array. */
+/* Reads the comma before the next value or member; `closing` would end the whole. */
 static inline bool
 spine_json_read_comma(SpineJsonReader *reader, char closing)
 {
@@ -165,8 +165,8 @@ spine_json_read_comma(SpineJsonReader *reader, char closing)
 }
 
 /*
- * How many bytes PostgreSQL needs, about, to make jsonb of the value that was read last;
- * len: of its text, with the quotes of a string.
+ * How many bytes PostgreSQL needs, about, to make jsonb of the value that was read last.
+ * len is the length of its text, including the quotes of a string.
  */
 static inline size_t
 spine_json_value_memory(const SpineJsonReader *reader, size_t len)

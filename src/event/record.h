@@ -25,27 +25,30 @@ typedef struct SpineHeader
 /* What only the source of a record can do. */
 typedef struct SpineRecordSource
 {
-	/* Header number i, from 0; false past the last. */
+	/* Gets header number i, counted from 0; false: there is none. */
 	bool		(*header) (const SpineRecord *record, size_t i, SpineHeader *header);
 
-	/* Frees the record's bytes: its key, value and headers are gone. */
+	/* Frees the key, value and headers. */
 	void		(*release) (SpineRecord *record);
 } SpineRecordSource;
 
-/* One message of the log.  All pointers are the source's, until it is released. */
+/*
+ * One message of the log.  The pointers belong to the source, and are valid until the
+ * record is released.
+ */
 struct SpineRecord
 {
 	const char *topic;
 	int32_t		partition;
 	int64_t		offset;
-	int64_t		timestamp_ms;	/* milliseconds since 1970, -1: none */
+	int64_t		timestamp_ms;	/* milliseconds since 1970-01-01 UTC, -1: none */
 	const void *key;			/* NULL: the record has no key */
 	size_t		key_len;
 	const void *value;			/* NULL: a tombstone */
 	size_t		value_len;
-	size_t		size;			/* of all this with its headers, about */
+	size_t		size;			/* bytes of everything, headers included, about */
 	const SpineRecordSource *source;
-	void	   *object;			/* the source's */
+	void	   *object;			/* for the source's own use */
 };
 
 #endif							/* SPINE_RECORD_H */

@@ -1,12 +1,12 @@
 /*
  * fuzz_format_json.c
- *		Whatever the bytes, the decoder's answer keeps its contract, and is json-c's where
- *		that can be trusted.
+ *		Whatever the bytes, the decoder keeps its contract, and json-c agrees where it can
+ *		be trusted.
  *
  * Aborts, so that libFuzzer keeps the input, when a field is not what its kind says, when
- * the JSON that is delivered does not come back the same, when a refusal has no reason,
- * when a valid word is refused, when a limit or a lack of memory changes more than the
- * outcome, or when json-c makes something else of the bytes.  The sanitizers watch the
+ * JSON that was delivered is decoded differently the next time, when a refusal has no
+ * reason, when a valid word is refused, when a limit or a lack of memory changes more than
+ * the outcome, or when json-c makes something else of the bytes.  The sanitizers watch the
  * reads and writes.
  */
 #include <stdio.h>
@@ -18,7 +18,7 @@
 #include "../unit/oracle.h"
 #include "../unit/scarce_memory.h"
 
-/* The keys of the order events, and short ones that the fuzzer finds at once. */
+/* The keys of the order events, and short keys that the fuzzer finds at once. */
 static const SpineFieldSpec specs[] = {
 	{.name = "event_id"}, {.name = "tenant"}, {.name = "event_type"},
 	{.name = "order_id"}, {.name = "amount_cents"}, {.name = "event_time"},
@@ -92,7 +92,7 @@ decode(SpineDecoder *decoder, const void *value, size_t len, size_t max_memory,
 	return outcome;
 }
 
-/* The JSON of a field, put into an object again, is the same JSON. */
+/* The JSON of a field, put into another object, is decoded to the same JSON. */
 static void
 check_json(const SpineField *field)
 {
@@ -212,7 +212,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_field(&specs[i], &event.fields[i], data, size);
 	CHECK(json_c_agrees(data, size, specs, NSPECS, outcome, event.fields, reason));
 
-	/* any bytes may be a record's key */
+	/* jsonb may be made of a record's key, which may be any bytes */
 	if (outcome == SPINE_DECODED)
 		CHECK(spine_json_memory(data, size) >= size);
 	else

@@ -1,11 +1,11 @@
 /*
  * fuzz_option_list.c
- *		Whatever the setting, reading it ends, and its answer keeps its contract.
+ *		Whatever the setting, reading it ends, and the answer keeps its contract.
  *
- * Aborts, so that libFuzzer keeps the input, when an option comes out that is not
- * allowed, or a value that is empty; when a list that is refused has no reason, or one
- * that is not has; or when the options, quoted and put together again, are read as
- * others.  The sanitizers see to the reads and writes.
+ * Aborts, so that libFuzzer keeps the input, when an option is delivered that is not
+ * allowed, or a value that is empty; when a refused list has no reason, or an accepted
+ * list has one; or when the options, quoted and joined again, are read differently.  The
+ * sanitizers watch the reads and writes.
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /*
  * cost.c
- *		What format_json and reduce are counted on: see cost.sh.  The same events and
- *		rows each time; only what happens within measured() counts.  An event is
- *		flat, or "nested": two of them in an array.
+ *		The work whose instructions cost.sh counts: decoding and reducing.  Events and rows
+ *		are the same every time, and only what measured() does counts.  A "nested" event
+ *		has two flat ones in an array.
  *
  *		cost json | flat | json-nested | nested | reduce ROWS
  */
@@ -59,7 +59,7 @@ make_events(bool nested)
 	free(tenant);
 }
 
-/* What json-c takes to read them, and nothing else. */
+/* json-c reads the events and does nothing else. */
 static void
 parse_json(size_t n)
 {

@@ -96,7 +96,7 @@ number_after(const SpineField *field, const char *prefix)
 	return number;
 }
 
-/* The published first outputs of splitmix64 for this seed make up the state. */
+/* The state consists of the first outputs that splitmix64 is known to have for the seed. */
 static void
 test_seed(void **state)
 {
@@ -112,7 +112,7 @@ test_seed(void **state)
 	assert_true(random.state[0] != 0);
 }
 
-/* The same seed gives the same events, another one others. */
+/* The same seed gives the same events, and another seed gives other events. */
 static void
 test_deterministic(void **state)
 {
@@ -164,7 +164,7 @@ test_tenants(void **state)
 		free(literal);
 	}
 
-	/* lengths that json-c's int would not hold are refused, not cut */
+	/* a length that does not fit into an int is refused, not cut */
 	assert_null(spine_generate_tenant_literal("x", (size_t) INT32_MAX + 1));
 	assert_null(spine_generate_tenant_literal("x", (size_t) UINT32_MAX + 2));
 }
@@ -194,7 +194,7 @@ test_event_times(void **state)
 	SpineField	fields[NFIELDS];
 
 	(void) state;
-	/* the server's time zone is none of its business */
+	/* the server's time zone has no influence */
 	setenv("TZ", "NPT-5:45", 1);
 	tzset();
 	spine_random_seed(&random, 1);
@@ -211,7 +211,7 @@ compare_uuids(const void *a, const void *b)
 	return memcmp(a, b, 36);
 }
 
-/* cmocka's own have other names in every other version. */
+/* cmocka's own assertions on ranges change their names from version to version. */
 static void
 assert_between(double value, double lowest, double highest)
 {
@@ -219,7 +219,7 @@ assert_between(double value, double lowest, double highest)
 		fail_msg("%g is not between %g and %g", value, lowest, highest);
 }
 
-/* Enough draws for the rare ends of the ranges; the seed is fixed. */
+/* Draws often enough to meet the rare ends of the ranges; the seed is fixed. */
 static void
 test_distribution(void **state)
 {

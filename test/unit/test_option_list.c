@@ -1,10 +1,10 @@
 /*
  * test_option_list.c
- *		spine.kafka_options is read as it is documented, has only what is allowed in
- *		it, and nothing that the installed librdkafka can be told was forgotten.
+ *		spine.kafka_options is read as documented, contains only allowed options, and
+ *		every option of the installed librdkafka is either allowed or refused.
  *
- * What would break this: a new librdkafka with an option that neither list has,
- * quotes that end too soon or too late, a secret or a piece of one in a reason.
+ * What would break this: a new librdkafka with an option that is in neither list, quotes
+ * that end too soon or too late, or a secret, even a piece of one, in a reason.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -89,7 +89,7 @@ test_refusals(void **state)
 	assert_read("Client.Id=1", "!An option that spine does not know: \"Client.Id\".");
 }
 
-/* Of a secret whose quotes are missing, or wrong, nothing is repeated. */
+/* A reason repeats nothing of a secret, even if its quotes are missing or wrong. */
 static void
 test_secrets(void **state)
 {
@@ -119,7 +119,7 @@ test_secrets(void **state)
 				"!What is not key=value is behind option \"sasl.password\"; a value with spaces or commas is put in single quotes.");
 }
 
-/* Is it in one of the lists?  Counts in *missing. */
+/* Is the option in one of the lists?  If not, counts it in *missing. */
 static void
 look_up(const char *name, int *missing)
 {
@@ -132,7 +132,7 @@ look_up(const char *name, int *missing)
 	}
 }
 
-/* All that librdkafka shows of its configuration, and all that it dumps. */
+/* All options that librdkafka lists, and all that it dumps. */
 static void
 test_complete(void **state)
 {
@@ -151,7 +151,7 @@ test_complete(void **state)
 	rewind(file);
 	while (fgets(line, sizeof(line), file))
 	{
-		/* name, blanks, a bar; of the table's head only the names of its columns */
+		/* a name, blanks and a bar; in the table's head, the names of the columns */
 		char	   *bar = strstr(line, " |");
 
 		if (bar == NULL || strncmp(line, "Property ", 9) == 0)

@@ -1,5 +1,5 @@
-# unit.mk: builds and runs the tests of the pure parts, which need neither
-# PostgreSQL nor a broker.  Run from the top of the tree:
+# unit.mk: builds and runs the tests of the pure parts, which need neither PostgreSQL nor
+# a broker.  Run it from the top of the tree:
 #
 #	make -f test/unit/unit.mk unit            the tests
 #	make -f test/unit/unit.mk unit-sanitize   the same under ASan and UBSan
@@ -23,11 +23,11 @@ UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g -iquote src 
 FUZZ_CFLAGS = -DSPINE_ARENA_CHUNK=512
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-TESTS = arena format_json reduce generator option_list
+TESTS = arena json_reader format_json reduce generator option_list
 EVENT = event/arena event/json_reader event/format_json event/format event/reduce
 PURE = $(EVENT) orders/generator kafka/option_list
 
-# Of scarce_memory.h.
+# What scarce_memory.h needs.
 SCARCE = -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=free
 
 unit: $(TESTS:%=$(BUILD)/unit/test_%)

@@ -42,16 +42,16 @@ typedef struct SpineSinkKind
 	 * Checks the key and the version of a sink whose columns are known, and sets what
 	 * follows from them.  Raises an error (structural).  NULL: there is nothing to check.
 	 */
-	void		(*describe) (SpineSink *sink, const SpineSinkDefinition *definition);
+	void		(*describe)(SpineSink *sink, const SpineSinkDefinition *definition);
 
 	/* Appends a statement that reads spine_rows (rows.h), for one of the two ways. */
-	void		(*write_statement) (StringInfo sql, const SpineSink *sink, SpineSinkStatement which);
+	void		(*write_statement)(StringInfo sql, const SpineSink *sink, SpineSinkStatement which);
 
 	/*
 	 * Chooses the events whose rows are stored: it sets kept and nkept.  It may bind
 	 * columns of all events for that.  NULL: the rows of all events are stored.
 	 */
-	void		(*reduce) (const SpineSink *sink, SpineRows *rows);
+	void		(*reduce)(const SpineSink *sink, SpineRows *rows);
 } SpineSinkKind;
 
 struct SpineSink

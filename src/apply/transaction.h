@@ -17,7 +17,7 @@ typedef enum SpineTransactionEnd
 } SpineTransactionEnd;
 
 /* Returns false to roll back without an error. */
-typedef bool (*SpineStep) (void *arg);
+typedef bool (*SpineStep)(void *arg);
 
 /*
  * Runs step in a transaction of its own, with SPI and a snapshot, and commits.

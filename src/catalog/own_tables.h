@@ -12,7 +12,7 @@
 #include "nodes/pg_list.h"
 
 /* condition: the WHEN clause as a node tree, or NULL. */
-typedef void (*SpineTriggerCheck) (const Form_pg_trigger trigger, const char *condition, void *arg);
+typedef void (*SpineTriggerCheck)(const Form_pg_trigger trigger, const char *condition, void *arg);
 
 /* Calls check for each trigger of the table that may fire.  Needs no lock on it. */
 extern void spine_check_each_trigger(Oid table, SpineTriggerCheck check, void *arg);

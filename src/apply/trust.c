@@ -17,6 +17,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/extension.h"
 #include "catalog/objectaccess.h"
 #include "catalog/own_tables.h"
 #include "catalog/pg_class.h"
@@ -102,7 +103,7 @@ trusts_function(Oid role, Oid function, bool allow_definer)
 
 	/* SECURITY DEFINER: it runs with its author's rights, not with the role's */
 	result = trusts(role, proc->proowner) || (allow_definer && proc->prosecdef) ||
-		spine_is_extension_member(ProcedureRelationId, function);
+		spine_extension_has(ProcedureRelationId, function);
 	ReleaseSysCache(tuple);
 	return result;
 }
@@ -290,7 +291,7 @@ check_table(const SpineTrustedTable *root)
 			}
 		}
 		if (class.relhastriggers)
-			spine_check_each_trigger(table, check_trigger, &reach);
+			spine_triggers_check(table, check_trigger, &reach);
 	}
 	return reach.tables;
 }
@@ -316,7 +317,7 @@ check_everything(SpineTrust *trust)
 
 	trust->watch_everything = true;
 	foreach(cell, trust->bookkeeping)
-		spine_check_own_table(lfirst_oid(cell));
+		spine_own_tables_check(lfirst_oid(cell));
 	for (int i = 0; i < trust->ntables; i++)
 		tables = list_concat_unique_oid(tables, check_table(&trust->tables[i]));
 

@@ -78,14 +78,6 @@ spine_table_name(Oid table)
 		psprintf("with OID %u", table);
 }
 
-bool
-spine_is_extension_member(Oid class_id, Oid object)
-{
-	Oid			extension = getExtensionOfObject(class_id, object);
-
-	return OidIsValid(extension) && extension == get_extension_oid("spine", true);
-}
-
 static bool
 is_own_table(Oid table)
 {
@@ -94,14 +86,14 @@ is_own_table(Oid table)
 	for (int i = 0; name && i < nown_tables; i++)
 	{
 		if (strcmp(name, own_tables[i].name) == 0)
-			return spine_is_extension_member(RelationRelationId, table);
+			return spine_extension_has(RelationRelationId, table);
 	}
 	return false;
 }
 
 /* From the system table: the relation cache would want a lock on the relation. */
 void
-spine_check_each_trigger(Oid table, SpineTriggerCheck check, void *arg)
+spine_triggers_check(Oid table, SpineTriggerCheck check, void *arg)
 {
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -131,7 +123,7 @@ static void
 check_foreign_key(const Form_pg_trigger trigger)
 {
 	if (OidIsValid(trigger->tgconstrrelid) &&
-		!spine_is_extension_member(RelationRelationId, trigger->tgconstrrelid))
+		!spine_extension_has(RelationRelationId, trigger->tgconstrrelid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("table %s has a foreign key to %s, which is spine's own",
@@ -144,7 +136,7 @@ check_own_trigger(const Form_pg_trigger trigger, const char *condition, void *ar
 {
 	if (trigger->tgisinternal)
 		check_foreign_key(trigger);
-	else if (!spine_is_extension_member(ProcedureRelationId, trigger->tgfoid))
+	else if (!spine_extension_has(ProcedureRelationId, trigger->tgfoid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("trigger \"%s\" of table %s runs function %s, which is not a part of spine",
@@ -154,9 +146,9 @@ check_own_trigger(const Form_pg_trigger trigger, const char *condition, void *ar
 }
 
 void
-spine_check_own_table(Oid table)
+spine_own_tables_check(Oid table)
 {
-	spine_check_each_trigger(table, check_own_trigger, NULL);
+	spine_triggers_check(table, check_own_trigger, NULL);
 }
 
 /* spine_check_triggers(regclass) */
@@ -172,7 +164,7 @@ spine_check_triggers(PG_FUNCTION_ARGS)
 
 	/* lock first, look then: nobody adds a trigger in between */
 	LockRelationOid(table, RowExclusiveLock);
-	spine_check_own_table(table);
+	spine_own_tables_check(table);
 	PG_RETURN_VOID();
 }
 
@@ -184,7 +176,7 @@ static bool
 has_reserved_name(const Form_pg_trigger trigger)
 {
 	return strncmp(NameStr(trigger->tgname), RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0 &&
-		spine_is_extension_member(RelationRelationId, trigger->tgrelid);
+		spine_extension_has(RelationRelationId, trigger->tgrelid);
 }
 
 /* A trigger that was just made. */

@@ -15,7 +15,7 @@
 typedef void (*SpineTriggerCheck)(const Form_pg_trigger trigger, const char *condition, void *arg);
 
 /* Calls check for each trigger of the table that may fire.  Needs no lock on it. */
-extern void spine_check_each_trigger(Oid table, SpineTriggerCheck check, void *arg);
+extern void spine_triggers_check(Oid table, SpineTriggerCheck check, void *arg);
 
 /*
  * Makes a table of this name one of the extension's own.  written_by_batches: batches
@@ -28,10 +28,7 @@ extern void spine_own_tables_add(const char *name, bool written_by_batches);
 extern List *spine_own_tables_written_by_batches(void);
 
 /* Raises an error when one of its own tables has a trigger that is not the extension's. */
-extern void spine_check_own_table(Oid table);
-
-/* Does the object belong to the extension? */
-extern bool spine_is_extension_member(Oid class_id, Oid object);
+extern void spine_own_tables_check(Oid table);
 
 /* For messages: the name of a table, qualified and quoted. */
 extern char *spine_table_name(Oid table);

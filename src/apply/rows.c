@@ -11,9 +11,9 @@
 #include "utils/memutils.h"
 
 /*
- * A batch is bounded, see MAX_BATCH_BYTES, and its rows stay in memory.  But jsonb is up
- * to six times as large as its text.  Rows beyond this go to a file, which the end of the
- * (sub)transaction removes.
+ * The records of a worker's batch have a quarter of that at most, so that their rows stay in
+ * memory.  But jsonb is up to six times as large as its text.  Rows beyond this go to a file,
+ * which the end of the (sub)transaction removes.
  */
 #define MAX_ROWS_KB		(64 * 1024)
 

@@ -17,8 +17,10 @@ OBJS = \
 	src/kafka/cluster.o \
 	src/kafka/option_list.o \
 	src/kafka/options.o \
+	src/kafka/configuration.o \
 	src/kafka/client.o \
 	src/kafka/client_cache.o \
+	src/kafka/producer.o \
 	src/kafka/partition.o \
 	src/kafka/record_buffer.o \
 	src/kafka/group_commit.o \
@@ -58,6 +60,7 @@ OBJS = \
 	src/process/session_settings.o \
 	src/process/assignment.o \
 	src/process/probe.o \
+	src/process/child.o \
 	src/process/launcher.o \
 	src/process/database_holds.o \
 	src/process/embedded_broker.o \
@@ -65,11 +68,14 @@ OBJS = \
 	src/process/topic_offsets.o \
 	src/process/wait.o \
 	src/orders/generator.o \
+	src/orders/tenant.o \
 	src/orders/totals.o \
+	src/orders/produced.o \
 	src/orders/backpressure.o \
 	src/orders/order_sender.o \
 	src/orders/order_functions.o \
-	src/orders/producer_worker.o
+	src/orders/producer_worker.o \
+	src/orders/orders.o
 
 # The HTTP server and the embedded broker are separate programs. PGXS installs them
 # beside psql.

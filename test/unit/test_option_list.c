@@ -80,11 +80,11 @@ test_refusals(void **state)
 {
 	(void) state;
 	assert_read("client.id=a acks=0",
-				"!Option \"acks\" cannot be set here: spine's producers are idempotent, and that decides it.");
+				"!Option \"acks\" cannot be set here: spine's producers are idempotent, which fixes its value.");
 	assert_read("internal.termination.signal=15",
-				"!Option \"internal.termination.signal\" cannot be set here: it would replace a signal handler of the server's.");
+				"!Option \"internal.termination.signal\" cannot be set here: it would replace one of the server's signal handlers.");
 	assert_read("sasl.kerberos.principal='$(id)'",
-				"!Option \"sasl.kerberos.principal\" cannot be set here: librdkafka would run kinit in the server, by a shell; keep a ticket in the cache of the server's user instead.");
+				"!Option \"sasl.kerberos.principal\" cannot be set here: librdkafka would run kinit in the server, through a shell; keep a ticket in the cache of the server's user instead.");
 	assert_read("no.such.option=1", "!An option that spine does not know: \"no.such.option\".");
 	assert_read("Client.Id=1", "!An option that spine does not know: \"Client.Id\".");
 }
@@ -116,7 +116,7 @@ test_secrets(void **state)
 			fail_msg("%s: %s", lists[i], answer);
 	}
 	assert_read("sasl.password=it is secret",
-				"!What is not key=value is behind option \"sasl.password\"; a value with spaces or commas is put in single quotes.");
+				"!What is not key=value follows option \"sasl.password\"; a value with spaces or commas is put in single quotes.");
 }
 
 /* Is the option in one of the lists?  If not, counts it in *missing. */
@@ -125,7 +125,7 @@ look_up(const char *name, int *missing)
 {
 	const char *reason;
 
-	if (!spine_option_is_allowed(name, &reason) && reason == NULL)
+	if (!spine_option_list_allows(name, &reason) && reason == NULL)
 	{
 		print_error("%s\n", name);
 		(*missing)++;

@@ -122,7 +122,7 @@ fuzz() {
 
 # Builds spine and installs it into the private PostgreSQL. Extra arguments go to make.
 install_spine() {
-    pgxs "$@" all
+    pgxs "$@" all test-module
     pgxs "$@" install
 }
 

@@ -1,36 +1,41 @@
 /*
  * apply.h
- *		One statement per sink and batch.
+ *		Writes events to the sinks of a plan: one statement per sink and batch.
  */
 #ifndef SPINE_APPLY_H
 #define SPINE_APPLY_H
 
-#include "apply/target.h"
+#include "apply/plan.h"
+
+typedef enum SpineApplyOutcome
+{
+	SPINE_APPLIED,
+	SPINE_PLAN_OUTDATED,		/* a table has changed: make the plan again */
+	SPINE_TABLE_AT_FAULT,		/* the records are not to blame */
+	SPINE_TOO_MANY_REFUSALS		/* for one transaction */
+} SpineApplyOutcome;
 
 /*
- * Locks the targets against ALTER TABLE and makes deferred constraints check
- * at once, so that a refused record is refused while the batch can still find
- * it.  Returns false when the plan does not hold any more; raises an error when
- * the targets are not to be written to (trust.h).  First thing in the transaction.
+ * Locks the sinks' tables against ALTER TABLE, and makes deferred constraints check at
+ * once until the transaction ends, so that a record is refused while it can still be
+ * found.  Returns false when the plan does not hold any more; raises an error when the
+ * tables are not to be written to (trust.h).  In a transaction, before the following.
  */
 extern bool spine_apply_begin(const SpinePlan *plan);
 
 /*
- * Converts the values of events[*at..n-1] for a target, without applying them, and
- * raises an error for the first that does not fit: *at is that event then, and n
- * otherwise.  In a transaction.
+ * Converts the values of events[*at..n-1] for a sink, without applying them.  Raises an
+ * error for the first event that does not fit: *at is that event then, and n otherwise.
  */
-extern void spine_convert(const SpineTarget *target, const SpineEvent *events, size_t n,
-						  size_t *at);
+extern void spine_apply_convert(const SpinePlan *plan, const SpineSink *sink,
+								const SpineEvent *events, size_t n, size_t *at);
 
 /*
- * Applies events[0..n-1], in log order, to every target.  skip_existing: rows
- * of an append sink with a key that are there already are left alone; otherwise they
- * raise a unique violation, which is the faster way when there are none.  In a
- * transaction with SPI; raises whatever the database says, and what spine_convert
- * would.  Returns how many rows the sinks in mode upsert have written.
+ * Applies events[0..n-1], in log order, to every sink.  With SPI.  Raises what the
+ * database says, and what spine_apply_convert would.  Returns how many rows the sinks
+ * that count upserts have written.
  */
 extern uint64 spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n,
-						  bool skip_existing);
+						  SpineSinkStatement which);
 
 #endif							/* SPINE_APPLY_H */

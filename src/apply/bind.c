@@ -1,80 +1,30 @@
 /*
  * bind.c
- *		Turns the text of a field into a Datum of its column's type.
+ *		Turns a field into a Datum of its column's type.
  *
- * Correctness is the type's input function; the fast paths only recognise the
- * plain spellings that nearly every record uses.  A value that does not fit
- * raises the input function's error, and the batch finds the record.
+ * The value is the one that the type's input function makes of the field's text.  The
+ * fast paths only recognise the kinds and the plain spellings that nearly every record
+ * uses.  A value that does not fit raises the input function's error, and the search
+ * finds the record.
  */
 #include "apply/bind.h"
 
+#include "apply/field_text.h"
+#include "apply/record_time.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
-#include "event/decode.h"
+#include "event/json_reader.h"
 #include "mb/pg_wchar.h"
-#include "apply/record_time.h"
-#include "process/settings.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-SpineBinding
-spine_choose_binding(Oid base_type, int32 typmod)
-{
-	/* a length or precision is the input function's to apply */
-	if (typmod >= 0)
-		return SPINE_BIND_INPUT;
-
-	switch (base_type)
-	{
-		case TEXTOID:
-		case VARCHAROID:
-			return SPINE_BIND_TEXT;
-		case INT8OID:
-			return SPINE_BIND_INT8;
-		case INT4OID:
-			return SPINE_BIND_INT4;
-		case UUIDOID:
-			return SPINE_BIND_UUID;
-		case TIMESTAMPTZOID:
-			return SPINE_BIND_TIMESTAMPTZ;
-		case BOOLOID:
-			return SPINE_BIND_BOOL;
-		case FLOAT8OID:
-			return SPINE_BIND_FLOAT8;
-		case NUMERICOID:
-			return SPINE_BIND_NUMERIC;
-		case JSONOID:
-			return SPINE_BIND_JSON;
-		case JSONBOID:
-			return SPINE_BIND_JSONB;
-		default:
-			return SPINE_BIND_INPUT;
-	}
-}
-
-SpineInput *
-spine_make_input(Oid type, Oid base_type, MemoryContext context)
-{
-	SpineInput *input = MemoryContextAllocZero(context, sizeof(SpineInput));
-	Oid			function;
-
-	getTypeInputInfo(base_type, &function, &input->param);
-	fmgr_info_cxt(function, &input->function, context);
-	input->domain = type == base_type ? InvalidOid : type;
-	input->context = context;
-	return input;
-}
-
-bool
-spine_binding_wants_json(SpineBinding binding)
-{
-	return binding == SPINE_BIND_JSON || binding == SPINE_BIND_JSONB;
-}
+/* --------------------------------------------------------------------------
+ * Texts
+ * -------------------------------------------------------------------------- */
 
 /*
  * A field's text as a C string in the server's encoding.  Raises an error for
@@ -282,7 +232,7 @@ bind_by_input(const SpineColumn *column, const SpineField *field)
 	size_t		len;
 
 	return InputFunctionCall(&column->input->function, server_string(field, &len),
-							 column->input->param, column->element_typmod);
+							 column->input->param, column->typmod);
 }
 
 /*
@@ -303,8 +253,9 @@ bind_jsonb(const SpineColumn *column, const SpineField *field)
 	return value;
 }
 
+/* A field whose value is a text. */
 static Datum
-bind_field(const SpineColumn *column, const SpineField *field)
+bind_spelled(const SpineColumn *column, const SpineField *field)
 {
 	switch (column->binding)
 	{
@@ -347,113 +298,167 @@ bind_field(const SpineColumn *column, const SpineField *field)
 				break;
 			}
 
-		case SPINE_BIND_BOOL:
-			if (field->kind == SPINE_FIELD_BOOLEAN)
-				return BoolGetDatum(field->text[0] == 't');
-			break;
+		case SPINE_BIND_JSONB:
+			return bind_jsonb(column, field);
 
+		case SPINE_BIND_BOOL:
 		case SPINE_BIND_FLOAT8:
-		case SPINE_BIND_NUMERIC:
+		case SPINE_BIND_BYTEA:
 		case SPINE_BIND_JSON:
 		case SPINE_BIND_INPUT:
 			break;
-
-		case SPINE_BIND_JSONB:
-			return bind_jsonb(column, field);
 	}
 	return bind_by_input(column, field);
 }
 
-/* Text of a value that does not come from the record's JSON. */
-static SpineField
-origin_field(SpineSource source, const SpineRecord *record, char *buf, size_t size)
+/* --------------------------------------------------------------------------
+ * Other kinds of fields
+ * -------------------------------------------------------------------------- */
+
+/* The value of a field that is of the very type of the column.  False: it is not. */
+static bool
+bind_same_type(const SpineColumn *column, const SpineField *field, Datum *value)
 {
-	SpineField	field = {SPINE_FIELD_NUMBER, 0, buf};
+	SpineBinding binding = column->binding;
+
+	switch (field->kind)
+	{
+		case SPINE_FIELD_BOOL:
+			*value = BoolGetDatum(field->boolean);
+			return binding == SPINE_BIND_BOOL;
+
+		case SPINE_FIELD_INT64:
+			if (binding == SPINE_BIND_INT4 && field->int64 >= PG_INT32_MIN && field->int64 <= PG_INT32_MAX)
+			{
+				*value = Int32GetDatum((int32) field->int64);
+				return true;
+			}
+			*value = Int64GetDatum(field->int64);
+			return binding == SPINE_BIND_INT8;
+
+		case SPINE_FIELD_DOUBLE:
+			*value = Float8GetDatum(field->float64);
+			return binding == SPINE_BIND_FLOAT8;
+
+		case SPINE_FIELD_BYTES:
+			if (binding == SPINE_BIND_BYTEA)
+				*value = PointerGetDatum(cstring_to_text_with_len((const char *) field->bytes, field->len));
+			return binding == SPINE_BIND_BYTEA;
+
+		case SPINE_FIELD_TIMESTAMP:
+			*value = TimestampTzGetDatum(spine_field_time(field));
+			return binding == SPINE_BIND_TIMESTAMPTZ;
+
+		case SPINE_FIELD_UUID:
+			if (binding == SPINE_BIND_UUID)
+			{
+				pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+
+				memcpy(uuid->data, field->bytes, UUID_LEN);
+				*value = UUIDPGetDatum(uuid);
+			}
+			return binding == SPINE_BIND_UUID;
+
+		default:
+			return false;
+	}
+}
+
+static Datum
+bind_field(const SpineColumn *column, const SpineField *field)
+{
+	char		buf[SPINE_FIELD_TEXT_ROOM];
+	SpineField	spelled;
+	Datum		value;
+
+	switch (field->kind)
+	{
+		case SPINE_FIELD_NUMERIC:
+		case SPINE_FIELD_TEXT:
+		case SPINE_FIELD_JSON:
+			return bind_spelled(column, field);
+		default:
+			if (bind_same_type(column, field, &value))
+				return value;
+			spelled = spine_field_text(field, buf);
+			return bind_spelled(column, &spelled);
+	}
+}
+
+/* A field that is not one of the record's value. */
+static SpineField
+record_field(SpineSource source, const SpineRecord *record)
+{
+	SpineField	null = {.kind = SPINE_FIELD_NULL, .text = ""};
+	TimestampTz time;
 
 	switch (source)
 	{
 		case SPINE_FROM_PARTITION:
-			field.len = snprintf(buf, size, "%d", record->partition);
-			break;
+			return (SpineField) {.kind = SPINE_FIELD_INT64, .int64 = record->partition};
+
 		case SPINE_FROM_OFFSET:
-			field.len = snprintf(buf, size, INT64_FORMAT, record->offset);
-			break;
+			return (SpineField) {.kind = SPINE_FIELD_INT64, .int64 = record->offset};
+
 		case SPINE_FROM_KEY:
 			if (record->key == NULL)
-				field.kind = SPINE_FIELD_NULL;
-			else
-			{
-				field.kind = SPINE_FIELD_STRING;
-				field.text = record->key;
-				field.len = record->key_len;
-			}
-			break;
+				return null;
+			return (SpineField) {
+				.kind = SPINE_FIELD_TEXT,
+				.len = record->key_len,
+				.text = record->key
+			};
+
 		case SPINE_FROM_TIMESTAMP:
 			if (record->timestamp_ms < 0)
-				field.kind = SPINE_FIELD_NULL;
-			else
-			{
-				TimestampTz time;
+				return null;
+			if (!spine_record_time(record, &time))
+				ereport(ERROR,
+						(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						 errmsg("timestamp of the record is out of range")));
+			return (SpineField) {
+				.kind = SPINE_FIELD_TIMESTAMP,
+				.unix_us = record->timestamp_ms * 1000
+			};
 
-				if (!spine_record_time(record, &time))
-					ereport(ERROR,
-							(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-							 errmsg("timestamp of the record is out of range")));
-				field.kind = SPINE_FIELD_STRING;
-				field.len = strlcpy(buf, timestamptz_to_str(time), size);
-			}
-			break;
 		case SPINE_FROM_FIELD:
-			pg_unreachable();
+			break;
 	}
-	return field;
+	pg_unreachable();
 }
 
-/* Partition and offset in columns of their own types. */
-static bool
-bind_place(const SpineColumn *column, const SpineRecord *record, Datum *value)
+/* Of a record's fields the decoder has seen to that. */
+static void
+check_jsonb_memory(const SpineColumn *column, const SpineField *field)
 {
-	if (OidIsValid(column->input->domain))
-		return false;
-	if (column->source == SPINE_FROM_PARTITION && column->binding == SPINE_BIND_INT4)
-		*value = Int32GetDatum(record->partition);
-	else if (column->source == SPINE_FROM_OFFSET && column->binding == SPINE_BIND_INT8)
-		*value = Int64GetDatum(record->offset);
-	else
-		return false;
-	return true;
+	if (field->kind == SPINE_FIELD_TEXT &&
+		spine_json_memory(field->text, field->len) > column->max_jsonb_memory)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("jsonb of the record's key would take more memory to make than spine.max_record_memory allows")));
 }
 
 Datum
 spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 				 bool *isnull, bool *missing)
 {
-	char		buf[MAXDATELEN + 1];
 	SpineField	origin;
 	const SpineField *field = &origin;
 	Datum		value = (Datum) 0;
 
 	if (column->source == SPINE_FROM_FIELD)
 		field = &event->fields[column->field];
-	else if (bind_place(column, event->record, &value))
-	{
-		*missing = *isnull = false;
-		return value;
-	}
 	else
-		origin = origin_field(column->source, event->record, buf, sizeof(buf));
+		origin = record_field(column->source, event->record);
 
-	*missing = field->kind == SPINE_FIELD_MISSING;
+	*missing = field->kind == SPINE_FIELD_ABSENT;
 	*isnull = *missing || field->kind == SPINE_FIELD_NULL;
-
-	/* of fields decoding has counted it */
-	if (!*isnull && column->source == SPINE_FROM_KEY && column->binding == SPINE_BIND_JSONB &&
-		spine_jsonb_memory(field->text, field->len) > (size_t) spine_max_record_memory_kb * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("jsonb of the record's key would take more memory to make than spine.max_record_memory allows")));
 	if (!*isnull)
+	{
+		if (column->max_jsonb_memory > 0)
+			check_jsonb_memory(column, field);
 		value = bind_field(column, field);
+	}
 
 	/* where the default applies, SQL checks that */
 	if (OidIsValid(column->input->domain) && !(*missing && column->default_expr))

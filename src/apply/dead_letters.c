@@ -4,9 +4,10 @@
  */
 #include "apply/dead_letters.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "access/xact.h"
 #include "apply/record_time.h"
+#include "apply/statement.h"
+#include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -51,7 +52,7 @@ headers_datum(const SpineRecord *record, char *null_flag)
 }
 
 SpineDeadLetter
-spine_make_dead_letter(const SpineRecord *record, const char *sqlstate, const char *reason)
+spine_dead_letter_make(const SpineRecord *record, const char *sqlstate, const char *reason)
 {
 	SpineDeadLetter letter = {.record = record, .reason = pstrdup(reason)};
 
@@ -59,25 +60,22 @@ spine_make_dead_letter(const SpineRecord *record, const char *sqlstate, const ch
 	return letter;
 }
 
-/* The INSERT, for as long as the caller's SPI connection lasts. */
 static SPIPlanPtr
-prepare_insert(const SpineLog *log)
+prepare_insert(const char *schema)
 {
+	static SpineStatement statement;
 	Oid			types[10] = {NAMEOID, TEXTOID, INT4OID, INT8OID, BYTEAOID, BYTEAOID,
 	BYTEAARRAYOID, TIMESTAMPTZOID, TEXTOID, TEXTOID};
-	SPIPlanPtr	plan;
 
-	plan = SPI_prepare(psprintf("INSERT INTO %s.spine_dead_letters (pipeline, topic, kafka_partition,"
-								" kafka_offset, key, value, headers, record_time, sqlstate, reason)"
-								" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", log->schema),
-					   10, types);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	return plan;
+	return spine_statement_prepare(&statement,
+								   psprintf("INSERT INTO %s.spine_dead_letters (pipeline, topic, kafka_partition,"
+											" kafka_offset, key, value, headers, record_time, sqlstate, reason)"
+											" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", schema),
+								   10, types);
 }
 
 static void
-write_one(SPIPlanPtr plan, const SpineLog *log, const SpineDeadLetter *letter)
+write_one(SPIPlanPtr plan, const NameData *pipeline, const SpineDeadLetter *letter)
 {
 	const SpineRecord *record = letter->record;
 	TimestampTz record_time = 0;
@@ -85,8 +83,8 @@ write_one(SPIPlanPtr plan, const SpineLog *log, const SpineDeadLetter *letter)
 	char		nulls[10];
 
 	memset(nulls, ' ', sizeof(nulls));
-	args[0] = NameGetDatum(&log->pipeline);
-	args[1] = CStringGetTextDatum(log->topic);
+	args[0] = NameGetDatum(pipeline);
+	args[1] = CStringGetTextDatum(record->topic);
 	args[2] = Int32GetDatum(record->partition);
 	args[3] = Int64GetDatum(record->offset);
 	nulls[4] = record->key ? ' ' : 'n';
@@ -104,22 +102,24 @@ write_one(SPIPlanPtr plan, const SpineLog *log, const SpineDeadLetter *letter)
 }
 
 void
-spine_write_dead_letters(const SpineLog *log, const SpineDeadLetter *letters, size_t n)
+spine_dead_letters_write(const char *schema, const NameData *pipeline,
+						 const SpineDeadLetter *letters, size_t n)
 {
 	MemoryContext context;
 	SPIPlanPtr	plan;
 
+	Assert(IsTransactionState());
 	if (n == 0)
 		return;
 
-	plan = prepare_insert(log);
+	plan = prepare_insert(schema);
 	context = AllocSetContextCreate(CurrentMemoryContext, "spine dead letter",
 									ALLOCSET_DEFAULT_SIZES);
 	for (size_t i = 0; i < n; i++)
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(context);
 
-		write_one(plan, log, &letters[i]);
+		write_one(plan, pipeline, &letters[i]);
 		MemoryContextSwitchTo(old_context);
 		MemoryContextReset(context);
 	}

@@ -6,7 +6,6 @@
 #define SPINE_DEAD_LETTERS_H
 
 #include "compat.h"
-#include "process/positions.h"
 #include "event/record.h"
 
 typedef struct SpineDeadLetter
@@ -16,12 +15,15 @@ typedef struct SpineDeadLetter
 	char	   *reason;
 } SpineDeadLetter;
 
-/* One for a record; the reason is copied into the current memory context. */
-extern SpineDeadLetter spine_make_dead_letter(const SpineRecord *record, const char *sqlstate,
+/* A dead letter of a record; the reason is copied into the current memory context. */
+extern SpineDeadLetter spine_dead_letter_make(const SpineRecord *record, const char *sqlstate,
 											  const char *reason);
 
-/* Writes them, in the current transaction with SPI. */
-extern void spine_write_dead_letters(const SpineLog *log,
+/*
+ * Writes dead letters of a pipeline to the table of the extension, whose schema is given
+ * quoted.  In a transaction with SPI.
+ */
+extern void spine_dead_letters_write(const char *schema, const NameData *pipeline,
 									 const SpineDeadLetter *letters, size_t n);
 
 #endif							/* SPINE_DEAD_LETTERS_H */

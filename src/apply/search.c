@@ -2,19 +2,20 @@
  * search.c
  *		Finds the records to blame when the database refuses a batch.
  *
- * First the values of all records are converted: which record cannot be is known at
- * once, and costs a subtransaction that writes nothing.  The others are applied by
+ * First the values of all records are converted.  That names each record whose values do
+ * not fit, at the cost of a subtransaction that writes nothing.  The others are applied by
  * halves, in subtransactions, down to the single records that the database refuses.
  *
  * A refusal may be the fault of a record or of the table, whatever its SQLSTATE: a
- * trigger can raise any, a missing partition looks like a violated check.  Two things
+ * trigger can raise any, a missing partition looks like a violated check.  Two rules
  * tell them apart.  An error that is about the schema is a record's only if another
  * record passes.  And a long run of records that are refused for one reason is the
  * table's fault (the breaker).
  */
 #include "apply/search.h"
 
-#include "apply/apply.h"
+#include "access/xact.h"
+#include "apply/transaction.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -25,7 +26,7 @@
 typedef struct Range
 {
 	SpineSearch *search;
-	const SpineTarget *target;	/* to convert for */
+	const SpineSink *sink;		/* to convert for */
 	size_t		first;			/* moves on while converting */
 	size_t		n;				/* to apply */
 	uint64		nupserts;		/* out */
@@ -36,7 +37,8 @@ convert_range(void *arg)
 {
 	Range	   *range = arg;
 
-	spine_convert(range->target, range->search->events, range->search->nevents, &range->first);
+	spine_apply_convert(range->search->plan, range->sink, range->search->events,
+						range->search->nevents, &range->first);
 	return true;
 }
 
@@ -46,15 +48,18 @@ apply_range(void *arg)
 	Range	   *range = arg;
 
 	range->nupserts = spine_apply(range->search->plan, range->search->events + range->first,
-								  range->n, true);
+								  range->n, SPINE_SINK_SKIP_EXISTING);
 	return true;
 }
 
 static void
 blame(SpineSearch *search, const SpineRecord *record, const SpineError *error)
 {
+	MemoryContext old_context = MemoryContextSwitchTo(search->context);
+
 	search->letters[search->nletters++] =
-		spine_make_dead_letter(record, error->sqlstate, spine_error_text(error, true));
+		spine_dead_letter_make(record, error->sqlstate, spine_error_text(error, true));
+	MemoryContextSwitchTo(old_context);
 	if (error->class == SPINE_STRUCTURAL)
 	{
 		search->has_suspects = true;
@@ -66,9 +71,9 @@ blame(SpineSearch *search, const SpineRecord *record, const SpineError *error)
 static void
 search_values(SpineSearch *search)
 {
-	for (int t = 0; t < search->plan->ntargets; t++)
+	for (int i = 0; i < search->plan->nsinks; i++)
 	{
-		Range		range = {.search = search, .target = &search->plan->targets[t]};
+		Range		range = {.search = search, .sink = &search->plan->sinks[i]};
 		size_t		nkept = 0;
 
 		while (range.first < search->nevents)
@@ -93,7 +98,7 @@ static bool
 give_up(SpineSearch *search, const SpineError *error)
 {
 	search->error = *error;
-	search->outcome = SPINE_SEARCH_TABLE_AT_FAULT;
+	search->outcome = SPINE_TABLE_AT_FAULT;
 	return false;
 }
 
@@ -156,7 +161,7 @@ search_range(SpineSearch *search, size_t first, size_t n)
 		if (++search->nsubtransactions < SPINE_MAX_SUBTRANSACTIONS || first + n == search->nevents)
 			return true;
 		search->unsettled = search->events[first + n].record;
-		search->outcome = SPINE_SEARCH_TOO_LARGE;
+		search->outcome = SPINE_TOO_MANY_REFUSALS;
 		return false;
 	}
 	if (n == 1)
@@ -164,10 +169,11 @@ search_range(SpineSearch *search, size_t first, size_t n)
 	return search_range(search, first, n / 2) && search_range(search, first + n / 2, n - n / 2);
 }
 
-SpineSearchOutcome
+SpineApplyOutcome
 spine_search(SpineSearch *search)
 {
-	search->outcome = SPINE_SEARCH_DONE;
+	Assert(IsTransactionState());
+	search->outcome = SPINE_APPLIED;
 	search_values(search);
 	if (search_range(search, 0, search->nevents) && search->npassed == 0)
 	{

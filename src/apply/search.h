@@ -5,9 +5,12 @@
 #ifndef SPINE_SEARCH_H
 #define SPINE_SEARCH_H
 
-#include "apply/transaction.h"
+#include "apply/apply.h"
 #include "apply/dead_letters.h"
-#include "apply/target.h"
+#include "error.h"
+
+/* So many subtransactions of one transaction write at most. */
+#define SPINE_MAX_SUBTRANSACTIONS	60
 
 /* How many records in a row the database has refused for one reason. */
 typedef struct SpineRefusals
@@ -16,57 +19,48 @@ typedef struct SpineRefusals
 	SpineError	error;			/* of the last of them */
 } SpineRefusals;
 
-typedef enum SpineSearchOutcome
-{
-	SPINE_SEARCH_DONE,
-	SPINE_SEARCH_TABLE_AT_FAULT,
-	SPINE_SEARCH_TOO_LARGE
-} SpineSearchOutcome;
-
 typedef struct SpineSearch
 {
 	SpinePlan  *plan;
-	SpineEvent *events;			/* in log order; used up by the search */
+	SpineEvent *events;			/* in log order; the search reorders them */
 	size_t		nevents;
 	SpineDeadLetter *letters;	/* room for one per event */
-	int			breaker;		/* spine.breaker_records */
-	SpineRefusals refusals;		/* of the batches before, and then of this one, too */
+	MemoryContext context;		/* for the reasons of the letters */
+	int			breaker;		/* so many refusals in a row are the table's fault; 0: none are */
+	SpineRefusals refusals;		/* those before these events, and afterwards those of them, too */
 
-	/* out, with SPINE_SEARCH_DONE: */
+	/* out, with SPINE_APPLIED: */
 	size_t		nletters;
-	uint64		nupserts;		/* rows written by sinks in mode upsert */
+	uint64		nupserts;		/* rows written by sinks that count them */
 	int			nsubtransactions;	/* that wrote and are kept */
 
-	/* out, with SPINE_SEARCH_TABLE_AT_FAULT: */
+	/* out, with SPINE_TABLE_AT_FAULT: */
 	SpineError	error;
 
-	/* out, with SPINE_SEARCH_TOO_LARGE: the first record that there was no room for */
+	/* out, with SPINE_TOO_MANY_REFUSALS: the first record that there was no room for */
 	const SpineRecord *unsettled;
 
-	/* while it runs */
+	/* the search's own, all zero at first */
 	size_t		npassed;		/* events that are applied */
-	int			nrefused;		/* in a row for one reason, in this batch */
+	int			nrefused;		/* in a row for one reason, among these events */
 	bool		has_suspects;	/* refused as if the table were at fault */
 	int			nsuspects;		/* of these: whose values are right */
 	SpineError	suspicion;		/* of the last of them */
-	SpineSearchOutcome outcome;
+	SpineApplyOutcome outcome;
 } SpineSearch;
-
-/* So many subtransactions of one transaction write at most. */
-#define SPINE_MAX_SUBTRANSACTIONS	60
 
 /*
  * Applies all events that can be applied, and makes dead letters of the others.  In a
- * transaction, which is to be rolled back unless SPINE_SEARCH_DONE is returned:
+ * transaction with SPI, after spine_apply_begin.  Unless it returns SPINE_APPLIED, the
+ * work of the transaction is to be rolled back:
  *
- * SPINE_SEARCH_TABLE_AT_FAULT: the table is at fault, not the records; *error says why.
- * That is so when no record passes and the error of one is about the schema or the
- * server, or when `breaker` records in a row are refused for one reason.
- * SPINE_SEARCH_TOO_LARGE: the search would take more than SPINE_MAX_SUBTRANSACTIONS.
- * The caller applies the records before `unsettled` by themselves.
+ * SPINE_TABLE_AT_FAULT: no record passes and the error of one is about the schema or the
+ * server; or `breaker` records in a row are refused for one reason.
+ * SPINE_TOO_MANY_REFUSALS: the search would take more than SPINE_MAX_SUBTRANSACTIONS.  The
+ * caller applies the records before `unsettled` by themselves.
  *
  * Rethrows transient errors.
  */
-extern SpineSearchOutcome spine_search(SpineSearch *search);
+extern SpineApplyOutcome spine_search(SpineSearch *search);
 
 #endif							/* SPINE_SEARCH_H */

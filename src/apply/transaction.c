@@ -1,7 +1,7 @@
 /*
  * transaction.c
- *		The only two places that catch errors: a whole transaction, and a
- *		subtransaction of the search for a refused record.
+ *		The only places that catch errors: a whole transaction, a subtransaction of the
+ *		search for a refused record, and a step that needs no transaction.
  */
 #include "apply/transaction.h"
 
@@ -14,8 +14,8 @@
 #include "utils/snapmgr.h"
 
 /*
- * Was it raised by code in a procedural language, such as RAISE in a trigger?  Such
- * code may raise any SQLSTATE, and what it says is no word of the server's.
+ * Was it raised by code in a procedural language, such as RAISE in a trigger?  Such code
+ * may raise any SQLSTATE, and so tells nothing of the server.
  */
 static bool
 is_raised(const ErrorData *edata)
@@ -32,8 +32,8 @@ is_corruption(const ErrorData *edata)
 }
 
 /*
- * By SQLSTATE class (see PostgreSQL's errcodes.txt).  What is neither the
- * server's trouble nor the schema's is the data's.
+ * By SQLSTATE class (see PostgreSQL's errcodes.txt).  An error that is neither the server's
+ * trouble nor the schema's is the data's.
  */
 static SpineErrorClass
 classify(const ErrorData *edata)
@@ -169,4 +169,33 @@ spine_subtransaction_run(SpineStep step, void *arg, SpineError *error)
 	MemoryContextDelete(step_context);
 	CurrentResourceOwner = caller_owner;
 	return is_kept;
+}
+
+bool
+spine_step_run(SpineStep step, void *arg, SpineError *error)
+{
+	MemoryContext caller_context = CurrentMemoryContext;
+	volatile bool is_done = true;
+
+	Assert(!IsTransactionState());
+
+	PG_TRY();
+	{
+		step(arg);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(caller_context);
+		edata = CopyErrorData();
+		spine_error_copy(error, classify(edata), edata);
+		FreeErrorData(edata);
+		FlushErrorState();
+		is_done = false;
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(caller_context);
+	return is_done;
 }

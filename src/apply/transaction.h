@@ -1,6 +1,6 @@
 /*
  * transaction.h
- *		Runs a step in a transaction of its own, or in a subtransaction, and turns
+ *		Runs a step in a transaction of its own, in a subtransaction, or in none, and turns
  *		what goes wrong into an error of one of the few classes that a caller acts on.
  */
 #ifndef SPINE_TRANSACTION_H
@@ -17,7 +17,7 @@ typedef enum SpineTransactionEnd
 } SpineTransactionEnd;
 
 /* Returns false to roll back without an error. */
-typedef bool (*SpineStep) (void *arg);
+typedef bool (*SpineStep)(void *arg);
 
 /*
  * Runs step in a transaction of its own, with SPI and a snapshot, and commits.
@@ -34,5 +34,11 @@ extern SpineTransactionEnd spine_transaction_run(SpineStep step, void *arg, Spin
  * In each case, the subtransaction is over.
  */
 extern bool spine_subtransaction_run(SpineStep step, void *arg, SpineError *error);
+
+/*
+ * Runs step outside of any transaction, with which it has no business.  True: it has run
+ * to its end.  False: *error says why not.  Returns in the caller's memory context.
+ */
+extern bool spine_step_run(SpineStep step, void *arg, SpineError *error);
 
 #endif							/* SPINE_TRANSACTION_H */

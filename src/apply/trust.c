@@ -2,27 +2,30 @@
  * trust.c
  *		Looks at the code that hangs on a pipeline's tables.
  *
- * A statement on a target runs as the target's role, and so do its triggers, which
- * whoever has the privilege TRIGGER can make.  A trigger has no owner.  Its function
- * has one, and must belong to a role that could do as much anyway; its WHEN
- * condition could call anything with any arguments, and so may use only what has no
- * effects.
+ * A statement on a sink's table runs as the sink's role, and so do the table's triggers,
+ * which every role with the privilege TRIGGER can make.  A trigger has no owner.  Its
+ * function has one, who must be a role that could do as much anyway.  Its WHEN condition
+ * could call any function with any arguments, and so may use only what has no effects.
  *
- * A batch locks a target before it looks, so that nobody adds a trigger afterwards.
- * The partitions are not locked: somebody's work on an old one would hold up the
- * batch.  Instead the functions that hang on them are stopped at their first call,
- * and everything is looked at again, when the caches have been told of a change by
- * then.  A partition is locked before its triggers run, and that lock brings the news.
+ * A batch locks a table before it looks, so that nobody adds a trigger afterwards.  It
+ * does not lock the partitions: work on an old partition would hold up the batch.  Instead
+ * the functions that hang on partitions are stopped at their first call, and everything is
+ * looked at again, if the caches have been told of a change by then.  A partition is
+ * locked before its triggers run, and that lock brings the news.
  */
 #include "apply/trust.h"
 
+#include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/extension.h"
 #include "catalog/objectaccess.h"
+#include "catalog/own_tables.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
+#include "lib/ilist.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
-#include "catalog/own_tables.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -32,41 +35,40 @@
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 
-/* What a batch writes to with its own rights, or through the extension's functions. */
-static const char *const bookkeeping[] = {
-	"spine_offsets", "spine_dead_letters", "spine_order_totals"
-};
-static Oid	bookkeeping_oids[lengthof(bookkeeping)];
-
-typedef struct CheckedTarget
+struct SpineTrust
 {
-	Oid			table;
-	Oid			run_as;
-} CheckedTarget;
+	MemoryContext context;
+	int			ntables;
+	SpineTrustedTable *tables;
+	List	   *bookkeeping;	/* the extension's own tables that batches write to */
+	List	   *watched;		/* all tables that were looked at */
+	bool		watch_everything;	/* while they are being found out */
 
-/* What was checked last; all of it in `checked_context`. */
-static MemoryContext checked_context = NULL;
-static CheckedTarget *checked = NULL;
-static int	nchecked = 0;
-static List *watched = NIL;		/* all tables that were looked at */
-static bool watch_everything = true;	/* while they are being found out */
+	/* changes that the caches have told of, and how many there were at the last check */
+	uint64		nchanges;
+	uint64		nchanges_checked;
 
-/* Changes that the caches have told of, and how many there were at the last check. */
-static uint64 nchanges = 1;
-static uint64 nchanges_checked = 0;
+	dlist_node	node;
+};
+
+/* Those of this process. */
+static dlist_head trusts_in_use = DLIST_STATIC_INIT(trusts_in_use);
+
+/* The one whose statement runs, if any. */
+static SpineTrust *guarded = NULL;
 
 static object_access_hook_type prev_object_access = NULL;
 static needs_fmgr_hook_type prev_needs_fmgr_hook = NULL;
 static fmgr_hook_type prev_fmgr_hook = NULL;
 
-/* What a target's statement reaches. */
+/* What a statement on a table reaches. */
 typedef struct Reach
 {
 	Oid			role;			/* it runs as */
 	List	   *tables;
 } Reach;
 
-/* A trigger's condition while it is looked through. */
+/* A trigger's condition, while it is looked through. */
 typedef struct Condition
 {
 	Oid			role;
@@ -81,7 +83,7 @@ role_name(Oid role)
 	return name ? name : psprintf("with OID %u", role);
 }
 
-/* May code of the author's run as the role?  Yes, if the author may do as much anyway. */
+/* May code of this author run as the role?  Yes, if the author may do as much anyway. */
 static bool
 trusts(Oid role, Oid author)
 {
@@ -101,7 +103,7 @@ trusts_function(Oid role, Oid function, bool allow_definer)
 
 	/* SECURITY DEFINER: it runs with its author's rights, not with the role's */
 	result = trusts(role, proc->proowner) || (allow_definer && proc->prosecdef) ||
-		spine_is_extension_member(ProcedureRelationId, function);
+		spine_extension_has(ProcedureRelationId, function);
 	ReleaseSysCache(tuple);
 	return result;
 }
@@ -243,24 +245,24 @@ check_persistence(Oid table, char persistence)
 
 /* A partition's owner can hang code on it as the table's can. */
 static void
-check_partition_owner(Oid partition, Oid owner, const CheckedTarget *target, Oid table_owner)
+check_partition_owner(Oid partition, Oid owner, const SpineTrustedTable *root, Oid table_owner)
 {
-	if (owner == table_owner || trusts(target->run_as, owner))
+	if (owner == table_owner || trusts(root->run_as, owner))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("partition %s of table %s belongs to role %s, whose code would run with the rights of role %s",
-					spine_table_name(partition), spine_table_name(target->table), role_name(owner),
-					role_name(target->run_as)),
+					spine_table_name(partition), spine_table_name(root->table), role_name(owner),
+					role_name(root->run_as)),
 			 errhint("Use ALTER TABLE %s OWNER TO %s.", spine_table_name(partition), quote_identifier(role_name(table_owner)))));
 }
 
-/* The target, its partitions, and what its foreign keys reach; returns all of them. */
+/* Checks a table, its partitions, and what its foreign keys reach; returns all of them. */
 static List *
-check_target(const CheckedTarget *target)
+check_table(const SpineTrustedTable *root)
 {
-	Reach		reach = {target->run_as, list_make1_oid(target->table)};
-	List	   *partitions = list_make1_oid(target->table);
+	Reach		reach = {root->run_as, list_make1_oid(root->table)};
+	List	   *partitions = list_make1_oid(root->table);
 	Oid			table_owner = InvalidOid;
 
 	for (int i = 0; i < list_length(reach.tables); i++)
@@ -274,12 +276,12 @@ check_target(const CheckedTarget *target)
 		memcpy(&class, GETSTRUCT(tuple), CLASS_TUPLE_SIZE);
 		ReleaseSysCache(tuple);
 
-		if (table == target->table)
+		if (table == root->table)
 			table_owner = class.relowner;
 		if (list_member_oid(partitions, table))
 		{
 			check_persistence(table, class.relpersistence);
-			check_partition_owner(table, class.relowner, target, table_owner);
+			check_partition_owner(table, class.relowner, root, table_owner);
 			if (class.relkind == RELKIND_PARTITIONED_TABLE)
 			{
 				List	   *children = find_inheritance_children(table, NoLock);
@@ -289,58 +291,71 @@ check_target(const CheckedTarget *target)
 			}
 		}
 		if (class.relhastriggers)
-			spine_check_each_trigger(table, check_trigger, &reach);
+			spine_triggers_check(table, check_trigger, &reach);
 	}
 	return reach.tables;
 }
 
+/* Replaces a list of the trust's by a copy of another. */
 static void
-check_everything(void)
+keep_list(SpineTrust *trust, List **kept, const List *list)
 {
-	uint64		seen = nchanges;
-	List	   *tables = NIL;
-	MemoryContext old_context;
+	MemoryContext old_context = MemoryContextSwitchTo(trust->context);
+	List	   *copy = list_copy(list);
 
-	watch_everything = true;
-	for (int i = 0; i < (int) lengthof(bookkeeping); i++)
-	{
-		spine_check_own_table(bookkeeping_oids[i]);
-		tables = lappend_oid(tables, bookkeeping_oids[i]);
-	}
-	for (int i = 0; i < nchecked; i++)
-		tables = list_concat_unique_oid(tables, check_target(&checked[i]));
-
-	old_context = MemoryContextSwitchTo(checked_context);
-	list_free(watched);
-	watched = list_copy(tables);
 	MemoryContextSwitchTo(old_context);
-	watch_everything = false;
-	nchanges_checked = seen;
+	list_free(*kept);
+	*kept = copy;
+}
+
+static void
+check_everything(SpineTrust *trust)
+{
+	uint64		seen = trust->nchanges;
+	List	   *tables = list_copy(trust->bookkeeping);
+	ListCell   *cell;
+
+	trust->watch_everything = true;
+	foreach(cell, trust->bookkeeping)
+		spine_own_tables_check(lfirst_oid(cell));
+	for (int i = 0; i < trust->ntables; i++)
+		tables = list_concat_unique_oid(tables, check_table(&trust->tables[i]));
+
+	keep_list(trust, &trust->watched, tables);
+	trust->watch_everything = false;
+	trust->nchanges_checked = seen;
 }
 
 static void
 note_relation(Datum arg, Oid relid)
 {
-	if (watch_everything || relid == InvalidOid || list_member_oid(watched, relid))
-		nchanges++;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &trusts_in_use)
+	{
+		SpineTrust *trust = dlist_container(SpineTrust, node, iter.cur);
+
+		if (trust->watch_everything || relid == InvalidOid || list_member_oid(trust->watched, relid))
+			trust->nchanges++;
+	}
 }
 
 /* A function or a role. */
 static void
 note_object(Datum arg, int cache_id, uint32 hash_value)
 {
-	nchanges++;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &trusts_in_use)
+		dlist_container(SpineTrust, node, iter.cur)->nchanges++;
 }
 
-/*
- * Before a function runs as a target's role: has something changed since we looked?
- * The restriction is there while a target's statement runs, and at no other time.
- */
+/* Before a function runs as a sink's role: has something changed since we looked? */
 static void
 look_again(void)
 {
-	if (nchanges_checked != nchanges && InSecurityRestrictedOperation())
-		check_everything();
+	if (guarded && guarded->nchanges_checked != guarded->nchanges && InSecurityRestrictedOperation())
+		check_everything(guarded);
 }
 
 /* For the functions of expressions. */
@@ -371,11 +386,15 @@ guard_call(FmgrHookEventType event, FmgrInfo *function, Datum *arg)
 		prev_fmgr_hook(event, function, arg);
 }
 
-/* Once in a worker; other processes have no use for it. */
+/* Once in a process that has a plan; others have no use for it. */
 static void
 watch(void)
 {
-	checked_context = AllocSetContextCreate(TopMemoryContext, "spine trust", ALLOCSET_SMALL_SIZES);
+	static bool is_watching = false;
+
+	if (is_watching)
+		return;
+	is_watching = true;
 
 	CacheRegisterRelcacheCallback(note_relation, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, note_object, (Datum) 0);
@@ -390,46 +409,72 @@ watch(void)
 	fmgr_hook = guard_call;
 }
 
-/* Were these the targets that were checked last? */
-static bool
-is_same(const SpinePlan *plan)
+/* Its memory is about to go. */
+static void
+release(void *arg)
 {
-	bool		same = nchecked == plan->ntargets;
+	SpineTrust *trust = arg;
 
-	for (int i = 0; same && i < nchecked; i++)
-		same = checked[i].table == plan->targets[i].sink->target &&
-			checked[i].run_as == plan->targets[i].run_as;
-	return same;
+	dlist_delete(&trust->node);
+	if (guarded == trust)
+		guarded = NULL;
+}
+
+SpineTrust *
+spine_trust_make(const SpineTrustedTable *tables, int n)
+{
+	SpineTrust *trust = palloc0(sizeof(SpineTrust));
+	MemoryContextCallback *callback = palloc(sizeof(MemoryContextCallback));
+
+	watch();
+	trust->context = CurrentMemoryContext;
+	trust->ntables = n;
+	trust->tables = palloc(n * sizeof(SpineTrustedTable));
+	memcpy(trust->tables, tables, n * sizeof(SpineTrustedTable));
+	trust->nchanges = 1;
+
+	*callback = (MemoryContextCallback) {.func = release, .arg = trust};
+	MemoryContextRegisterResetCallback(trust->context, callback);
+	dlist_push_tail(&trusts_in_use, &trust->node);
+	return trust;
 }
 
 void
-spine_check_trust(const SpinePlan *plan)
+spine_trust_check(SpineTrust *trust)
 {
-	if (checked_context == NULL)
-		watch();
+	ListCell   *cell;
 
-	/* before they are looked at, so that nobody adds a trigger afterwards */
-	for (int i = 0; i < (int) lengthof(bookkeeping); i++)
-	{
-		if (nchanges_checked != nchanges)
-			bookkeeping_oids[i] = spine_extension_table(bookkeeping[i]);
-		LockRelationOid(bookkeeping_oids[i], RowExclusiveLock);
-	}
+	Assert(IsTransactionState());
+	if (trust->nchanges_checked != trust->nchanges)
+		keep_list(trust, &trust->bookkeeping, spine_own_tables_written_by_batches());
 
-	if (!is_same(plan))
-	{
-		if (checked)
-			pfree(checked);
-		nchecked = 0;
-		checked = MemoryContextAlloc(checked_context, plan->ntargets * sizeof(CheckedTarget));
-		for (int i = 0; i < plan->ntargets; i++)
-		{
-			checked[i].table = plan->targets[i].sink->target;
-			checked[i].run_as = plan->targets[i].run_as;
-		}
-		nchecked = plan->ntargets;
-		nchanges++;
-	}
-	if (nchanges_checked != nchanges)
-		check_everything();
+	/* lock first, look then: nobody adds a trigger in between */
+	foreach(cell, trust->bookkeeping)
+		LockRelationOid(lfirst_oid(cell), RowExclusiveLock);
+	if (trust->nchanges_checked != trust->nchanges)
+		check_everything(trust);
+}
+
+/* The guard before this one, which is on again afterwards. */
+typedef struct Guard
+{
+	MemoryContextCallback callback;
+	SpineTrust *before;
+} Guard;
+
+static void
+end_guard(void *arg)
+{
+	guarded = ((Guard *) arg)->before;
+}
+
+void
+spine_trust_guard(SpineTrust *trust, MemoryContext context)
+{
+	Guard	   *guard = MemoryContextAlloc(context, sizeof(Guard));
+
+	guard->before = guarded;
+	guard->callback = (MemoryContextCallback) {.func = end_guard, .arg = guard};
+	MemoryContextRegisterResetCallback(context, &guard->callback);
+	guarded = trust;
 }

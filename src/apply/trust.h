@@ -1,24 +1,40 @@
 /*
  * trust.h
- *		May a pipeline write to its tables?  Code that hangs on them must not get
- *		rights that its author does not have, and a crash must not empty them.
+ *		May a pipeline write to its tables?  Code that hangs on them must not get rights
+ *		that its author does not have, and a crash must not empty them.
  */
 #ifndef SPINE_TRUST_H
 #define SPINE_TRUST_H
 
-#include "apply/target.h"
+#include "compat.h"
+
+/* A table that is written to, and the role that the statements run as. */
+typedef struct SpineTrustedTable
+{
+	Oid			table;
+	Oid			run_as;
+} SpineTrustedTable;
+
+/* What is known of the tables of one plan. */
+typedef struct SpineTrust SpineTrust;
+
+/* Nothing is looked at yet.  In the current memory context, and goes with it. */
+extern SpineTrust *spine_trust_make(const SpineTrustedTable *tables, int n);
 
 /*
- * Raises an error (structural) that says what is wrong: a trigger that a target's
- * rows reach runs a function of a role that the applying role does not trust; a
- * partition belongs to such a role; a target is not permanent; a bookkeeping table
- * has a trigger that is not the extension's.  In a transaction that has locked the
- * targets; locks the bookkeeping tables.  Costs next to nothing while the caches
- * have not been told of a change.
- *
- * Until the transaction ends, code that would run as a target's role is held back
- * and the tables are looked at again as soon as something has changed.
+ * Raises an error (structural) that says what is wrong: a trigger that the rows of a table
+ * reach runs a function of a role that the applying role does not trust; a partition
+ * belongs to such a role; a table is not permanent; a bookkeeping table has a trigger that
+ * is not the extension's.  In a transaction that has locked the tables; locks the
+ * bookkeeping tables.  Costs three locks while the caches have not been told of a change.
  */
-extern void spine_check_trust(const SpinePlan *plan);
+extern void spine_trust_check(SpineTrust *trust);
+
+/*
+ * Until `context` is reset or deleted, code that would run as a table's role is held back
+ * and the tables are looked at again as soon as something has changed.  The context is to
+ * end with the (sub)transaction at the latest.
+ */
+extern void spine_trust_guard(SpineTrust *trust, MemoryContext context);
 
 #endif							/* SPINE_TRUST_H */

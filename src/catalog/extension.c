@@ -7,7 +7,9 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -59,6 +61,14 @@ spine_extension_table(const char *name)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the extension spine has no table %s", name)));
 	return table;
+}
+
+bool
+spine_extension_has(Oid class_id, Oid object)
+{
+	Oid			extension = getExtensionOfObject(class_id, object);
+
+	return OidIsValid(extension) && extension == get_extension_oid("spine", true);
 }
 
 bool

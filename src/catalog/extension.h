@@ -16,6 +16,9 @@ extern char *spine_extension_schema(void);
 /* A table of the extension's; raises an error when it is not there. */
 extern Oid	spine_extension_table(const char *name);
 
+/* Does the object belong to the extension? */
+extern bool spine_extension_has(Oid class_id, Oid object);
+
 /* Does the current user own the extension of this database, if there is one? */
 extern bool spine_owns_extension(void);
 

@@ -1,18 +1,20 @@
 /*
  * own_tables.c
- *		Keeps others' triggers off the extension's own tables.
+ *		Keeps the triggers of others off the extension's own tables.
  *
- * Whoever has the privilege TRIGGER can make one, or replace one of the extension's
- * own, and GRANT ALL ON ALL TABLES is common.  So both are refused; and since they
- * may be there already (made while the server did without this library), what
- * writes to these tables with somebody else's rights looks first.
+ * Every role with the privilege TRIGGER can make a trigger, or replace one of the
+ * extension's, and GRANT ALL ON ALL TABLES is common.  So both are refused.  But such
+ * triggers may exist already, made while the server ran without this library.  So code
+ * that writes to these tables with the rights of another role looks for them first.
  */
 #include "catalog/own_tables.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/dependency.h"
+#include "catalog/extension.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
@@ -26,13 +28,46 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-static const char *const own_tables[] = {
-	"spine_pipelines", "spine_sinks", "spine_offsets", "spine_dead_letters", "spine_order_totals"
-};
+#define MAX_OWN_TABLES	16
+
+/* Names of this prefix are for the extension's triggers, on its tables. */
+#define RESERVED_PREFIX	"spine_"
+
+typedef struct OwnTable
+{
+	const char *name;
+	bool		written_by_batches;
+} OwnTable;
+
+/* Filled when the server starts. */
+static OwnTable own_tables[MAX_OWN_TABLES];
+static int	nown_tables = 0;
 
 static object_access_hook_type prev_object_access = NULL;
 
 PG_FUNCTION_INFO_V1(spine_check_triggers);
+
+void
+spine_own_tables_add(const char *name, bool written_by_batches)
+{
+	if (nown_tables == MAX_OWN_TABLES)
+		elog(ERROR, "no room for table %s among the extension's own", name);
+	own_tables[nown_tables++] = (OwnTable) {name, written_by_batches};
+}
+
+List *
+spine_own_tables_written_by_batches(void)
+{
+	List	   *tables = NIL;
+
+	Assert(IsTransactionState());
+	for (int i = 0; i < nown_tables; i++)
+	{
+		if (own_tables[i].written_by_batches)
+			tables = lappend_oid(tables, spine_extension_table(own_tables[i].name));
+	}
+	return tables;
+}
 
 char *
 spine_table_name(Oid table)
@@ -43,30 +78,22 @@ spine_table_name(Oid table)
 		psprintf("with OID %u", table);
 }
 
-bool
-spine_is_extension_member(Oid class_id, Oid object)
-{
-	Oid			extension = getExtensionOfObject(class_id, object);
-
-	return OidIsValid(extension) && extension == get_extension_oid("spine", true);
-}
-
 static bool
 is_own_table(Oid table)
 {
 	char	   *name = get_rel_name(table);
 
-	for (int i = 0; name && i < (int) lengthof(own_tables); i++)
+	for (int i = 0; name && i < nown_tables; i++)
 	{
-		if (strcmp(name, own_tables[i]) == 0)
-			return spine_is_extension_member(RelationRelationId, table);
+		if (strcmp(name, own_tables[i].name) == 0)
+			return spine_extension_has(RelationRelationId, table);
 	}
 	return false;
 }
 
 /* From the system table: the relation cache would want a lock on the relation. */
 void
-spine_check_each_trigger(Oid table, SpineTriggerCheck check, void *arg)
+spine_triggers_check(Oid table, SpineTriggerCheck check, void *arg)
 {
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -91,12 +118,12 @@ spine_check_each_trigger(Oid table, SpineTriggerCheck check, void *arg)
 	table_close(rel, AccessShareLock);
 }
 
-/* What a foreign key does, it does as the table's owner, and triggers with it. */
+/* A foreign key changes rows, and so runs triggers, as the owner of the table it is to. */
 static void
 check_foreign_key(const Form_pg_trigger trigger)
 {
 	if (OidIsValid(trigger->tgconstrrelid) &&
-		!spine_is_extension_member(RelationRelationId, trigger->tgconstrrelid))
+		!spine_extension_has(RelationRelationId, trigger->tgconstrrelid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("table %s has a foreign key to %s, which is spine's own",
@@ -109,7 +136,7 @@ check_own_trigger(const Form_pg_trigger trigger, const char *condition, void *ar
 {
 	if (trigger->tgisinternal)
 		check_foreign_key(trigger);
-	else if (!spine_is_extension_member(ProcedureRelationId, trigger->tgfoid))
+	else if (!spine_extension_has(ProcedureRelationId, trigger->tgfoid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("trigger \"%s\" of table %s runs function %s, which is not a part of spine",
@@ -119,9 +146,9 @@ check_own_trigger(const Form_pg_trigger trigger, const char *condition, void *ar
 }
 
 void
-spine_check_own_table(Oid table)
+spine_own_tables_check(Oid table)
 {
-	spine_check_each_trigger(table, check_own_trigger, NULL);
+	spine_triggers_check(table, check_own_trigger, NULL);
 }
 
 /* spine_check_triggers(regclass) */
@@ -135,18 +162,45 @@ spine_check_triggers(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("%s is not a table of spine's own", spine_table_name(table))));
 
-	/* before it is looked at, so that nobody adds a trigger afterwards */
+	/* lock first, look then: nobody adds a trigger in between */
 	LockRelationOid(table, RowExclusiveLock);
-	spine_check_own_table(table);
+	spine_own_tables_check(table);
 	PG_RETURN_VOID();
 }
 
-/* current_orders may have others' triggers, but they must not replace those of spine_count_orders. */
+/*
+ * Other tables of the extension may have the triggers of others.  But a trigger with the
+ * name of one of ours would replace ours.
+ */
 static bool
-replaces_count(const Form_pg_trigger trigger)
+has_reserved_name(const Form_pg_trigger trigger)
 {
-	return strncmp(NameStr(trigger->tgname), "spine_count_", strlen("spine_count_")) == 0 &&
-		spine_is_extension_member(RelationRelationId, trigger->tgrelid);
+	return strncmp(NameStr(trigger->tgname), RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0 &&
+		spine_extension_has(RelationRelationId, trigger->tgrelid);
+}
+
+/* A trigger that was just made. */
+static void
+check_new_trigger(const Form_pg_trigger trigger)
+{
+	const char *name = NameStr(trigger->tgname);
+
+	if (is_own_table(trigger->tgrelid))
+	{
+		if (trigger->tgisinternal)
+			check_foreign_key(trigger);
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("cannot make trigger \"%s\": table %s may have none but spine's own",
+							name, spine_table_name(trigger->tgrelid))));
+	}
+	else if (has_reserved_name(trigger))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot make trigger \"%s\" of table %s: the name belongs to spine's own triggers",
+						name, spine_table_name(trigger->tgrelid)),
+				 errhint("Use a name that does not begin with \"" RESERVED_PREFIX "\".")));
 }
 
 static void
@@ -162,29 +216,14 @@ guard_creation(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 	if (access != OAT_POST_CREATE || class_id != TriggerRelationId || creating_extension || IsBinaryUpgrade)
 		return;
 
-	/* it is made by this very command, and so visible to this snapshot only */
+	/* this very command makes it, so that only this snapshot sees it */
 	rel = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(object_id));
 	scan = systable_beginscan(rel, TriggerOidIndexId, true, SnapshotSelf, 1, &key);
 	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple) && replaces_count((Form_pg_trigger) GETSTRUCT(tuple)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("cannot make trigger \"%s\" of table %s: the name belongs to spine's own, which move the totals",
-						NameStr(((Form_pg_trigger) GETSTRUCT(tuple))->tgname),
-						spine_table_name(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid))));
-	if (HeapTupleIsValid(tuple) && is_own_table(((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid))
-	{
-		const Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
-
-		if (!trigger->tgisinternal)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("cannot make trigger \"%s\": table %s may have none but spine's own",
-							NameStr(trigger->tgname), spine_table_name(trigger->tgrelid))));
-		check_foreign_key(trigger);
-	}
+	if (HeapTupleIsValid(tuple))
+		check_new_trigger((Form_pg_trigger) GETSTRUCT(tuple));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 }
@@ -192,6 +231,11 @@ guard_creation(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 void
 spine_own_tables_init(void)
 {
+	spine_own_tables_add("spine_pipelines", false);
+	spine_own_tables_add("spine_sinks", false);
+	spine_own_tables_add("spine_offsets", true);
+	spine_own_tables_add("spine_dead_letters", true);
+
 	prev_object_access = object_access_hook;
 	object_access_hook = guard_creation;
 }

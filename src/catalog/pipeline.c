@@ -1,17 +1,47 @@
 /*
  * pipeline.c
- *		Reads the tables spine_pipelines and spine_sinks.
+ *		Reads the tables spine_pipelines and spine_sinks, and says which topic a pipeline
+ *		reads.
  */
 #include "catalog/pipeline.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "process/settings.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(spine_pipeline_topic);
+
+char	   *spine_topic = NULL;
+
+static bool
+check_topic(char **newval, void **extra, GucSource source)
+{
+	static const char legal[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+	size_t		len = strlen(*newval);
+
+	if (len >= 1 && len <= 249 && strspn(*newval, legal) == len &&
+		strcmp(*newval, ".") != 0 && strcmp(*newval, "..") != 0)
+		return true;
+
+	GUC_check_errdetail("A topic name has 1 to 249 ASCII letters, digits, \".\", \"_\" and \"-\".");
+	return false;
+}
+
+void
+spine_pipeline_settings_init(void)
+{
+	DefineCustomStringVariable("spine.topic",
+							   "The topic that spine_produce writes to and that pipelines without a topic read.",
+							   NULL,
+							   &spine_topic, "events",
+							   PGC_SUSET, 0,
+							   check_topic, NULL, NULL);
+}
 
 /* Column `column` (from 1) of row `row` as text in the caller's context, or NULL. */
 static char *
@@ -50,26 +80,22 @@ string_list(uint64 row, int column, MemoryContext context, char ***strings)
 }
 
 static void
-read_sink(SpineSink *sink, uint64 row, MemoryContext context)
+read_sink(SpineSinkDefinition *sink, uint64 row, MemoryContext context)
 {
 	bool		isnull;
-	char	   *mode = text_value(row, 2, context);
 	char	  **names;
 	char	  **sources;
 
 	sink->target = DatumGetObjectId(binary_value(row, 1, &isnull));
-	sink->mode = strcmp(mode, "upsert") == 0 ? SPINE_UPSERT : SPINE_APPEND;
+	sink->mode = text_value(row, 2, context);
 	sink->nkeys = string_list(row, 3, context, &sink->keys);
 	sink->version = text_value(row, 4, context);
 
-	sink->ncolumns = string_list(row, 5, context, &names);
+	sink->nmappings = string_list(row, 5, context, &names);
 	(void) string_list(row, 6, context, &sources);
-	sink->columns = MemoryContextAllocZero(context, Max(sink->ncolumns, 1) * sizeof(SpineColumnMap));
-	for (int i = 0; i < sink->ncolumns; i++)
-	{
-		sink->columns[i].column = names[i];
-		sink->columns[i].source = sources[i];
-	}
+	sink->mappings = MemoryContextAllocZero(context, Max(sink->nmappings, 1) * sizeof(SpineMapping));
+	for (int i = 0; i < sink->nmappings; i++)
+		sink->mappings[i] = (SpineMapping) {names[i], sources[i]};
 }
 
 const char *
@@ -87,7 +113,7 @@ spine_pipeline_topic(PG_FUNCTION_ARGS)
 }
 
 SpinePipeline *
-spine_load_pipeline(const char *schema, const NameData *name)
+spine_pipeline_load(const char *schema, const NameData *name)
 {
 	Oid			types[1] = {NAMEOID};
 	Datum		args[1] = {NameGetDatum(name)};
@@ -97,6 +123,7 @@ spine_load_pipeline(const char *schema, const NameData *name)
 	bool		isnull;
 	char	   *query;
 
+	Assert(IsTransactionState());
 	query = psprintf("SELECT topic, owner::pg_catalog.oid, start = 'latest'"
 					 " FROM %s.spine_pipelines WHERE name = $1 AND enabled", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 1);
@@ -121,7 +148,7 @@ spine_load_pipeline(const char *schema, const NameData *name)
 					 " FROM %s.spine_sinks s WHERE s.pipeline = $1 ORDER BY s.mode, s.target", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 0);
 	pipeline->nsinks = SPI_processed;
-	pipeline->sinks = MemoryContextAllocZero(context, Max(SPI_processed, 1) * sizeof(SpineSink));
+	pipeline->sinks = MemoryContextAllocZero(context, Max(SPI_processed, 1) * sizeof(SpineSinkDefinition));
 	for (uint64 i = 0; i < SPI_processed; i++)
 		read_sink(&pipeline->sinks[i], i, context);
 

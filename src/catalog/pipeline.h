@@ -7,29 +7,24 @@
 
 #include "compat.h"
 
-/* A column of a sink and where its value comes from. */
-typedef struct SpineColumnMap
+/* A column of a sink, and the source of its values. */
+typedef struct SpineMapping
 {
 	char	   *column;
 	char	   *source;			/* a JSON key, or "$partition" and the like */
-} SpineColumnMap;
+} SpineMapping;
 
-typedef enum SpineSinkMode
+/* A row of spine_sinks. */
+typedef struct SpineSinkDefinition
 {
-	SPINE_APPEND,
-	SPINE_UPSERT
-} SpineSinkMode;
-
-typedef struct SpineSink
-{
-	Oid			target;
-	SpineSinkMode mode;
-	int			nkeys;			/* 0: none given (append only) */
+	Oid			target;			/* the table */
+	char	   *mode;
+	int			nkeys;			/* 0: it has no key (mode append only) */
 	char	  **keys;
-	char	   *version;		/* NULL in append mode */
-	int			ncolumns;		/* 0: every column of the target */
-	SpineColumnMap *columns;
-} SpineSink;
+	char	   *version;		/* NULL in mode append */
+	int			nmappings;		/* 0: every column of the table, from the key of its name */
+	SpineMapping *mappings;
+} SpineSinkDefinition;
 
 typedef struct SpinePipeline
 {
@@ -39,8 +34,14 @@ typedef struct SpinePipeline
 	Oid			owner;
 	bool		starts_at_latest;
 	int			nsinks;
-	SpineSink  *sinks;
+	SpineSinkDefinition *sinks; /* in the order in which they are applied */
 } SpinePipeline;
+
+/* The setting spine.topic. */
+extern char *spine_topic;
+
+/* When the server starts: defines that setting. */
+extern void spine_pipeline_settings_init(void);
 
 /*
  * The topic that a pipeline reads, given the topic of its row: the setting spine.topic
@@ -49,10 +50,10 @@ typedef struct SpinePipeline
 extern const char *spine_pipeline_topic_or_default(const char *topic);
 
 /*
- * Reads one pipeline, or NULL when it does not exist or is not enabled.  Lives
- * in a context of its own below TopMemoryContext; the caller deletes that.  In
- * a transaction with SPI; may raise an error.
+ * Reads one pipeline; NULL: it does not exist, or is not enabled.  It lives in a context
+ * of its own below TopMemoryContext, which the caller deletes.  In a transaction with SPI;
+ * may raise an error.
  */
-extern SpinePipeline *spine_load_pipeline(const char *schema, const NameData *name);
+extern SpinePipeline *spine_pipeline_load(const char *schema, const NameData *name);
 
 #endif							/* SPINE_PIPELINE_H */

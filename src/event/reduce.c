@@ -3,9 +3,9 @@
  *		The latest version per key within a batch, so that the database writes
  *		each key once.
  *
- * An open-addressing hash table in the caller's memory holds, per key, the
- * index of the row that leads so far.  What a key or a version consists of is
- * not known here.
+ * An open-addressing hash table in the caller's memory holds the index of the
+ * newest row so far of each key.  What a key or a version consists of is the
+ * caller's affair.
  */
 #include <string.h>
 #include <unistd.h>
@@ -33,8 +33,8 @@ sip_round(uint64_t v[4])
 
 /*
  * SipHash-1-3 (Aumasson and Bernstein, https://github.com/veorq/SipHash, CC0).
- * Keys come from whoever may write to the topic: under a hash without a secret
- * they could be chosen to collide, and every search would pass all the others.
+ * Everyone who may write to the topic chooses keys.  Without a secret in the hash,
+ * they could choose keys that collide, and each search would visit all of them.
  */
 static uint64_t
 hash_bytes(const uint64_t secret[2], const unsigned char *bytes, size_t len)
@@ -55,7 +55,7 @@ hash_bytes(const uint64_t secret[2], const unsigned char *bytes, size_t len)
 		v[0] ^= word;
 	}
 
-	/* the last word: what is left, and the length in its highest byte */
+	/* the last word: the remaining bytes, and the length in its highest byte */
 	word = (uint64_t) len << 56;
 	for (size_t i = 0; i < len % 8; i++)
 		word |= (uint64_t) bytes[i] << (8 * i);
@@ -75,13 +75,13 @@ spine_reduce_table_size(size_t n)
 {
 	size_t		size = 2;
 
-	/* at most half full: short searches, and always an empty entry to end at */
+	/* at most half full, so that a search is short and ends at an empty entry */
 	while (size < n * 2)
 		size *= 2;
 	return size;
 }
 
-/* The entry of this key, or the empty one where it belongs. */
+/* The entry of this key, or the empty entry where the key belongs. */
 static uint32_t *
 find_entry(const SpineReduceKey *keys, const SpineReduceKey *key,
 		   const uint64_t secret[2], uint32_t *table, size_t mask)
@@ -107,11 +107,14 @@ spine_reduce(const SpineReduceKey *keys, size_t n, SpineIsNewer is_newer,
 	uint64_t	secret[2] = {0, 0};
 	size_t		nkept = 0;
 
-	/* should the system have no randomness to give, only the secrecy is lost */
+	/* if the system has no randomness to give, only the secrecy is lost */
 	(void) !getentropy(secret, sizeof(secret));
 	memset(table, 0xff, size * sizeof(table[0]));
 
-	/* until the end kept[] says of each row whether it leads */
+	/*
+	 * In this loop kept[row] is a flag: no newer row of its key was found.  The next loop
+	 * turns the flags into indexes.
+	 */
 	for (size_t row = 0; row < n; row++)
 	{
 		uint32_t   *entry;

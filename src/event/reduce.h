@@ -8,8 +8,8 @@
 #include "event/record.h"
 
 /*
- * A row's key as bytes: two rows are of one key when their bytes are equal.
- * key == NULL marks a row without a comparable key; it is always kept.
+ * A row's key as bytes.  Two rows have the same key if these bytes are equal.
+ * NULL: the row has no key that can be compared, and is always kept.
  */
 typedef struct SpineReduceKey
 {
@@ -19,18 +19,18 @@ typedef struct SpineReduceKey
 
 /*
  * Is the version of row `candidate` at least as new as that of `incumbent`?
- * candidate always stands later in the log, so that an equal version is newer.
- * May raise an error (longjmp): spine_reduce holds nothing that would leak.
+ * The candidate is always later in the log, so an equal version is newer.
+ * It may longjmp out of spine_reduce, which owns nothing.
  */
 typedef bool (*SpineIsNewer) (size_t candidate, size_t incumbent, void *arg);
 
-/* Entries the caller provides as working memory for n rows: a power of two. */
+/* How many table entries spine_reduce needs for n rows: a power of two. */
 extern size_t spine_reduce_table_size(size_t n);
 
 /*
- * Writes the indexes of the rows to keep to kept[] (room for n), in ascending
- * order, and returns how many.  table: spine_reduce_table_size(n) entries of
- * working memory, contents undefined before and after.
+ * Writes the indexes of the rows to keep to kept[], in ascending order, and returns
+ * their number.  kept has room for n.  table is working memory of
+ * spine_reduce_table_size(n) entries; what is in it does not matter, before or after.
  */
 extern size_t spine_reduce(const SpineReduceKey *keys, size_t n,
 						   SpineIsNewer is_newer, void *arg,

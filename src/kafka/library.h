@@ -34,6 +34,7 @@ struct SpineClient
 	void		(*before_release) (void *owner);
 	void	   *owner;
 
+	rd_kafka_event_t *reports;	/* being handed out by spine_producer_poll, or NULL */
 	rd_kafka_topic_t *topic;	/* the last one that was asked about, or NULL */
 	MemoryContext context;		/* of the client; a child of TopMemoryContext */
 	struct SpineClient *next;	/* all clients of the process */
@@ -45,6 +46,13 @@ struct SpineClient
  */
 extern bool spine_kafka_options_apply(const char *options, rd_kafka_conf_t *conf,
 									  char *reason, size_t reason_size);
+
+/*
+ * The configuration of a client; arguments as of spine_client_create.  Raises an error
+ * when an option is refused.  The caller adds the callbacks, and frees it.
+ */
+extern rd_kafka_conf_t *spine_configuration_make(SpineClientKind kind, const SpineCluster *cluster,
+												 const char *group_id, const SpinePrefetch *prefetch);
 
 /*
  * How an error of the library has to be met.  Nowhere else do its codes become

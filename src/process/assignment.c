@@ -6,7 +6,6 @@
 #include "process/assignment.h"
 
 #include "apply/transaction.h"
-#include "apply/trust.h"
 
 /* Positions while they are looked for. */
 typedef struct Search
@@ -41,7 +40,7 @@ load_positions(void *arg)
 {
 	Search	   *search = arg;
 
-	spine_check_trust(search->request->plan);
+	spine_trust_check(search->request->plan->trust);
 	spine_positions_load(search->request->log, search->positions, search->n,
 						 &search->known_topic, &search->lost_log);
 	return true;
@@ -53,7 +52,7 @@ insert_positions(void *arg)
 {
 	Search	   *search = arg;
 
-	spine_check_trust(search->request->plan);
+	spine_trust_check(search->request->plan->trust);
 	spine_positions_insert(search->request->log, search->positions, search->n);
 
 	/* another worker may have been first */

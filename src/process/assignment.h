@@ -5,7 +5,7 @@
 #ifndef SPINE_ASSIGNMENT_H
 #define SPINE_ASSIGNMENT_H
 
-#include "apply/target.h"
+#include "apply/plan.h"
 #include "error.h"
 #include "kafka/consumer.h"
 #include "process/positions.h"

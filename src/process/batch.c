@@ -1,136 +1,36 @@
 /*
  * batch.c
- *		The promise: rows, dead letters and offsets in one transaction.
+ *		The promise: rows, dead letters and positions in one transaction.
  *
- * A batch is tried plainly first.  When the database refuses it, it is run again
- * in a way that finds the records to blame: see search.c.
+ * The records are decoded first, before any transaction.  Then they are applied plainly.
+ * When the database refuses that, they are applied once more in a way that finds the
+ * records to blame: see search.c.
  */
 #include "process/batch.h"
 
+#include "access/xact.h"
+#include "apply/transaction.h"
 #include "catalog/extension.h"
-#include "apply/apply.h"
-#include "apply/dead_letters.h"
-#include "event/decode.h"
-#include "apply/search.h"
-#include "process/settings.h"
-#include "apply/trust.h"
 #include "utils/memutils.h"
-
-/* Events whose fields are allocated at a time. */
-#define FIELDS_CHUNK	1000
 
 /* A batch while it runs. */
 typedef struct BatchRun
 {
 	SpineBatch *batch;
-	SpineEvent *events;
-	size_t		nevents;
-	SpineDeadLetter *letters;	/* room for every record */
-	size_t		nletters;
-	bool		decoded;
+	SpineDecoded decoded;
 	bool		searching;		/* for refused records */
-	SpineSearch search;
-	MemoryContext context;		/* of the run, over all its attempts */
+	SpineApplied applied;		/* by the last attempt */
 	SpineBatchOutcome outcome;	/* of an attempt that was rolled back without an error */
 } BatchRun;
 
-/* SQLSTATEs of what decoding refuses. */
-static const char *const decode_sqlstates[] = {
-	[SPINE_NO_VALUE] = "22004",
-	[SPINE_NOT_JSON] = "22P02",
-	[SPINE_BEYOND_LIMIT] = "54000",
-};
-
-/* The fields' texts are the record's, or, of strings with escapes, the run's. */
-static SpineDecodeOutcome
-decode_record(const SpinePlan *plan, const SpineRecord *record, SpineField *fields,
-			  char *reason, size_t reason_size)
-{
-	SpineDecodeOutcome outcome = spine_decode(record->value, record->value_len,
-											  plan->fields, plan->nfields,
-											  (size_t) spine_max_record_memory_kb * 1024,
-											  fields, reason, reason_size);
-
-	for (int i = 0; outcome == SPINE_DECODED && i < plan->nfields; i++)
-	{
-		if (fields[i].kind == SPINE_FIELD_ESCAPED)
-			spine_unescape(&fields[i], palloc(fields[i].len));
-	}
-	return outcome;
-}
-
-static void
-decode_records(BatchRun *run)
-{
-	SpineBatch *batch = run->batch;
-	MemoryContext old_context = MemoryContextSwitchTo(run->context);
-	int			nfields = batch->plan->nfields;
-	SpineField *fields = NULL;
-	int			room = 0;		/* for the fields of so many events */
-
-	run->nevents = run->nletters = 0;
-	run->events = MemoryContextAllocHuge(CurrentMemoryContext,
-										 Max(batch->nrecords, 1) * sizeof(SpineEvent));
-	run->letters = MemoryContextAllocHuge(CurrentMemoryContext,
-										  Max(batch->nrecords, 1) * sizeof(SpineDeadLetter));
-
-	for (size_t i = 0; i < batch->nrecords; i++)
-	{
-		const SpineRecord *record = &batch->records[i];
-		SpineDecodeOutcome outcome;
-		char		reason[256];
-
-		if (room == 0)
-		{
-			room = FIELDS_CHUNK;
-			fields = palloc(room * Max(nfields, 1) * sizeof(SpineField));
-		}
-		outcome = decode_record(batch->plan, record, fields, reason, sizeof(reason));
-		if (outcome == SPINE_DECODED)
-		{
-			SpineEvent *event = &run->events[run->nevents++];
-
-			event->record = record;
-			event->fields = fields;
-			fields += nfields;
-			room--;
-		}
-		else
-			run->letters[run->nletters++] =
-				spine_make_dead_letter(record, decode_sqlstates[outcome], reason);
-	}
-	run->decoded = true;
-	MemoryContextSwitchTo(old_context);
-}
-
-/* Applies what can be applied.  False: roll back; run->search says why. */
+/* Step. */
 static bool
-search(BatchRun *run)
+decode(void *arg)
 {
-	SpineBatch *batch = run->batch;
+	BatchRun   *run = arg;
 
-	run->search = (SpineSearch) {
-		.plan = batch->plan,
-		.events = run->events,
-		.nevents = run->nevents,
-		.letters = run->letters + run->nletters,
-		.breaker = spine_breaker_records,
-		.refusals = *batch->refusals
-	};
-	if (spine_search(&run->search) != SPINE_SEARCH_DONE)
-		return false;
-	run->nletters += run->search.nletters;
-	batch->nupserts = run->search.nupserts;
+	spine_records_decode(run->batch->plan, run->batch->records, run->batch->nrecords, &run->decoded);
 	return true;
-}
-
-static int
-compare_letters(const void *a, const void *b)
-{
-	const SpineRecord *record_a = ((const SpineDeadLetter *) a)->record;
-	const SpineRecord *record_b = ((const SpineDeadLetter *) b)->record;
-
-	return (record_a > record_b) - (record_a < record_b);
 }
 
 static bool
@@ -140,7 +40,34 @@ roll_back(BatchRun *run, SpineBatchOutcome outcome)
 	return false;
 }
 
-/* The promise. */
+/* The rows; false: roll back. */
+static bool
+apply(BatchRun *run)
+{
+	SpineBatch *batch = run->batch;
+	SpineApplyOutcome outcome;
+
+	run->applied = (SpineApplied) {.refusals = *batch->refusals};
+	if (run->searching)
+		outcome = spine_records_search(batch->plan, &run->decoded, batch->breaker, &run->applied);
+	else
+		outcome = spine_records_apply(batch->plan, &run->decoded, &run->applied);
+
+	switch (outcome)
+	{
+		case SPINE_APPLIED:
+			return true;
+		case SPINE_PLAN_OUTDATED:
+			return roll_back(run, SPINE_BATCH_TARGET_CHANGED);
+		case SPINE_TABLE_AT_FAULT:
+			return roll_back(run, SPINE_BATCH_FAILED);
+		case SPINE_TOO_MANY_REFUSALS:
+			return roll_back(run, SPINE_BATCH_TOO_LARGE);
+	}
+	pg_unreachable();
+}
+
+/* Step: the promise. */
 static bool
 run_transaction(void *arg)
 {
@@ -148,33 +75,51 @@ run_transaction(void *arg)
 	SpineBatch *batch = run->batch;
 	const char *schema = spine_extension_schema();
 
-	if (!run->decoded)
-		decode_records(run);
-	batch->nupserts = 0;
-
 	/* the bookkeeping tables are found by name: it must be theirs still */
 	if (schema == NULL || strcmp(schema, batch->log.schema) != 0)
 		return roll_back(run, SPINE_BATCH_GONE);
 	if (!spine_positions_lock(&batch->log, batch->moves, batch->nmoves))
 		return roll_back(run, SPINE_BATCH_MOVED);
-	if (!spine_apply_begin(batch->plan))
-		return roll_back(run, SPINE_BATCH_TARGET_CHANGED);
-	if (run->searching)
-	{
-		if (!search(run))
-			return roll_back(run, run->search.outcome == SPINE_SEARCH_TOO_LARGE ?
-							 SPINE_BATCH_TOO_LARGE : SPINE_BATCH_FAILED);
-		/* in the order of the log, whatever was found first */
-		qsort(run->letters, run->nletters, sizeof(SpineDeadLetter), compare_letters);
-	}
-	else if (run->nevents > 0)
-		batch->nupserts = spine_apply(batch->plan, run->events, run->nevents, false);
-
-	/* what has changed meanwhile is no record's fault, nor may it be committed */
-	spine_check_trust(batch->plan);
-	spine_write_dead_letters(&batch->log, run->letters, run->nletters);
+	if (!apply(run))
+		return false;
+	spine_dead_letters_write(schema, &batch->log.pipeline, run->applied.letters, run->applied.nletters);
 	spine_positions_move(&batch->log, batch->moves, batch->nmoves);
 	return true;
+}
+
+/* One transaction. */
+static SpineBatchOutcome
+attempt(BatchRun *run, SpineError *error)
+{
+	switch (spine_transaction_run(run_transaction, run, error))
+	{
+		case SPINE_COMMITTED:
+			return SPINE_BATCH_COMMITTED;
+		case SPINE_ROLLED_BACK:
+			if (run->outcome == SPINE_BATCH_FAILED)
+				*error = run->applied.error;
+			return run->outcome;
+		case SPINE_ABORTED:
+			break;
+	}
+	return SPINE_BATCH_FAILED;
+}
+
+static SpineBatchOutcome
+run_attempts(BatchRun *run, SpineError *error)
+{
+	SpineBatchOutcome outcome;
+
+	if (!spine_step_run(decode, run, error))
+		return SPINE_BATCH_FAILED;
+	run->searching = run->batch->expects_refusals;
+	outcome = attempt(run, error);
+	if (outcome == SPINE_BATCH_FAILED && error->class != SPINE_TRANSIENT && !run->searching)
+	{
+		run->searching = true;
+		outcome = attempt(run, error);
+	}
+	return outcome;
 }
 
 static SpineMove *
@@ -206,62 +151,46 @@ count_per_partition(const BatchRun *run)
 		if (move)
 			move->nrecords++;
 	}
-	for (size_t i = 0; i < run->nletters; i++)
+	for (size_t i = 0; i < run->applied.nletters; i++)
 	{
-		move = find_move(batch, run->letters[i].record->partition);
+		move = find_move(batch, run->applied.letters[i].record->partition);
 		if (move)
 			move->ndead_letters++;
 	}
 }
 
-/* One transaction. */
-static SpineBatchOutcome
-attempt(BatchRun *run, SpineError *error)
+/* What the caller wants to know of a batch that is committed. */
+static void
+report(const BatchRun *run)
 {
-	switch (spine_transaction_run(run_transaction, run, error))
-	{
-		case SPINE_COMMITTED:
-			return SPINE_BATCH_COMMITTED;
-		case SPINE_ROLLED_BACK:
-			if (run->outcome == SPINE_BATCH_FAILED)
-				*error = run->search.error;
-			return run->outcome;
-		case SPINE_ABORTED:
-			break;
-	}
-	return SPINE_BATCH_FAILED;
+	SpineBatch *batch = run->batch;
+
+	batch->ndead_letters = run->applied.nletters;
+	batch->nevents = batch->nrecords - run->applied.nletters;
+	batch->nupserts = run->applied.nupserts;
+	batch->nsubtransactions = run->applied.nsubtransactions;
+	*batch->refusals = run->applied.refusals;
+	count_per_partition(run);
 }
 
 SpineBatchOutcome
 spine_batch_run(SpineBatch *batch, SpineError *error)
 {
 	BatchRun	run = {.batch = batch};
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
 	SpineBatchOutcome outcome;
 
-	run.context = AllocSetContextCreate(CurrentMemoryContext, "spine batch",
-										ALLOCSET_DEFAULT_SIZES);
-	run.searching = batch->expects_refusals;
-	outcome = attempt(&run, error);
-	if (outcome == SPINE_BATCH_FAILED && error->class != SPINE_TRANSIENT && !run.searching)
-	{
-		run.searching = true;
-		outcome = attempt(&run, error);
-	}
-
-	if (outcome == SPINE_BATCH_TOO_LARGE)
-		batch->nsettled = run.search.unsettled - batch->records;
+	Assert(!IsTransactionState());
+	outcome = run_attempts(&run, error);
 	if (outcome == SPINE_BATCH_COMMITTED)
-	{
-		batch->ndead_letters = run.nletters;
-		batch->nevents = batch->nrecords - run.nletters;
-		batch->nsubtransactions = run.search.nsubtransactions;
-		if (run.searching)
-			*batch->refusals = run.search.refusals;
-		else if (run.nevents > 0)
-			batch->refusals->n = 0;
-		count_per_partition(&run);
-	}
+		report(&run);
+	else if (outcome == SPINE_BATCH_TOO_LARGE)
+		batch->nsettled = run.applied.unsettled - batch->records;
 
-	MemoryContextDelete(run.context);
+	spine_records_forget(batch->plan);
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(context);
 	return outcome;
 }

@@ -5,11 +5,8 @@
 #ifndef SPINE_BATCH_H
 #define SPINE_BATCH_H
 
-#include "apply/transaction.h"
+#include "apply/records.h"
 #include "process/positions.h"
-#include "event/record.h"
-#include "apply/search.h"
-#include "apply/target.h"
 
 /* What a batch is made of, and what is said of it afterwards. */
 typedef struct SpineBatch
@@ -21,12 +18,13 @@ typedef struct SpineBatch
 	SpineMove  *moves;			/* their counts are set by a commit */
 	int			nmoves;
 	SpineRefusals *refusals;	/* of the batches before; updated by a commit */
-	bool		expects_refusals;	/* do not try it plainly first */
+	int			breaker;		/* see search.h */
+	bool		expects_refusals;	/* search at once, do not try it plainly first */
 
 	/* out, when it is committed: */
 	size_t		nevents;		/* applied */
 	size_t		ndead_letters;
-	uint64		nupserts;		/* rows written by sinks in mode upsert */
+	uint64		nupserts;		/* rows written by sinks that count them */
 	int			nsubtransactions;	/* that it took to find refused records */
 
 	/* out, when it is too large: */
@@ -48,8 +46,8 @@ typedef enum SpineBatchOutcome
 } SpineBatchOutcome;
 
 /*
- * Applies the batch: rows, dead letters and positions in one commit, or nothing.  Not
- * in a transaction.
+ * Applies the batch: rows, dead letters and positions in one commit, or nothing.  Not in a
+ * transaction.  What it allocates is gone when it returns.
  */
 extern SpineBatchOutcome spine_batch_run(SpineBatch *batch, SpineError *error);
 

@@ -15,6 +15,7 @@
  */
 #include "process/positions.h"
 
+#include "apply/statement.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
@@ -24,16 +25,10 @@
 
 #define NARGS	9
 
-/* A statement that every batch runs: its plan is kept. */
-typedef struct KeptStatement
-{
-	char	   *query;			/* NULL: not prepared yet */
-	SPIPlanPtr	plan;
-} KeptStatement;
-
-static KeptStatement lock_statement;
-static KeptStatement lock_by_key_statement;
-static KeptStatement move_statement;
+/* Those that every batch runs. */
+static SpineStatement lock_statement;
+static SpineStatement lock_by_key_statement;
+static SpineStatement move_statement;
 
 /* By partition: where the newest version of its row is, as far as known. */
 static ItemPointerData *places;
@@ -61,38 +56,13 @@ has_place(int32 partition)
 	return partition < nplaces && ItemPointerIsValid(&places[partition]);
 }
 
-/* Prepares the statement again when its text is another: the extension was moved. */
-static SPIPlanPtr
-get_plan(KeptStatement *kept, const char *query, Oid *types)
-{
-	SPIPlanPtr	plan;
-	char	   *text;
-
-	if (kept->query && strcmp(kept->query, query) == 0)
-		return kept->plan;
-
-	plan = SPI_prepare(query, NARGS, types);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	text = MemoryContextStrdup(TopMemoryContext, query);
-	SPI_keepplan(plan);
-	if (kept->query)
-	{
-		SPI_freeplan(kept->plan);
-		pfree(kept->query);
-	}
-	kept->query = text;
-	kept->plan = plan;
-	return plan;
-}
-
 /*
  * Runs a statement with $1 pipeline, $2 topic, $3 cluster; of the moves $4 partition,
  * $5 from, $6 to, $7 mark_offset, $8 mark_crc; and $9 the places of their rows, as far as
  * they are known.  kept: NULL for a statement that runs now and then.
  */
 static void
-run(KeptStatement *kept, const char *query, const SpineLog *log,
+run(SpineStatement *kept, const char *query, const SpineLog *log,
 	const SpineMove *moves, int n, int expected)
 {
 	Oid			types[NARGS] = {NAMEOID, TEXTOID, TEXTOID, INT4ARRAYOID,
@@ -136,7 +106,8 @@ run(KeptStatement *kept, const char *query, const SpineLog *log,
 
 		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		result = SPI_execute_plan(get_plan(kept, query, types), args, NULL, false, 0);
+		result = SPI_execute_plan(spine_statement_prepare(kept, query, NARGS, types),
+								  args, NULL, false, 0);
 		AtEOXact_GUC(true, nest_level);
 	}
 	else

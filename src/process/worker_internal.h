@@ -7,8 +7,8 @@
 #ifndef SPINE_WORKER_INTERNAL_H
 #define SPINE_WORKER_INTERNAL_H
 
+#include "apply/plan.h"
 #include "apply/search.h"
-#include "apply/target.h"
 #include "kafka/consumer.h"
 #include "process/positions.h"
 #include "process/worker_status.h"

@@ -5,7 +5,6 @@
 #include "process/worker_internal.h"
 
 #include "apply/transaction.h"
-#include "apply/trust.h"
 #include "catalog/extension.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
@@ -41,11 +40,11 @@ load_pipeline(void *arg)
 
 	if (schema == NULL)
 		return false;
-	worker->pipeline = spine_load_pipeline(schema, &worker->pipeline_name);
+	worker->pipeline = spine_pipeline_load(schema, &worker->pipeline_name);
 	if (worker->pipeline == NULL)
 		return false;
-	worker->plan = spine_make_plan(worker->pipeline);
-	spine_check_trust(worker->plan);
+	worker->plan = spine_plan_make(worker->pipeline, (size_t) spine_max_record_memory_kb * 1024);
+	spine_trust_check(worker->plan->trust);
 	remember(&worker->log.schema, schema);
 	remember(&worker->log.topic, worker->pipeline->topic);
 	return true;

@@ -1,11 +1,11 @@
 /*
  * fuzz_option_list.c
- *		Whatever the setting, reading it ends, and its answer keeps its contract.
+ *		Whatever the setting, reading it ends, and the answer keeps its contract.
  *
- * Aborts, so that libFuzzer keeps the input, when an option comes out that is not
- * allowed, or a value that is empty; when a list that is refused has no reason, or one
- * that is not has; or when the options, quoted and put together again, are read as
- * others.  The sanitizers see to the reads and writes.
+ * Aborts, so that libFuzzer keeps the input, when an option is delivered that is not
+ * allowed, or a value that is empty; when a refused list has no reason, or an accepted
+ * list has one; or when the options, quoted and joined again, are read differently.  The
+ * sanitizers watch the reads and writes.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -57,7 +57,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	spine_option_list_begin(&list, copy);
 	while (spine_option_list_next(&list))
 	{
-		CHECK(spine_option_is_allowed(list.key, &reason) && reason == NULL);
+		CHECK(spine_option_list_allows(list.key, &reason) && reason == NULL);
 		CHECK(list.value[0] != '\0');
 		CHECK(list.reason[0] == '\0');
 		end = append_option(end, &list);

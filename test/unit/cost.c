@@ -1,8 +1,8 @@
 /*
  * cost.c
- *		What decode and reduce are counted on: see cost.sh.  The same events and
- *		rows each time; only what happens within measured() counts.  An event is
- *		flat, or "nested": two of them in an array.
+ *		The work whose instructions cost.sh counts: decoding and reducing.  Events and rows
+ *		are the same every time, and only what measured() does counts.  A "nested" event
+ *		has two flat ones in an array.
  *
  *		cost json | flat | json-nested | nested | reduce ROWS
  */
@@ -12,9 +12,9 @@
 
 #include <json.h>
 
-#include "event/decode.h"
-#include "orders/generator.h"
+#include "event/format.h"
 #include "event/reduce.h"
+#include "orders/generator.h"
 
 #define EVENTS			1000
 #define MAX_EVENT		1024
@@ -24,13 +24,15 @@
 static char events[EVENTS][MAX_EVENT];
 static size_t event_len[EVENTS];
 
-static SpineFieldSpec specs[] = {
-	{.json_key = "tenant"}, {.json_key = "event_id"}, {.json_key = "event_type"},
-	{.json_key = "order_id"}, {.json_key = "amount_cents"}, {.json_key = "event_time"},
-	{.json_key = "list", .as_json = true, .for_jsonb = true}
+static const SpineFieldSpec specs[] = {
+	{.name = "tenant"}, {.name = "event_id"}, {.name = "event_type"},
+	{.name = "order_id"}, {.name = "amount_cents"}, {.name = "event_time"},
+	{.name = "list", .as_json = true, .for_jsonb = true}
 };
 
 #define NSPECS			((int) (sizeof(specs) / sizeof(specs[0])))
+
+static SpineDecoder *decoder;
 
 typedef void (*Work) (size_t n);
 
@@ -38,15 +40,15 @@ static void
 make_events(bool nested)
 {
 	SpineRandom random;
-	char	   *tenant = spine_generate_tenant_literal("acme", 4);
+	char	   *tenant = spine_generator_tenant_literal("acme", 4);
 
-	spine_index_specs(specs, NSPECS);
-	spine_random_seed(&random, 1);
+	decoder = spine_format_json.compile(specs, NSPECS);
+	spine_generator_seed(&random, 1);
 	for (size_t i = 0; i < EVENTS; i++)
 	{
 		char		event[MAX_EVENT / 3];
 
-		event_len[i] = spine_generate_event(&random, tenant, INT64_C(1700000000000000) + (int64_t) i,
+		event_len[i] = spine_generator_event(&random, tenant, INT64_C(1700000000000000) + (int64_t) i,
 											event, sizeof(event));
 		if (nested)
 			event_len[i] = (size_t) snprintf(events[i], MAX_EVENT, "{\"list\":[%s,%s],\"tenant\":\"acme\"}",
@@ -57,7 +59,7 @@ make_events(bool nested)
 	free(tenant);
 }
 
-/* What json-c takes to read them, and nothing else. */
+/* json-c reads the events and does nothing else. */
 static void
 parse_json(size_t n)
 {
@@ -74,13 +76,15 @@ parse_json(size_t n)
 static void
 decode(size_t n)
 {
-	SpineField	fields[NSPECS];
 	char		reason[256];
 
 	for (size_t i = 0; i < n; i++)
 	{
-		if (spine_decode(events[i], event_len[i], specs, NSPECS, SIZE_MAX, fields,
-						 reason, sizeof(reason)) != SPINE_DECODED)
+		SpineRecord record = {.value = events[i], .value_len = event_len[i]};
+		SpineEvent	event;
+
+		if (spine_format_json.decode(decoder, &record, SIZE_MAX, &event,
+									 reason, sizeof(reason)) != SPINE_DECODED)
 			exit(1);
 	}
 }

@@ -1,16 +1,16 @@
 /*
  * oracle.h
- *		What json-c makes of the same bytes, for test_decode.c and the fuzzer.
+ *		What json-c makes of the same bytes, for the unit tests and the fuzzer.
  *
- * json-c is more forgiving than RFC 8259 and changes some values.  Where it is known
- * to, it is not asked:
+ * json-c is more forgiving than RFC 8259, and changes some values.  It is not asked where
+ * it is known to do that:
  *	- it takes NaN, Infinity and names in any case, -01, 'quotes', comments, control
  *	  characters, any UTF-8, one half of a surrogate pair, a comma before a closing
- *	  bracket, values that are no object, and whatever comes after the first;
+ *	  bracket, values other than objects, and anything after the first value;
  *	- it cuts a key at \u0000;
- *	- an escaped pair for U+1D800 to U+1DFFF, or for the same range of a higher plane, it
- *	  takes for half a pair;
- *	- it clamps integers at 64 bits, and has no -0 of them.
+ *	- it takes an escaped pair for U+1D800 to U+1DFFF, or for the same range of a higher
+ *	  plane, for half a pair;
+ *	- it clamps integers to 64 bits, and reads the integer -0 as 0.
  */
 #ifndef SPINE_ORACLE_H
 #define SPINE_ORACLE_H
@@ -20,9 +20,9 @@
 
 #include <json.h>
 
-#include "event/decode.h"
+#include "event/format.h"
 
-/* Reasons for which we refuse what json-c may take. */
+/* Reasons for which spine refuses what json-c may take. */
 static const char *const lax_reasons[] = {
 	"neither a number nor", "unexpected byte", "no key", "invalid UTF-8", "control character",
 	"half of a surrogate pair", "\\u0000 in a key", "nothing after a comma",
@@ -40,11 +40,11 @@ json_c_is_lax(const char *bytes, const char *reason)
 			return true;
 	}
 
-	/* it may be a comment, wherever it stands */
+	/* a comment may be anywhere */
 	return position != NULL && bytes[strtoul(position + strlen(" at byte "), NULL, 10) - 1] == '/';
 }
 
-/* Is there the first half of such a pair, D836, D837, D876, ... DBF7? */
+/* Is there the first half of such a pair: D836, D837, D876, ... DBF7? */
 static bool
 has_misread_pair(const char *bytes, size_t len)
 {
@@ -57,14 +57,17 @@ has_misread_pair(const char *bytes, size_t len)
 	return false;
 }
 
-/* The value as a tree, to be freed; *taken: it is one, from the first byte to the last. */
+/*
+ * The value as a tree, for the caller to free (json_object_put).  *taken: the bytes are one
+ * value, from the first to the last.
+ */
 static struct json_object *
 json_c_parse(const char *bytes, size_t len, bool *taken)
 {
 	struct json_tokener *tokener = json_tokener_new_ex(1000);
 	struct json_object *value = json_tokener_parse_ex(tokener, bytes, (int) len);
 
-	/* a number at the very end may go on, for all that it knows */
+	/* json-c waits for more digits of a number at the very end */
 	if (json_tokener_get_error(tokener) == json_tokener_continue)
 		value = json_tokener_parse_ex(tokener, "", 1);
 	else if (json_tokener_get_parse_end(tokener) < len)
@@ -114,8 +117,8 @@ same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_obje
 {
 	struct json_object *value;
 
-	if (!json_object_object_get_ex(root, spec->json_key, &value))
-		return field->kind == SPINE_FIELD_MISSING && field->len == 0;
+	if (!json_object_object_get_ex(root, spec->name, &value))
+		return field->kind == SPINE_FIELD_ABSENT && field->len == 0;
 	if (value == NULL)
 		return field->kind == SPINE_FIELD_NULL && field->len == 0;
 	if (spec->as_json)
@@ -123,14 +126,13 @@ same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_obje
 	switch (json_object_get_type(value))
 	{
 		case json_type_boolean:
-			return field->kind == SPINE_FIELD_BOOLEAN &&
-				same_text(field, json_object_get_boolean(value) ? "true" : "false",
-						  json_object_get_boolean(value) ? 4 : 5);
+			return field->kind == SPINE_FIELD_BOOL && field->len == 0 &&
+				field->boolean == json_object_get_boolean(value);
 		case json_type_int:
 		case json_type_double:
-			return field->kind == SPINE_FIELD_NUMBER && same_number(field, value);
+			return field->kind == SPINE_FIELD_NUMERIC && same_number(field, value);
 		case json_type_string:
-			return field->kind == SPINE_FIELD_STRING &&
+			return field->kind == SPINE_FIELD_TEXT &&
 				same_text(field, json_object_get_string(value),
 						  (size_t) json_object_get_string_len(value));
 		default:
@@ -138,7 +140,7 @@ same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_obje
 	}
 }
 
-/* Does json-c say the same, where it can be trusted?  The fields are unescaped. */
+/* Does json-c say the same?  True where it cannot be trusted. */
 static bool
 json_c_agrees(const void *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
 			  SpineDecodeOutcome outcome, const SpineField *fields, const char *reason)

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "event/decode.h"
+#include "event/format.h"
 #include "orders/generator.h"
 
 #define SECOND	INT64_C(1000000)
@@ -27,16 +27,26 @@ enum
 	EVENT_ID, TENANT, EVENT_TYPE, ORDER_ID, AMOUNT_CENTS, EVENT_TIME, NFIELDS
 };
 
-static SpineFieldSpec specs[NFIELDS] = {
-	{.json_key = "event_id"}, {.json_key = "tenant"}, {.json_key = "event_type"},
-	{.json_key = "order_id"}, {.json_key = "amount_cents"}, {.json_key = "event_time"}
+static const SpineFieldSpec specs[NFIELDS] = {
+	{.name = "event_id"}, {.name = "tenant"}, {.name = "event_type"},
+	{.name = "order_id"}, {.name = "amount_cents"}, {.name = "event_time"}
 };
+
+static SpineDecoder *decoder;
 
 static int
 setup(void **state)
 {
 	(void) state;
-	spine_index_specs(specs, NFIELDS);
+	decoder = spine_format_json.compile(specs, NFIELDS);
+	return decoder == NULL;
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	spine_format_json.free(decoder);
 	return 0;
 }
 
@@ -45,21 +55,20 @@ static void
 make_event(SpineRandom *random, const char *literal,
 		   int64_t unix_time_us, SpineField fields[NFIELDS])
 {
-	static char event[1024];
-	static char string[1024];
+	static char text[1024];
 	char		reason[200];
-	size_t		len = spine_generate_event(random, literal, unix_time_us, event, sizeof(event));
+	size_t		len = spine_generator_event(random, literal, unix_time_us, text, sizeof(text));
+	SpineRecord record = {.value = text, .value_len = len};
+	SpineEvent	event;
 
-	assert_int_equal(len, strlen(event));
-	if (spine_decode(event, len, specs, NFIELDS, SIZE_MAX, fields, reason, sizeof(reason)) != SPINE_DECODED)
-		fail_msg("%s: %s", event, reason);
-
-	/* only the tenant may have escapes */
-	if (fields[TENANT].kind == SPINE_FIELD_ESCAPED)
-		spine_unescape(&fields[TENANT], string);
+	assert_int_equal(len, strlen(text));
+	spine_format_json.reset(decoder);
+	if (spine_format_json.decode(decoder, &record, SIZE_MAX, &event, reason, sizeof(reason)) != SPINE_DECODED)
+		fail_msg("%s: %s", text, reason);
+	memcpy(fields, event.fields, NFIELDS * sizeof(SpineField));
 	for (int i = 0; i < NFIELDS; i++)
 		assert_int_equal(fields[i].kind,
-						 i == AMOUNT_CENTS ? SPINE_FIELD_NUMBER : SPINE_FIELD_STRING);
+						 i == AMOUNT_CENTS ? SPINE_FIELD_NUMERIC : SPINE_FIELD_TEXT);
 }
 
 static void
@@ -87,23 +96,23 @@ number_after(const SpineField *field, const char *prefix)
 	return number;
 }
 
-/* The published first outputs of splitmix64 for this seed make up the state. */
+/* The state consists of the first outputs that splitmix64 is known to have for the seed. */
 static void
 test_seed(void **state)
 {
 	SpineRandom random;
 
 	(void) state;
-	spine_random_seed(&random, 1234567);
+	spine_generator_seed(&random, 1234567);
 	assert_true(random.state[0] == UINT64_C(6457827717110365317));
 	assert_true(random.state[1] == UINT64_C(3203168211198807973));
 	assert_true(random.state[2] == UINT64_C(9817491932198370423));
 	assert_true(random.state[3] == UINT64_C(4593380528125082431));
-	spine_random_seed(&random, 0);
+	spine_generator_seed(&random, 0);
 	assert_true(random.state[0] != 0);
 }
 
-/* The same seed gives the same events, another one others. */
+/* The same seed gives the same events, and another seed gives other events. */
 static void
 test_deterministic(void **state)
 {
@@ -115,14 +124,14 @@ test_deterministic(void **state)
 	char		event_c[1024];
 
 	(void) state;
-	spine_random_seed(&a, 7);
-	spine_random_seed(&b, 7);
-	spine_random_seed(&c, 8);
+	spine_generator_seed(&a, 7);
+	spine_generator_seed(&b, 7);
+	spine_generator_seed(&c, 8);
 	for (int i = 0; i < 100; i++)
 	{
-		spine_generate_event(&a, "\"t\"", i, event_a, sizeof(event_a));
-		spine_generate_event(&b, "\"t\"", i, event_b, sizeof(event_b));
-		spine_generate_event(&c, "\"t\"", i, event_c, sizeof(event_c));
+		spine_generator_event(&a, "\"t\"", i, event_a, sizeof(event_a));
+		spine_generator_event(&b, "\"t\"", i, event_b, sizeof(event_b));
+		spine_generator_event(&c, "\"t\"", i, event_c, sizeof(event_c));
 		assert_string_equal(event_a, event_b);
 		assert_string_not_equal(event_a, event_c);
 	}
@@ -144,10 +153,10 @@ test_tenants(void **state)
 	SpineField	fields[NFIELDS];
 
 	(void) state;
-	spine_random_seed(&random, 1);
+	spine_generator_seed(&random, 1);
 	for (size_t i = 0; i < sizeof(tenants) / sizeof(tenants[0]); i++)
 	{
-		char	   *literal = spine_generate_tenant_literal(tenants[i].tenant, tenants[i].len);
+		char	   *literal = spine_generator_tenant_literal(tenants[i].tenant, tenants[i].len);
 
 		assert_non_null(literal);
 		make_event(&random, literal, 0, fields);
@@ -155,9 +164,9 @@ test_tenants(void **state)
 		free(literal);
 	}
 
-	/* lengths that json-c's int would not hold are refused, not cut */
-	assert_null(spine_generate_tenant_literal("x", (size_t) INT32_MAX + 1));
-	assert_null(spine_generate_tenant_literal("x", (size_t) UINT32_MAX + 2));
+	/* a length that does not fit into an int is refused, not cut */
+	assert_null(spine_generator_tenant_literal("x", (size_t) INT32_MAX + 1));
+	assert_null(spine_generator_tenant_literal("x", (size_t) UINT32_MAX + 2));
 }
 
 static void
@@ -185,10 +194,10 @@ test_event_times(void **state)
 	SpineField	fields[NFIELDS];
 
 	(void) state;
-	/* the server's time zone is none of its business */
+	/* the server's time zone has no influence */
 	setenv("TZ", "NPT-5:45", 1);
 	tzset();
-	spine_random_seed(&random, 1);
+	spine_generator_seed(&random, 1);
 	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
 	{
 		make_event(&random, "\"t\"", times[i].unix_time_us, fields);
@@ -202,7 +211,7 @@ compare_uuids(const void *a, const void *b)
 	return memcmp(a, b, 36);
 }
 
-/* cmocka's own have other names in every other version. */
+/* cmocka's own assertions on ranges change their names from version to version. */
 static void
 assert_between(double value, double lowest, double highest)
 {
@@ -210,7 +219,7 @@ assert_between(double value, double lowest, double highest)
 		fail_msg("%g is not between %g and %g", value, lowest, highest);
 }
 
-/* Enough draws for the rare ends of the ranges; the seed is fixed. */
+/* Draws often enough to meet the rare ends of the ranges; the seed is fixed. */
 static void
 test_distribution(void **state)
 {
@@ -232,7 +241,7 @@ test_distribution(void **state)
 
 	(void) state;
 	assert_non_null(uuids);
-	spine_random_seed(&random, 42);
+	spine_generator_seed(&random, 42);
 	for (int i = 0; i < DRAWS; i++)
 	{
 		long		order;
@@ -302,16 +311,16 @@ test_short_buffer(void **state)
 	size_t		len;
 
 	(void) state;
-	spine_random_seed(&random, 3);
+	spine_generator_seed(&random, 3);
 	again = random;
-	len = spine_generate_event(&random, "\"t\"", 0, whole, sizeof(whole));
+	len = spine_generator_event(&random, "\"t\"", 0, whole, sizeof(whole));
 	for (size_t size = 0; size <= len + 1; size++)
 	{
 		char	   *buf = malloc(size + 1);
 
 		memset(buf, '#', size + 1);
 		random = again;
-		assert_int_equal(spine_generate_event(&random, "\"t\"", 0, buf, size), len);
+		assert_int_equal(spine_generator_event(&random, "\"t\"", 0, buf, size), len);
 		assert_int_equal(buf[size], '#');
 		if (size > 0)
 		{
@@ -321,7 +330,7 @@ test_short_buffer(void **state)
 		free(buf);
 	}
 	random = again;
-	assert_int_equal(spine_generate_event(&random, "\"t\"", 0, NULL, 0), len);
+	assert_int_equal(spine_generator_event(&random, "\"t\"", 0, NULL, 0), len);
 }
 
 int
@@ -336,5 +345,5 @@ main(void)
 		cmocka_unit_test(test_short_buffer),
 	};
 
-	return cmocka_run_group_tests_name("generate", tests, setup, NULL);
+	return cmocka_run_group_tests_name("generate", tests, setup, teardown);
 }

@@ -1,10 +1,10 @@
 /*
  * test_option_list.c
- *		spine.kafka_options is read as it is documented, has only what is allowed in
- *		it, and nothing that the installed librdkafka can be told was forgotten.
+ *		spine.kafka_options is read as documented, contains only allowed options, and
+ *		every option of the installed librdkafka is either allowed or refused.
  *
- * What would break this: a new librdkafka with an option that neither list has,
- * quotes that end too soon or too late, a secret or a piece of one in a reason.
+ * What would break this: a new librdkafka with an option that is in neither list, quotes
+ * that end too soon or too late, or a secret, even a piece of one, in a reason.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,16 +80,16 @@ test_refusals(void **state)
 {
 	(void) state;
 	assert_read("client.id=a acks=0",
-				"!Option \"acks\" cannot be set here: spine's producers are idempotent, and that decides it.");
+				"!Option \"acks\" cannot be set here: spine's producers are idempotent, which fixes its value.");
 	assert_read("internal.termination.signal=15",
-				"!Option \"internal.termination.signal\" cannot be set here: it would replace a signal handler of the server's.");
+				"!Option \"internal.termination.signal\" cannot be set here: it would replace one of the server's signal handlers.");
 	assert_read("sasl.kerberos.principal='$(id)'",
-				"!Option \"sasl.kerberos.principal\" cannot be set here: librdkafka would run kinit in the server, by a shell; keep a ticket in the cache of the server's user instead.");
+				"!Option \"sasl.kerberos.principal\" cannot be set here: librdkafka would run kinit in the server, through a shell; keep a ticket in the cache of the server's user instead.");
 	assert_read("no.such.option=1", "!An option that spine does not know: \"no.such.option\".");
 	assert_read("Client.Id=1", "!An option that spine does not know: \"Client.Id\".");
 }
 
-/* Of a secret whose quotes are missing, or wrong, nothing is repeated. */
+/* A reason repeats nothing of a secret, even if its quotes are missing or wrong. */
 static void
 test_secrets(void **state)
 {
@@ -116,23 +116,23 @@ test_secrets(void **state)
 			fail_msg("%s: %s", lists[i], answer);
 	}
 	assert_read("sasl.password=it is secret",
-				"!What is not key=value is behind option \"sasl.password\"; a value with spaces or commas is put in single quotes.");
+				"!What is not key=value follows option \"sasl.password\"; a value with spaces or commas is put in single quotes.");
 }
 
-/* Is it in one of the lists?  Counts in *missing. */
+/* Is the option in one of the lists?  If not, counts it in *missing. */
 static void
 look_up(const char *name, int *missing)
 {
 	const char *reason;
 
-	if (!spine_option_is_allowed(name, &reason) && reason == NULL)
+	if (!spine_option_list_allows(name, &reason) && reason == NULL)
 	{
 		print_error("%s\n", name);
 		(*missing)++;
 	}
 }
 
-/* All that librdkafka shows of its configuration, and all that it dumps. */
+/* All options that librdkafka lists, and all that it dumps. */
 static void
 test_complete(void **state)
 {
@@ -151,7 +151,7 @@ test_complete(void **state)
 	rewind(file);
 	while (fgets(line, sizeof(line), file))
 	{
-		/* name, blanks, a bar; of the table's head only the names of its columns */
+		/* a name, blanks and a bar; in the table's head, the names of the columns */
 		char	   *bar = strstr(line, " |");
 
 		if (bar == NULL || strncmp(line, "Property ", 9) == 0)

@@ -1,11 +1,11 @@
 /*
  * test_reduce.c
- *		Of each key exactly the newest row stays, in the order of the log.
+ *		Exactly the newest row of each key stays, in the order of the log.
  *
- * What would break this: comparing keys by a prefix or only by their hash,
- * taking an empty key for no key, probing that ends at the wrong entry or runs
- * off the table, an equal version losing against an earlier row, or a result
- * that is not in ascending order.
+ * What would break this: comparing only a prefix of the keys or only their hash, taking
+ * an empty key for no key, a search that ends at the wrong entry or leaves the table, an
+ * earlier row that wins over a later one of equal version, or a result that is not in
+ * ascending order.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +20,7 @@
 
 #define BYTES(literal)	{literal, sizeof(literal) - 1}
 
-/* What lies around the memory lent to spine_reduce, and must still be there. */
+/* Lies around the memory that is lent to spine_reduce, and must survive. */
 #define GUARD	0xDEADBEEF
 
 typedef struct Versions
@@ -39,7 +39,7 @@ is_newer(size_t candidate, size_t incumbent, void *arg)
 	return versions->version[candidate] >= versions->version[incumbent];
 }
 
-/* Runs spine_reduce on exactly as much memory as it may use. */
+/* Runs spine_reduce with exactly the memory that it may use. */
 static size_t
 reduce(const SpineReduceKey *keys, size_t n, const int *version, uint32_t *kept)
 {
@@ -102,7 +102,7 @@ test_newest_stays(void **state)
 	expect_kept(keys, 7, (int[]) {3, 3, 2, 2, 1, 1, 1}, (uint32_t[]) {0, 1, 4}, 3);
 	expect_kept(keys, 7, (int[]) {1, 9, 3, 2, 1, 2, 3}, (uint32_t[]) {1, 2, 4}, 3);
 
-	/* equal versions: the later one wins, over any number of losers */
+	/* equal versions: the latest one wins, however many there are */
 	expect_kept(keys, 7, (int[]) {5, 5, 5, 5, 5, 5, 5}, (uint32_t[]) {4, 5, 6}, 3);
 	expect_kept(keys, 7, (int[]) {5, 5, 4, 5, 5, 5, 4}, (uint32_t[]) {3, 4, 5}, 3);
 }
@@ -137,7 +137,7 @@ test_similar_keys_are_different(void **state)
 	expect_kept(keys, 16, version, all, 16);
 }
 
-/* Keys are equal by their bytes, wherever these stand and however aligned. */
+/* Keys are equal if their bytes are, wherever the bytes are and however aligned. */
 static void
 test_equal_keys_elsewhere(void **state)
 {
@@ -160,7 +160,7 @@ test_equal_keys_elsewhere(void **state)
 	}
 }
 
-/* The model: a row stays if no row of its key is newer, or as new and later. */
+/* The model: a row stays if no row of its key is newer, or equally new and later. */
 static size_t
 reduce_naively(const SpineReduceKey *keys, size_t n, const int *version, uint32_t *kept)
 {
@@ -221,8 +221,8 @@ test_random_batches(void **state)
 }
 
 /*
- * Many keys of all sorts: collisions in the table are certain, and a hash that
- * gathers them in one place would make this take minutes.
+ * Many keys of many kinds.  Collisions in the table are certain; a hash that puts
+ * everything in one place would make this take minutes.
  */
 static void
 test_many_keys(void **state)
@@ -246,7 +246,7 @@ test_many_keys(void **state)
 		for (uint32_t i = 0; i < n; i++)
 			assert_int_equal(kept[i], i);
 
-		/* the first half again: they replace theirs */
+		/* the first half's keys again: the later rows replace the earlier */
 		for (uint32_t i = n / 2; i < n; i++)
 			numbers[i] = numbers[i - n / 2];
 		assert_int_equal(reduce(keys, n, version, kept), n / 2);
@@ -270,7 +270,7 @@ raise_error(size_t candidate, size_t incumbent, void *arg)
 	longjmp(after_error, 1);
 }
 
-/* An error in the comparison leaves nothing behind (the leak check watches). */
+/* An error in the comparison leaves nothing behind; the leak check watches. */
 static void
 test_comparison_raises(void **state)
 {

@@ -1,0 +1,93 @@
+/*
+ * field_text.c
+ *		Spells fields whose value is not a text.
+ */
+#include "apply/field_text.h"
+
+#include "apply/record_time.h"
+#include "common/shortest_dec.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+TimestampTz
+spine_field_time(const SpineField *field)
+{
+	TimestampTz time;
+
+	if (!spine_unix_time(field->unix_us, &time))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	return time;
+}
+
+/* ISO, in UTC, whatever the session's TimeZone and DateStyle. */
+static void
+spell_time(TimestampTz time, char *text)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	tm.tm_isdst = 0;			/* or the zone would be left out */
+	EncodeDateTime(&tm, fsec, true, 0, NULL, USE_ISO_DATES, text);
+}
+
+static void
+spell_uuid(const uint8_t *bytes, char *text)
+{
+	for (int i = 0; i < UUID_LEN; i++)
+		text += sprintf(text, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", bytes[i]);
+}
+
+static char *
+spell_bytes(const SpineField *field)
+{
+	char	   *text = palloc(2 + 2 * (size_t) field->len + 1);
+
+	memcpy(text, "\\x", 2);
+	text[2 + hex_encode((const char *) field->bytes, field->len, text + 2)] = '\0';
+	return text;
+}
+
+SpineField
+spine_field_text(const SpineField *field, char *buf)
+{
+	SpineField	spelled = {.kind = SPINE_FIELD_TEXT, .text = buf};
+
+	switch (field->kind)
+	{
+		case SPINE_FIELD_BOOL:
+			spelled.text = field->boolean ? "true" : "false";
+			break;
+		case SPINE_FIELD_INT64:
+			snprintf(buf, SPINE_FIELD_TEXT_ROOM, INT64_FORMAT, (int64) field->int64);
+			break;
+		case SPINE_FIELD_DOUBLE:
+			double_to_shortest_decimal_buf(field->float64, buf);
+			break;
+		case SPINE_FIELD_BYTES:
+			spelled.text = spell_bytes(field);
+			break;
+		case SPINE_FIELD_TIMESTAMP:
+			spell_time(spine_field_time(field), buf);
+			break;
+		case SPINE_FIELD_UUID:
+			spell_uuid(field->bytes, buf);
+			break;
+		case SPINE_FIELD_NUMERIC:
+		case SPINE_FIELD_TEXT:
+		case SPINE_FIELD_JSON:
+			return *field;
+		case SPINE_FIELD_ABSENT:
+		case SPINE_FIELD_NULL:
+			pg_unreachable();
+	}
+	spelled.len = strlen(spelled.text);
+	return spelled;
+}

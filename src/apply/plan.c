@@ -1,0 +1,140 @@
+/*
+ * plan.c
+ *		Makes the plans of pipelines, keeps them up to date with their tables' changes,
+ *		and frees them.
+ */
+#include "apply/plan.h"
+
+#include "access/xact.h"
+#include "apply/role.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+
+/* The plans of this process. */
+static dlist_head live_plans = DLIST_STATIC_INIT(live_plans);
+
+/* A table was altered, or (InvalidOid) any may have been. */
+static void
+note_invalidation(Datum arg, Oid table)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &live_plans)
+	{
+		SpinePlan  *plan = dlist_container(SpinePlan, node, iter.cur);
+
+		for (int i = 0; i < plan->nsinks; i++)
+		{
+			if (table == InvalidOid || plan->sinks[i].table == table)
+				plan->is_stale = true;
+		}
+	}
+}
+
+/* The plan's memory is about to go. */
+static void
+release(void *arg)
+{
+	SpinePlan  *plan = arg;
+
+	if (plan->node.next)			/* it is whole */
+		dlist_delete(&plan->node);
+	for (int i = 0; i < plan->nsinks; i++)
+		spine_sink_release(&plan->sinks[i]);
+	if (plan->format)
+		plan->format->free(plan->decoder);
+}
+
+static void
+make_sinks(SpinePlan *plan, const SpinePipeline *pipeline)
+{
+	SpineTrustedTable *tables = palloc(pipeline->nsinks * sizeof(SpineTrustedTable));
+
+	plan->sinks = palloc0(pipeline->nsinks * sizeof(SpineSink));
+	for (int i = 0; i < pipeline->nsinks; i++)
+	{
+		SpineSink  *sink = &plan->sinks[i];
+
+		spine_sink_make(sink, pipeline, &pipeline->sinks[i], &plan->fields,
+						plan->max_record_memory);
+		tables[i] = (SpineTrustedTable) {sink->table, sink->run_as};
+	}
+	plan->nsinks = pipeline->nsinks;
+	plan->trust = spine_trust_make(tables, plan->nsinks);
+}
+
+/* After the sinks: they say which fields. */
+static void
+make_decoder(SpinePlan *plan)
+{
+	plan->format = spine_format_find("json");
+	plan->decoder = plan->format->compile(plan->fields.specs, plan->fields.n);
+	if (plan->decoder == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("The decoder of pipeline \"%s\" could not be made.", NameStr(plan->pipeline))));
+}
+
+SpinePlan *
+spine_plan_make(const SpinePipeline *pipeline, size_t max_record_memory)
+{
+	static bool registered = false;
+	MemoryContext context;
+	MemoryContext old_context;
+	MemoryContextCallback *callback;
+	SpinePlan  *plan;
+	int			level;
+
+	Assert(IsTransactionState());
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(note_invalidation, (Datum) 0);
+		registered = true;
+	}
+	if (pipeline->nsinks == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("pipeline \"%s\" has no sinks", NameStr(pipeline->name)),
+				 errhint("Insert a target table for it into spine_sinks.")));
+
+	/* below the caller's context until it is whole, so that an error frees it */
+	context = AllocSetContextCreate(CurrentMemoryContext, "spine plan", ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(context);
+	plan = palloc0(sizeof(SpinePlan));
+	plan->context = context;
+	plan->pipeline = pipeline->name;
+	plan->max_record_memory = max_record_memory;
+	callback = palloc(sizeof(MemoryContextCallback));
+	*callback = (MemoryContextCallback) {.func = release, .arg = plan};
+	MemoryContextRegisterResetCallback(context, callback);
+
+	level = spine_role_fix_settings();
+	make_sinks(plan, pipeline);
+	make_decoder(plan);
+	spine_role_restore_settings(level);
+
+	MemoryContextSwitchTo(old_context);
+	MemoryContextSetParent(context, TopMemoryContext);
+	dlist_push_tail(&live_plans, &plan->node);
+	return plan;
+}
+
+void
+spine_plan_free(SpinePlan *plan)
+{
+	if (plan)
+		MemoryContextDelete(plan->context);
+}
+
+bool
+spine_plan_is_current(const SpinePlan *plan)
+{
+	Assert(IsTransactionState());
+	for (int i = 0; i < plan->nsinks; i++)
+	{
+		if (!spine_sink_is_current(&plan->sinks[i]))
+			return false;
+	}
+	return !plan->is_stale;
+}

@@ -1,0 +1,122 @@
+/*
+ * records.c
+ *		Records to rows, in the caller's transaction.
+ */
+#include "apply/records.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+
+/* SQLSTATEs of what decoding refuses. */
+static const char *const decode_sqlstates[] = {
+	[SPINE_NO_VALUE] = "22004",
+	[SPINE_MALFORMED] = "22P02",
+	[SPINE_BEYOND_LIMIT] = "54000",
+};
+
+void
+spine_records_decode(SpinePlan *plan, const SpineRecord *records, size_t n,
+					 SpineDecoded *decoded)
+{
+	spine_records_forget(plan);
+
+	*decoded = (SpineDecoded) {.context = CurrentMemoryContext, .nrecords = n};
+	decoded->events = MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(SpineEvent));
+	decoded->letters = MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(SpineDeadLetter));
+
+	for (size_t i = 0; i < n; i++)
+	{
+		char		reason[256];
+		SpineDecodeOutcome outcome = plan->format->decode(plan->decoder, &records[i],
+														  plan->max_record_memory,
+														  &decoded->events[decoded->nevents],
+														  reason, sizeof(reason));
+
+		if (outcome == SPINE_DECODED)
+			decoded->nevents++;
+		else if (outcome == SPINE_DECODE_NO_MEMORY)
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory"),
+					 errdetail("Failed on decoding a record of %zu bytes.", records[i].value_len)));
+		else
+			decoded->letters[decoded->nletters++] =
+				spine_dead_letter_make(&records[i], decode_sqlstates[outcome], reason);
+	}
+}
+
+void
+spine_records_forget(SpinePlan *plan)
+{
+	plan->format->reset(plan->decoder);
+}
+
+SpineApplyOutcome
+spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded, SpineApplied *applied)
+{
+	Assert(IsTransactionState());
+
+	if (!spine_apply_begin(plan))
+		return SPINE_PLAN_OUTDATED;
+	applied->nletters = decoded->nletters;
+	applied->letters = decoded->letters;
+	applied->nsubtransactions = 0;
+	applied->nupserts = 0;
+	if (decoded->nevents > 0)
+	{
+		applied->nupserts = spine_apply(plan, decoded->events, decoded->nevents, SPINE_SINK_PLAIN);
+		applied->refusals.n = 0;
+	}
+
+	/* what has changed meanwhile is no record's fault, nor may it be committed */
+	spine_trust_check(plan->trust);
+	return SPINE_APPLIED;
+}
+
+static int
+compare_letters(const void *a, const void *b)
+{
+	const SpineRecord *record_a = ((const SpineDeadLetter *) a)->record;
+	const SpineRecord *record_b = ((const SpineDeadLetter *) b)->record;
+
+	return (record_a > record_b) - (record_a < record_b);
+}
+
+SpineApplyOutcome
+spine_records_search(SpinePlan *plan, const SpineDecoded *decoded, int breaker,
+					 SpineApplied *applied)
+{
+	SpineSearch search = {
+		.plan = plan,
+		.nevents = decoded->nevents,
+		.context = decoded->context,
+		.breaker = breaker,
+		.refusals = applied->refusals
+	};
+	SpineApplyOutcome outcome;
+
+	Assert(IsTransactionState());
+	if (!spine_apply_begin(plan))
+		return SPINE_PLAN_OUTDATED;
+
+	search.events = MemoryContextAllocHuge(CurrentMemoryContext, Max(decoded->nevents, 1) * sizeof(SpineEvent));
+	memcpy(search.events, decoded->events, decoded->nevents * sizeof(SpineEvent));
+	applied->letters = MemoryContextAllocHuge(decoded->context, Max(decoded->nrecords, 1) * sizeof(SpineDeadLetter));
+	memcpy(applied->letters, decoded->letters, decoded->nletters * sizeof(SpineDeadLetter));
+	search.letters = applied->letters + decoded->nletters;
+
+	outcome = spine_search(&search);
+	pfree(search.events);
+	applied->error = search.error;
+	applied->unsettled = search.unsettled;
+	if (outcome != SPINE_APPLIED)
+		return outcome;
+
+	spine_trust_check(plan->trust);
+	applied->refusals = search.refusals;
+	applied->nupserts = search.nupserts;
+	applied->nsubtransactions = search.nsubtransactions;
+	applied->nletters = decoded->nletters + search.nletters;
+	qsort(applied->letters, applied->nletters, sizeof(SpineDeadLetter), compare_letters);
+	return SPINE_APPLIED;
+}

@@ -1,0 +1,72 @@
+/*
+ * records.h
+ *		Records to rows: decode, bind, reduce, apply, and find the records to blame.
+ *
+ * These functions know nothing of positions, nor of the process that calls them: a
+ * worker's batch puts them between its fence and its positions; a backend may call them in
+ * its own transaction, and roll that back.
+ */
+#ifndef SPINE_RECORDS_H
+#define SPINE_RECORDS_H
+
+#include "apply/apply.h"
+#include "apply/dead_letters.h"
+#include "apply/search.h"
+
+/* Records after decoding.  Applying them does not change this: every attempt sees the same. */
+typedef struct SpineDecoded
+{
+	MemoryContext context;		/* of the arrays here, and of all dead letters */
+	size_t		nrecords;
+	size_t		nevents;
+	SpineEvent *events;			/* in the order of the records */
+	size_t		nletters;
+	SpineDeadLetter *letters;	/* of the records that cannot be decoded */
+} SpineDecoded;
+
+/* What became of them. */
+typedef struct SpineApplied
+{
+	SpineRefusals refusals;		/* in a row, over several calls; set it before the call */
+
+	/* with SPINE_APPLIED: */
+	size_t		nletters;
+	SpineDeadLetter *letters;	/* of all that were not applied, in the order of the records */
+	uint64		nupserts;		/* rows written by sinks that count them */
+	int			nsubtransactions;	/* that the search has written in */
+
+	/* with SPINE_TABLE_AT_FAULT: */
+	SpineError	error;
+
+	/* with SPINE_TOO_MANY_REFUSALS: the first record that there was no room for */
+	const SpineRecord *unsettled;
+} SpineApplied;
+
+/*
+ * Decodes records with the plan's decoder.  The result lies in the current memory context,
+ * and is valid until spine_records_forget or the next call for the plan, whichever is
+ * first; the records have to stay as long.  Needs no transaction, and looks nothing up.
+ * Raises an error (transient) when there is no memory.
+ */
+extern void spine_records_decode(SpinePlan *plan, const SpineRecord *records, size_t n,
+								 SpineDecoded *decoded);
+
+/* Frees what the plan's decoder holds of the records it has decoded. */
+extern void spine_records_forget(SpinePlan *plan);
+
+/*
+ * Writes decoded records to the sinks of the plan, in the caller's transaction with SPI:
+ * all events, or none, since an error of the database is raised.  Returns SPINE_APPLIED or
+ * SPINE_PLAN_OUTDATED; then nothing is written.
+ */
+extern SpineApplyOutcome spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded,
+											 SpineApplied *applied);
+
+/*
+ * The same, but records that the database refuses become dead letters: see search.h, also
+ * for the outcomes and for `breaker`.  Slower by far if there are many such records.
+ */
+extern SpineApplyOutcome spine_records_search(SpinePlan *plan, const SpineDecoded *decoded,
+											  int breaker, SpineApplied *applied);
+
+#endif							/* SPINE_RECORDS_H */

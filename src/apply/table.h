@@ -1,0 +1,43 @@
+/*
+ * table.h
+ *		A table that a sink writes to, as the system catalog describes it now.
+ */
+#ifndef SPINE_TABLE_H
+#define SPINE_TABLE_H
+
+#include "compat.h"
+
+typedef struct SpineTableColumn
+{
+	char	   *name;
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
+	bool		is_generated;
+	char	   *default_expr;	/* as SQL, or NULL */
+	bool		takes_null;		/* or a trigger may replace the null */
+} SpineTableColumn;
+
+typedef struct SpineTable
+{
+	Oid			oid;
+	char	   *name;			/* qualified and quoted */
+	Oid			owner;
+	int			ncolumns;
+	SpineTableColumn *columns;	/* in the table's order */
+} SpineTable;
+
+/*
+ * Looks a table up, in the current memory context.  In a transaction with SPI, with an
+ * empty search_path, so that defaults are spelled in full.  Raises an error (structural)
+ * when it is not there, or not a table.
+ */
+extern SpineTable *spine_table_look_up(Oid table);
+
+/* Raises an error (structural) when the table has no such column. */
+extern const SpineTableColumn *spine_table_find_column(const SpineTable *table, const char *name);
+
+/* The name that a table has now, qualified and quoted; NULL: the table is gone. */
+extern char *spine_table_current_name(Oid table);
+
+#endif							/* SPINE_TABLE_H */

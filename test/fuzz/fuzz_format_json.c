@@ -1,0 +1,221 @@
+/*
+ * fuzz_format_json.c
+ *		Whatever the bytes, the decoder keeps its contract, and json-c agrees where it can
+ *		be trusted.
+ *
+ * Aborts, so that libFuzzer keeps the input, when a field is not what its kind says, when
+ * JSON that was delivered is decoded differently the next time, when a refusal has no
+ * reason, when a valid word is refused, when a limit or a lack of memory changes more than
+ * the outcome, or when json-c makes something else of the bytes.  The sanitizers watch the
+ * reads and writes.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "event/format.h"
+#include "event/json_reader.h"
+#include "../unit/oracle.h"
+#include "../unit/scarce_memory.h"
+
+/* The keys of the order events, and short keys that the fuzzer finds at once. */
+static const SpineFieldSpec specs[] = {
+	{.name = "event_id"}, {.name = "tenant"}, {.name = "event_type"},
+	{.name = "order_id"}, {.name = "amount_cents"}, {.name = "event_time"},
+	{.name = "a"}, {.name = "a", .as_json = true, .for_jsonb = true},
+	{.name = "b"}, {.name = "b", .as_json = true, .for_jsonb = true},
+	{.name = ""}, {.name = "\xc3\xa9", .as_json = true, .for_jsonb = true}
+};
+
+#define NSPECS	((int) (sizeof(specs) / sizeof(specs[0])))
+
+#define CHECK(condition) \
+	do { \
+		if (!(condition)) \
+		{ \
+			fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition); \
+			abort(); \
+		} \
+	} while (0)
+
+static size_t
+count_digits(const char *text, size_t len, size_t at)
+{
+	size_t		start = at;
+
+	while (at < len && text[at] >= '0' && text[at] <= '9')
+		at++;
+	return at - start;
+}
+
+static bool
+is_json_number(const char *text, size_t len)
+{
+	size_t		at = len > 0 && text[0] == '-';
+	size_t		ndigits = count_digits(text, len, at);
+
+	if (ndigits == 0 || (text[at] == '0' && ndigits > 1))
+		return false;
+	at += ndigits;
+	if (at < len && text[at] == '.')
+	{
+		ndigits = count_digits(text, len, ++at);
+		if (ndigits == 0)
+			return false;
+		at += ndigits;
+	}
+	if (at < len && (text[at] == 'e' || text[at] == 'E'))
+	{
+		at++;
+		if (at < len && (text[at] == '+' || text[at] == '-'))
+			at++;
+		ndigits = count_digits(text, len, at);
+		if (ndigits == 0)
+			return false;
+		at += ndigits;
+	}
+	return at == len;
+}
+
+static SpineDecodeOutcome
+decode(SpineDecoder *decoder, const void *value, size_t len, size_t max_memory,
+	   SpineEvent *event, char reason[200])
+{
+	static SpineRecord record;
+	SpineDecodeOutcome outcome;
+
+	record = (SpineRecord) {.value = value, .value_len = len};
+	outcome = spine_format_json.decode(decoder, &record, max_memory, event, reason, 200);
+	CHECK((outcome == SPINE_DECODED) == (reason[0] == '\0'));
+	if (outcome == SPINE_DECODED)
+		CHECK(event->operation == SPINE_OPERATION_UPSERT && event->record == &record);
+	return outcome;
+}
+
+/* The JSON of a field, put into another object, is decoded to the same JSON. */
+static void
+check_json(const SpineField *field)
+{
+	static SpineDecoder *decoder = NULL;
+	SpineFieldSpec spec = {.name = "x", .as_json = true};
+	SpineEvent	again;
+	char		reason[200];
+	size_t		len = field->len + 6;
+	char	   *wrapped = malloc(len);
+
+	CHECK(wrapped != NULL);
+	memcpy(wrapped, "{\"x\":", 5);
+	memcpy(wrapped + 5, field->text, field->len);
+	wrapped[len - 1] = '}';
+	if (decoder == NULL)
+		decoder = spine_format_json.compile(&spec, 1);
+	spine_format_json.reset(decoder);
+	CHECK(decode(decoder, wrapped, len, SIZE_MAX, &again, reason) == SPINE_DECODED);
+	CHECK(again.fields[0].kind == SPINE_FIELD_JSON);
+	CHECK(again.fields[0].text == wrapped + 5 && again.fields[0].len == field->len);
+	free(wrapped);
+}
+
+/* The word at the position that a reason names is neither a number nor a name. */
+static void
+check_refused_word(const char *reason, const uint8_t *data, size_t size)
+{
+	const char *position = strstr(reason, "neither a number nor true, false or null at byte ");
+	const char *word;
+	size_t		len = 0;
+
+	if (position != reason)
+		return;
+	word = (const char *) data + strtoul(strrchr(reason, ' '), NULL, 10) - 1;
+	while (word + len < (const char *) data + size &&
+		   word[len] != '\0' && strchr(" \t\r\n,:{}[]\"'", word[len]) == NULL)
+		len++;
+	CHECK(!is_json_number(word, len));
+	CHECK(!(len == 4 && (memcmp(word, "true", 4) == 0 || memcmp(word, "null", 4) == 0)));
+	CHECK(!(len == 5 && memcmp(word, "false", 5) == 0));
+}
+
+static void
+check_field(const SpineFieldSpec *spec, const SpineField *field,
+			const uint8_t *data, size_t size)
+{
+	bool		in_record;
+	unsigned	sum = 0;
+
+	if (field->kind == SPINE_FIELD_BOOL)
+	{
+		CHECK(!spec->as_json && field->len == 0);
+		return;
+	}
+	in_record = (const uint8_t *) field->text >= data &&
+		(const uint8_t *) field->text + field->len <= data + size;
+	CHECK(field->text != NULL);
+	for (size_t i = 0; i < field->len; i++)
+		sum += (unsigned char) field->text[i];
+	CHECK(sum > 0 || field->len == 0 || memchr(field->text, 0, field->len) != NULL);
+
+	switch (field->kind)
+	{
+		case SPINE_FIELD_ABSENT:
+		case SPINE_FIELD_NULL:
+			CHECK(field->len == 0);
+			break;
+		case SPINE_FIELD_NUMERIC:
+			CHECK(!spec->as_json);
+			CHECK(is_json_number(field->text, field->len));
+			CHECK(in_record);
+			break;
+		case SPINE_FIELD_TEXT:
+			CHECK(!spec->as_json);
+			break;
+		case SPINE_FIELD_JSON:
+			CHECK(in_record && field->len > 0);
+			CHECK(spec->as_json || field->text[0] == '{' || field->text[0] == '[');
+			check_json(field);
+			break;
+		default:
+			CHECK(!"a known kind");
+	}
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static SpineDecoder *decoder = NULL;
+	SpineEvent	event = {0};
+	SpineEvent	other;
+	char		reason[200];
+	char		other_reason[200];
+	SpineDecodeOutcome outcome;
+	SpineDecodeOutcome other_outcome;
+
+	if (decoder == NULL)
+		decoder = spine_format_json.compile(specs, NSPECS);
+	spine_format_json.reset(decoder);
+	outcome = decode(decoder, data, size, SIZE_MAX, &event, reason);
+	check_refused_word(reason, data, size);
+
+	/* with little memory for jsonb, and then with little memory at all */
+	other_outcome = decode(decoder, data, size, 1000, &other, other_reason);
+	if (other_outcome != outcome)
+		CHECK(outcome == SPINE_DECODED && other_outcome == SPINE_BEYOND_LIMIT);
+	else
+		CHECK(strcmp(reason, other_reason) == 0);
+
+	allocations_left = size % 5;
+	other_outcome = decode(decoder, data, size, SIZE_MAX, &other, other_reason);
+	allocations_left = -1;
+	CHECK(other_outcome == outcome || other_outcome == SPINE_DECODE_NO_MEMORY);
+
+	/* the first event is still there */
+	for (int i = 0; outcome == SPINE_DECODED && i < NSPECS; i++)
+		check_field(&specs[i], &event.fields[i], data, size);
+	CHECK(json_c_agrees(data, size, specs, NSPECS, outcome, event.fields, reason));
+
+	/* jsonb may be made of a record's key, which may be any bytes */
+	if (outcome == SPINE_DECODED)
+		CHECK(spine_json_memory(data, size) >= size);
+	else
+		(void) spine_json_memory(data, size);
+	return 0;
+}

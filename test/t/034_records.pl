@@ -1,0 +1,282 @@
+# Records are applied by functions that know nothing of positions or of a worker: a
+# backend calls them in its own transaction, which may be rolled back, with several plans
+# side by side; and what a field becomes is what the type's own input makes of its text.
+#
+# Broken when applying records needs what only a worker has, commits by itself, leaves the
+# session in another state, or depends on its settings; when an attempt changes what the
+# next one sees; when plans share what they know of their tables; or when a fast path makes
+# another value than the input function.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use Test::More;
+
+my $module = "$FindBin::RealBin/../../build/test_records.so";
+
+# No worker is to read these pipelines, and the session has settings of its own.
+my $node = spine_node('main', conf => "spine.enabled = off\n");
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+# What the session is told, and what the statements return that run after an error.
+sub query_on
+{
+	my ($sql) = @_;
+	my ($out, $err) = ('', '');
+
+	$node->psql('postgres', $sql, stdout => \$out, stderr => \$err, on_error_stop => 0);
+	return ($out, $err);
+}
+
+query(<<SQL);
+CREATE SCHEMA module;
+CREATE FUNCTION module.make_plan(name) RETURNS int STRICT LANGUAGE c AS '$module', 'test_make_plan';
+CREATE FUNCTION module.free_plan(int) RETURNS void STRICT LANGUAGE c AS '$module', 'test_free_plan';
+CREATE FUNCTION module.lose_memory(int, boolean) RETURNS void STRICT LANGUAGE c AS '$module', 'test_lose_memory';
+CREATE FUNCTION module.apply(int, text, bytea[], int) RETURNS text[] STRICT LANGUAGE c AS '$module', 'test_apply';
+CREATE FUNCTION module.bind(text, text, regtype) RETURNS text STRICT LANGUAGE c AS '$module', 'test_bind';
+
+CREATE FUNCTION module.apply_all(plan int, how text, VARIADIC records text[]) RETURNS SETOF text LANGUAGE sql
+AS \$\$
+	SELECT unnest(module.apply(plan, how, array_agg(convert_to(r, 'UTF8') ORDER BY i), 1000))
+	FROM unnest(records) WITH ORDINALITY AS u(r, i);
+\$\$;
+
+ALTER DATABASE postgres SET timezone = 'Asia/Tokyo';
+ALTER DATABASE postgres SET datestyle = 'SQL, DMY';
+CREATE ROLE app;
+CREATE TABLE t (id int PRIMARY KEY, n int CHECK (n > 0), at timestamptz, name text, who text,
+	record_partition smallint, record_offset text, record_time timestamp, record_key text,
+	UNIQUE (name) DEFERRABLE INITIALLY DEFERRED);
+ALTER TABLE t OWNER TO app;
+CREATE FUNCTION note_who() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	NEW.who := current_user || ' ' || current_setting('timezone');
+	PERFORM set_config('intervalstyle', 'iso_8601', false);
+	RETURN NEW;
+END
+\$\$;
+CREATE TRIGGER note_who BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note_who();
+CREATE TABLE latest (id int PRIMARY KEY, version bigint, n int CHECK (n > 0));
+SQL
+make_pipeline($node, name => 'append', topic => 'x', target => 't', mode => 'append', key => '{id}',
+	columns => '{"id": null, "n": null, "at": null, "name": null, "record_partition": "$partition",
+		"record_offset": "$offset", "record_time": "$timestamp", "record_key": "$key"}');
+make_pipeline($node, name => 'upsert', topic => 'x', target => 'latest', mode => 'upsert', key => '{id}', version => 'version');
+
+#
+# In the caller's transaction, committed
+#
+is(query(<<'SQL'),
+BEGIN;
+SELECT module.apply_all(module.make_plan('append'), 'plain',
+	'{"id": 1, "n": 1, "at": "2026-01-02 03:04", "name": "a"}', 'no JSON', '{"id": 2, "n": 2}');
+SELECT current_user = session_user, current_setting('timezone'), current_setting('intervalstyle');
+COMMIT;
+SQL
+	"applied\n22P02 not a JSON object at byte 1\napplied\nt|Asia/Tokyo|postgres", 'records are applied by a backend');
+is(query(<<'SQL'), <<'ROWS' =~ s/\n$//r, 'and are there after COMMIT, as a worker would have made them');
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+SELECT id, at, who, record_partition, record_offset, record_time, record_key FROM t ORDER BY id;
+SELECT pipeline, topic, kafka_partition, kafka_offset, convert_from(value, 'UTF8'), sqlstate FROM spine_dead_letters;
+SQL
+1|2026-01-02 03:04:00+00|app UTC|7|0|2026-01-01 00:00:00.123|key 0
+2||app UTC|7|2|2026-01-01 00:00:00.123|key 2
+append|made here|7|1|no JSON|22P02
+ROWS
+
+#
+# Rolled back: the same is said, and nothing stays
+#
+my $mixed = <<'SQL';
+SELECT module.apply_all(module.make_plan('append'), 'search',
+	'{"id": 3, "n": 3, "name": "c"}',
+	'{"id": 4',
+	'{"id": 5, "n": -5}',
+	'{"id": 6, "n": "six"}',
+	'{"id": 7, "n": 7, "name": "a"}',
+	'{"id": 8, "n": 8}')
+SQL
+my $became = <<'LINES' =~ s/\n$//r;
+applied
+22P02 JSON without an end
+23514 new row for relation "t" violates check constraint "t_n_check"
+22P02 invalid input syntax for type integer: "six"
+23505 duplicate key value violates unique constraint "t_name_key"
+applied
+LINES
+
+# without the details, which quote the rows
+sub without_details
+{
+	my ($text) = @_;
+
+	return $text =~ s/ DETAIL: [^\n]*//gr;
+}
+
+is(without_details(query("BEGIN; $mixed; SELECT count(*) FROM t; SELECT count(*) FROM spine_dead_letters; ROLLBACK;")),
+	"$became\n4\n5", 'in a transaction that will be rolled back: good and bad records, found');
+is(query('SELECT count(*) FROM t; SELECT count(*) FROM spine_dead_letters'), "2\n1", 'no row and no dead letter is there after ROLLBACK');
+is(without_details(query("BEGIN; $mixed; COMMIT; SELECT id FROM t WHERE id > 2 ORDER BY id; SELECT count(*) FROM spine_dead_letters")),
+	"$became\n3\n8\n5", 'the same, committed');
+
+#
+# What an error leaves
+#
+my ($out, $err) = query_on(<<'SQL');
+SELECT module.make_plan('append') AS plan \gset
+SELECT module.apply_all(:plan, 'plain', '{"id": 10, "n": 1}', '{"id": 11, "n": 0}');
+SELECT current_user = session_user, current_setting('timezone'), count(*) FROM t WHERE id >= 10;
+SELECT module.apply_all(:plan, 'search', '{"id": 10, "n": 1}', '{"id": 11, "n": 0}');
+SELECT module.apply_all(:plan, 'plain', '{"id": 12, "n": 1}');
+SQL
+like($err, qr/^psql:<stdin>:2: ERROR:  new row for relation "t" violates check constraint "t_n_check"/, 'plainly, the error of the database is raised');
+is(without_details($out), "t|Asia/Tokyo|0\napplied\n23514 new row for relation \"t\" violates check constraint \"t_n_check\"\napplied",
+	'the session and the plan can be used on');
+
+($out, $err) = query_on(<<'SQL');
+SELECT module.make_plan('append') AS plan \gset
+SELECT module.lose_memory(:plan, true);
+SELECT module.apply_all(:plan, 'search', '{"id": 14, "n": 1}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT module.lose_memory(:plan, false);
+SELECT module.apply_all(:plan, 'plain', '{"id": 14, "n": 1}');
+SQL
+like($err, qr/ERROR:  out of memory\nDETAIL:  Failed on decoding a record of 18 bytes/, 'no memory to decode a record is no fault of the record');
+is($out, "\n53200\n\napplied", 'and passes');
+
+is(without_details(query(<<'SQL')), <<'LINES' =~ s/\n$//r, 'a second attempt sees the events of the first');
+SELECT module.apply_all(module.make_plan('upsert'), 'plain, then search',
+	'{"id": 1, "version": 1, "n": -1}',
+	'{"id": 2, "version": 1, "n": 1, "more": "\u00e9"}',
+	'{"id": 2, "version": 3, "n": "x"}',
+	'{"id": 2, "version": 2, "n": 2}',
+	'{"id": 3, "version": 1, "n": 0}');
+SELECT * FROM latest ORDER BY id;
+SQL
+23514 new row for relation "latest" violates check constraint "latest_n_check"
+applied
+22P02 invalid input syntax for type integer: "x"
+applied
+23514 new row for relation "latest" violates check constraint "latest_n_check"
+2|2|2
+LINES
+
+is(query(<<'SQL'), "{\"table at fault\"}\n1", 'many refusals for one reason');
+SELECT module.apply(module.make_plan('upsert'), 'search',
+	(SELECT array_agg(convert_to('{"id": ' || i || ', "version": 1, "n": -1}', 'UTF8')) FROM generate_series(1, 10) i), 5);
+SELECT count(*) FROM latest;
+SQL
+
+#
+# Plans side by side
+#
+is(query(<<'SQL'), <<'LINES' =~ s/\n$//r, 'each plan knows of its own tables only, as long as it lives');
+SELECT module.make_plan('append') AS one \gset
+SELECT module.make_plan('upsert') AS two \gset
+SELECT module.make_plan('append') AS three \gset
+SELECT module.apply_all(:two, 'plain', '{"id": 20, "version": 1, "n": 1}');
+SELECT module.apply_all(:one, 'plain', '{"id": 20, "n": 1}');
+ALTER TABLE latest ADD more int;
+SELECT module.apply_all(:one, 'plain', '{"id": 21, "n": 1}');
+SELECT module.apply_all(:two, 'plain', '{"id": 21, "version": 1, "n": 1}');
+SELECT module.free_plan(:two);
+SELECT module.free_plan(:one);
+SELECT module.make_plan('upsert') AS two \gset
+SELECT module.apply_all(:two, 'plain', '{"id": 21, "version": 1, "n": 1, "more": 1}');
+SELECT module.apply_all(:three, 'plain', '{"id": 22, "n": 1}');
+SELECT id FROM t WHERE id >= 20 ORDER BY id;
+SELECT id, more FROM latest WHERE id >= 20 ORDER BY id;
+SQL
+applied
+applied
+applied
+plan outdated
+
+
+applied
+applied
+20
+21
+22
+20|
+21|1
+LINES
+
+# and each is careful with its own
+query('CREATE ROLE other; CREATE FUNCTION others() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$; ALTER FUNCTION others() OWNER TO other');
+($out, $err) = query_on(<<'SQL');
+SELECT module.make_plan('append') AS one \gset
+SELECT module.make_plan('upsert') AS two \gset
+SELECT module.apply_all(:one, 'plain', '{"id": 30, "n": 1}');
+SELECT module.apply_all(:two, 'plain', '{"id": 30, "version": 1, "n": 1}');
+CREATE TRIGGER others BEFORE INSERT ON latest FOR EACH ROW EXECUTE FUNCTION others();
+SELECT module.apply_all(:one, 'plain', '{"id": 31, "n": 1}');
+SELECT module.free_plan(:two);
+SELECT module.make_plan('upsert') AS two \gset
+SELECT module.apply_all(:two, 'plain', '{"id": 31, "version": 1, "n": 1}');
+SELECT module.apply_all(:one, 'plain', '{"id": 32, "n": 1}');
+DROP TRIGGER others ON latest;
+SQL
+is($out, "applied\napplied\napplied\n\napplied", 'a trigger that is not trusted stops the plan of its table');
+like($err, qr/ERROR:  trigger "others" of table public.latest would run function public.others\(\) of role other/, 'and it says so');
+
+#
+# Fields of kinds that no format yields yet: the value is what the type's own input
+# makes of the text of the field, which is what PostgreSQL prints of a value of the kind.
+#
+query(<<'SQL');
+CREATE DOMAIN even AS int CHECK (VALUE % 2 = 0);
+CREATE FUNCTION result_of(sql text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	result text;
+BEGIN
+	EXECUTE sql INTO result;
+	RETURN result;
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE || ' ' || SQLERRM;
+END
+$$;
+CREATE FUNCTION expected(sql text) RETURNS text LANGUAGE sql SET search_path = '' SET timezone = 'UTC' SET datestyle = 'ISO, YMD'
+AS 'SELECT public.result_of(sql)';
+SQL
+
+# What prints a value of the kind.  A timestamp is in microseconds since 1970.
+my %print = (int64 => '%L::bigint', double => '%L::float8', bytes => '%L::bytea', uuid => '%L::uuid',
+	timestamp => q{timestamptz 'epoch' + %1$s / 86400000000 * interval '1 day' + %1$s %% 86400000000 * interval '1 microsecond'});
+my %values = (
+	int64 => [qw(0 1 -1 2147483647 -2147483648 2147483648 9007199254740993 9223372036854775807 -9223372036854775808)],
+	double => [qw(0 -0 0.1 1e300 5e-324 1.7976931348623157e308 NaN Infinity -Infinity 42 -7.5)],
+	bytes => [ '\x', '\x00', '\x61c3a900ff', '\x31' ],
+	# 1970, 2000, with microseconds, the first that there is, one with five digits of a year
+	timestamp => [qw(0 946684800000000 1767225600123456 -1 -210866803200000000 9223371331199999999)],
+	uuid => [qw(00000000-0000-0000-0000-000000000000 fedcba98-7654-3210-0123-456789abcdef)]);
+
+foreach my $kind (sort keys %values)
+{
+	my $values = join ', ', map { "('$_')" } @{ $values{$kind} };
+
+	is(query(<<SQL), '', "$kind: all values are those of the type's own input");
+SELECT v, t, 'is ' || got, 'not ' || expected
+FROM (VALUES $values) AS v(v),
+	unnest('{bigint,int,smallint,public.even,numeric,float8,real,text,varchar,json,jsonb,boolean,bytea,uuid,timestamptz,timestamp,date,oid,money}'::text[]) AS t(t),
+	LATERAL result_of(format('SELECT module.bind(%L, %L, %L)', '$kind', v, t)) AS got,
+	LATERAL expected('SELECT format(''%s'', (' || format(\$q\$$print{$kind}\$q\$, v) || ')::text::' || t || ')') AS expected
+WHERE got IS DISTINCT FROM expected;
+SQL
+}
+is(query(q{SELECT module.bind('int64', '4', 'even'), module.bind('bytes', '\x00ff', 'bytea')}), '4|\x00ff', 'such as these');
+like((query_on(q{SELECT module.bind('timestamp', '-210866803200000001', 'timestamptz')}))[1], qr/timestamp out of range/,
+	'a time that no timestamptz can hold');
+is(query(q{SELECT module.bind('timestamp', '1767225600000000', 'text')}), '2026-01-01 00:00:00+00', 'a time as text is in UTC');
+
+$node->stop;
+done_testing();

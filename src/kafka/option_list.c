@@ -1,10 +1,10 @@
 /*
  * option_list.c
- *		key=value pairs, separated by white space or commas, a value in single
- *		quotes where it contains those ('' stands for a quote).
+ *		key=value pairs, separated by white space or commas.  A value that contains
+ *		those is put in single quotes; '' stands for a quote in it.
  *
- * Only the options that are listed here can be set.  Every other one that
- * librdkafka has is listed, too, with the reason why not: test_option_list.c
+ * Only the options that are allowed here can be set.  All other options of
+ * librdkafka are listed too, with the reason why they are refused.  test_option_list.c
  * compares both lists with what the installed version knows, tools/lint.sh with
  * docs/CONFIGURATION.md.
  */
@@ -243,7 +243,7 @@ static const struct
 };
 
 bool
-spine_option_is_allowed(const char *name, const char **reason)
+spine_option_list_allows(const char *name, const char **reason)
 {
 	*reason = NULL;
 	for (int i = 0; i < LENGTH(refused_options); i++)
@@ -288,22 +288,22 @@ is_separator(char c)
 }
 
 /*
- * Refuses what stands where an option should.  Behind a secret that is as likely as not
- * a piece of it.
+ * Refuses what stands where an option should.  After a secret, that may well be a piece
+ * of the secret.
  */
 static bool
 refuse_name(SpineOptionList *list, const char *what)
 {
 	if (list->secret)
 		snprintf(list->reason, sizeof(list->reason),
-				 "%s is behind option \"%.64s\"; a value with spaces or commas is put in single quotes.",
+				 "%s follows option \"%.64s\"; a value with spaces or commas is put in single quotes.",
 				 what, list->secret);
 	else
 		snprintf(list->reason, sizeof(list->reason), "%s: \"%.64s\".", what, list->key);
 	return false;
 }
 
-/* A value that librdkafka would take, and that is a mistake or worse. */
+/* Refuses values that librdkafka would take, but that are a mistake or worse. */
 static bool
 check_value(SpineOptionList *list)
 {
@@ -331,45 +331,16 @@ spine_option_list_begin(SpineOptionList *list, char *copy)
 	list->rest = copy;
 }
 
-bool
-spine_option_list_next(SpineOptionList *list)
+/* Reads the value that begins at `in`, and removes its quotes in place. */
+static bool
+read_value(SpineOptionList *list, char *in)
 {
-	const char *why_not;
-	char	   *in = list->rest;
-	char	   *out;
+	char	   *out = in;
+	bool		closed = false;
 
-	if (list->key && holds_secret(list->key))
-		list->secret = list->key;
-
-	while (is_separator(*in))
-		in++;
-	if (*in == '\0')
-		return false;
-
-	list->key = in;
-	while (*in && *in != '=' && !is_separator(*in))
-		in++;
-	if (*in != '=' || in == list->key)
-	{
-		*in = '\0';
-		return refuse_name(list, "What is not key=value");
-	}
-	*in++ = '\0';
-
-	if (!spine_option_is_allowed(list->key, &why_not))
-	{
-		if (why_not == NULL)
-			return refuse_name(list, "An option that spine does not know");
-		snprintf(list->reason, sizeof(list->reason), "Option \"%.64s\" cannot be set here: %s.",
-				 list->key, why_not);
-		return false;
-	}
-
-	list->value = out = in;
+	list->value = in;
 	if (*in == '\'')
 	{
-		bool		closed = false;
-
 		for (in++; *in != '\0'; in++)
 		{
 			if (*in == '\'' && *++in != '\'')
@@ -395,5 +366,41 @@ spine_option_list_next(SpineOptionList *list)
 		in++;
 	*out = '\0';
 	list->rest = in;
-	return check_value(list);
+	return true;
+}
+
+bool
+spine_option_list_next(SpineOptionList *list)
+{
+	const char *why_not;
+	char	   *in = list->rest;
+
+	if (list->key && holds_secret(list->key))
+		list->secret = list->key;
+
+	while (is_separator(*in))
+		in++;
+	if (*in == '\0')
+		return false;
+
+	list->key = in;
+	while (*in && *in != '=' && !is_separator(*in))
+		in++;
+	if (*in != '=' || in == list->key)
+	{
+		*in = '\0';
+		return refuse_name(list, "What is not key=value");
+	}
+	*in++ = '\0';
+
+	if (!spine_option_list_allows(list->key, &why_not))
+	{
+		if (why_not == NULL)
+			return refuse_name(list, "An option that spine does not know");
+		snprintf(list->reason, sizeof(list->reason), "Option \"%.64s\" cannot be set here: %s.",
+				 list->key, why_not);
+		return false;
+	}
+
+	return read_value(list, in) && check_value(list);
 }

@@ -57,7 +57,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	spine_option_list_begin(&list, copy);
 	while (spine_option_list_next(&list))
 	{
-		CHECK(spine_option_is_allowed(list.key, &reason) && reason == NULL);
+		CHECK(spine_option_list_allows(list.key, &reason) && reason == NULL);
 		CHECK(list.value[0] != '\0');
 		CHECK(list.reason[0] == '\0');
 		end = append_option(end, &list);

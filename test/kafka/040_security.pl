@@ -111,7 +111,7 @@ is_refused('a mechanism that there is not', 'failed', 'could not start a Kafka c
 
 my $log_start = -s $node->logfile;
 connect_to('KAFKA_SASL_SSL', sasl('PLAIN', $password) . ' sasl.pasword=x');
-$node->wait_for_log(qr/An option that spine does not know is behind option "sasl.password"/, $log_start);
+$node->wait_for_log(qr/An option that spine does not know follows option "sasl.password"/, $log_start);
 pass('an unknown option: refused when it is read');
 
 connect_to('KAFKA_SASL_SSL', sasl('SCRAM-SHA-256', $password));

@@ -116,7 +116,7 @@ test_secrets(void **state)
 			fail_msg("%s: %s", lists[i], answer);
 	}
 	assert_read("sasl.password=it is secret",
-				"!What is not key=value is behind option \"sasl.password\"; a value with spaces or commas is put in single quotes.");
+				"!What is not key=value follows option \"sasl.password\"; a value with spaces or commas is put in single quotes.");
 }
 
 /* Is it in one of the lists?  Counts in *missing. */
@@ -125,7 +125,7 @@ look_up(const char *name, int *missing)
 {
 	const char *reason;
 
-	if (!spine_option_is_allowed(name, &reason) && reason == NULL)
+	if (!spine_option_list_allows(name, &reason) && reason == NULL)
 	{
 		print_error("%s\n", name);
 		(*missing)++;

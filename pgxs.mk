@@ -16,6 +16,7 @@ OBJS = \
 	src/kafka/options.o \
 	src/kafka/client.o \
 	src/kafka/client_cache.o \
+	src/kafka/producer.o \
 	src/kafka/partition.o \
 	src/kafka/record_buffer.o \
 	src/kafka/group_commit.o \
@@ -52,11 +53,14 @@ OBJS = \
 	src/process/topic_offsets.o \
 	src/process/wait.o \
 	src/orders/generator.o \
+	src/orders/tenant.o \
 	src/orders/totals.o \
+	src/orders/produced.o \
 	src/orders/backpressure.o \
 	src/orders/order_sender.o \
 	src/orders/order_functions.o \
-	src/orders/producer_worker.o
+	src/orders/producer_worker.o \
+	src/orders/orders.o
 
 # The HTTP server and the embedded broker are separate programs. PGXS installs them
 # beside psql.

@@ -6,13 +6,16 @@
  */
 #include "compat.h"
 
-#include "fmgr.h"
-#include "process/database_holds.h"
-#include "process/launcher.h"
-#include "miscadmin.h"
 #include "catalog/own_tables.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "orders/orders.h"
+#include "process/database_holds.h"
+#include "process/default_cluster.h"
+#include "process/launcher.h"
 #include "process/settings.h"
 #include "process/shared.h"
+#include "utils/guc.h"
 
 PG_MODULE_MAGIC;
 
@@ -27,10 +30,13 @@ _PG_init(void)
 				 errmsg("spine must be loaded when the server starts"),
 				 errhint("Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'spine'")));
 
-	spine_settings_init();
 	spine_shared_init();
-	spine_guard_init();
+	spine_default_cluster_init();
+	spine_settings_init();
+	spine_database_holds_init();
 	spine_own_tables_init();
+	spine_orders_init();
+	MarkGUCPrefixReserved("spine");
 
 	/* pg_upgrade starts the server to move data, not to take in more */
 	if (!IsBinaryUpgrade)

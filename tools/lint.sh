@@ -173,8 +173,16 @@ orphaned_outputs() {
     done
 }
 
-# What is about orders has parts of its own in the extension's script.
+# Orders and their tenants have a floor of their own, parts of the SQL script, and a room
+# in the HTTP server.  Elsewhere "order" is only the order of things.
 orders_elsewhere() {
+    for file in src/*.[ch] src/*/*; do
+        case $file in
+            src/spine.c | src/orders/* | src/http/orders* | src/http/page.html) continue ;;
+        esac
+        grep -niE '(^|[^a-z])(tenants?|orders)([^a-z]|$)|order_(event|id|sender|total)|_tenant|current_orders|tenant_' "$file" |
+            sed "s|^\([0-9]*\):.*|$file:\1: only src/orders knows of tenants and orders|"
+    done
     grep -nE 'tenant|orders|_order|order_' sql/parts/*.sql | grep -v '^sql/parts/[0-9]*_orders' |
         sed 's/$/: belongs into a part *_orders*/'
 }

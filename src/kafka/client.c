@@ -268,6 +268,14 @@ make_configuration(SpineClientKind kind, const SpineCluster *cluster,
 	return conf;
 }
 
+static void
+release_reports(SpineClient *client)
+{
+	if (client->reports)
+		rd_kafka_event_destroy(client->reports);
+	client->reports = NULL;
+}
+
 /* Memory context callback: everything of a client that palloc does not know. */
 static void
 release_client(void *arg)
@@ -284,6 +292,7 @@ release_client(void *arg)
 	}
 	if (client->before_release)
 		client->before_release(client->owner);
+	release_reports(client);
 	if (client->queue)
 	{
 		rd_kafka_queue_io_event_enable(client->queue, -1, NULL, 0);
@@ -452,6 +461,7 @@ spine_client_rest(SpineClient *client)
 		strcmp(mechanism, "OAUTHBEARER") == 0)
 		return false;
 
+	release_reports(client);
 	while ((event = rd_kafka_queue_poll(client->queue, 0)) != NULL)
 		rd_kafka_event_destroy(event);
 

@@ -1,6 +1,7 @@
 /*
  * client_cache.h
- *		The one Kafka client that a backend keeps for its session.
+ *		The producers that a process keeps between its uses, one for each cluster, so
+ *		that only the first use pays for connecting.
  */
 #ifndef SPINE_CLIENT_CACHE_H
 #define SPINE_CLIENT_CACHE_H
@@ -8,19 +9,17 @@
 #include "kafka/client.h"
 
 /*
- * The session's producer, started at first use and again when the broker's
- * settings have changed.  Raises an error when it cannot be started.  To be polled
- * until spine_session_rest, or until an error resets the current memory context.
+ * A producer of the cluster, which has an address; started if there is none.  Raises an
+ * error when it cannot be started.  The client belongs to the cache.  The caller polls
+ * it, or uses it otherwise, until spine_client_cache_rest or spine_client_cache_close,
+ * or until the current memory context is reset, as it is after an error.
  */
-extern SpineClient *spine_session_client(void);
+extern SpineClient *spine_client_cache_get(const SpineCluster *cluster);
 
-/* The client is not polled any more, until spine_session_client is called again. */
-extern void spine_session_rest(void);
+/* The use is over: the client is not polled any more. */
+extern void spine_client_cache_rest(SpineClient *client);
 
-/* Is it still what spine_session_client would return? */
-extern bool spine_session_is_current(void);
-
-/* Ends it, after trouble that it would not recover from. */
-extern void spine_session_close(void);
+/* Ends the client, after trouble that it would not recover from. */
+extern void spine_client_cache_close(SpineClient *client);
 
 #endif							/* SPINE_CLIENT_CACHE_H */

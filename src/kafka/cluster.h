@@ -2,7 +2,7 @@
  * cluster.h
  *		A Kafka cluster as a value: where it is, how to connect, and which one it is.
  *
- * Everything that talks to a cluster is given one.  A process may know several.
+ * Every function that starts a client is given a cluster.  A process may know several.
  */
 #ifndef SPINE_CLUSTER_H
 #define SPINE_CLUSTER_H
@@ -19,9 +19,10 @@ typedef struct SpineCluster
 	char		identity[SPINE_MAX_CLUSTER_LEN];	/* of the embedded broker, which is
 													 * new at each start; "" of others,
 													 * which tell it themselves */
+	Oid			server;			/* that declares the cluster; InvalidOid: the settings do */
 } SpineCluster;
 
-/* Would a client of the one be a client of the other? */
+/* Would a client of one be a client of the other, too? */
 extern bool spine_cluster_is_same(const SpineCluster *a, const SpineCluster *b);
 
 /* A copy whose strings are in the given memory context. */

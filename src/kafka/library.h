@@ -34,6 +34,7 @@ struct SpineClient
 	void		(*before_release) (void *owner);
 	void	   *owner;
 
+	rd_kafka_event_t *reports;	/* being handed out by spine_producer_poll, or NULL */
 	rd_kafka_topic_t *topic;	/* the last one that was asked about, or NULL */
 	MemoryContext context;		/* of the client; a child of TopMemoryContext */
 	struct SpineClient *next;	/* all clients of the process */

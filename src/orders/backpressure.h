@@ -2,6 +2,9 @@
  * backpressure.h
  *		Keeps producers from overrunning the embedded broker, which drops what
  *		it has no room for.
+ *
+ * Clients of other clusters are never held up, and nothing is counted for them.  All of
+ * these functions take the lock.
  */
 #ifndef SPINE_BACKPRESSURE_H
 #define SPINE_BACKPRESSURE_H
@@ -9,24 +12,36 @@
 #include "compat.h"
 #include "kafka/client.h"
 
-/*
- * May this many more bytes be sent?  Then they count as in flight.  Always
- * true, and free, when the broker is not the embedded one.  Takes the lock.
- */
-extern bool spine_backpressure_reserve(int64 bytes);
+/* Reserves the shared memory; called from _PG_init. */
+extern void spine_backpressure_init(void);
 
 /*
  * Asks the embedded broker for the ends of a topic's partitions, unless they are
- * known: to be called before anything is sent to it.  False: it does not answer
- * (client->error_text says why).  Always true when it is another broker.
+ * known: to be called before anything is sent to the topic.  False: the broker does not
+ * answer, and spine_client_error says why.
  */
 extern bool spine_backpressure_learn(SpineClient *client, const char *topic, int timeout_ms);
 
-/* Gives back what was reserved: it is acknowledged, or given up. */
-extern void spine_backpressure_release(int64 bytes);
+/*
+ * May this many more bytes be sent?  Then they are reserved, by this process, until they
+ * are released.  False: the broker is full.
+ */
+extern bool spine_backpressure_reserve(const SpineClient *client, int64 bytes);
+
+/* Reserved bytes are not to be sent now: the process keeps them for the next record. */
+extern void spine_backpressure_keep(const SpineClient *client, int64 bytes);
+
+/* Reserved bytes are acknowledged, or failed. */
+extern void spine_backpressure_release(const SpineClient *client, int64 bytes);
+
+/*
+ * Releases all that this process has reserved: nobody will count the reports that are
+ * still to come.  The end of the process does so too.
+ */
+extern void spine_backpressure_release_all(void);
 
 /* A record was acknowledged: the log of its partition now ends after it. */
-extern void spine_backpressure_acknowledged(const SpineClient *client, const char *topic,
-											int32 partition, int64 offset, int64 bytes);
+extern void spine_backpressure_acknowledge(const SpineClient *client, const char *topic,
+										   int32 partition, int64 offset, int64 bytes);
 
 #endif							/* SPINE_BACKPRESSURE_H */

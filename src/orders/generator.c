@@ -2,8 +2,7 @@
  * generator.c
  *		Synthetic order events, as JSON: for trying, testing and measuring.
  *
- * Together with the default pipeline's rows in the catalog the only place
- * that knows about orders.  Depends on json-c, for escaping the tenant.
+ * Depends on json-c, for escaping the tenant, and on nothing else: tested alone.
  */
 #include <limits.h>
 #include <string.h>
@@ -33,7 +32,7 @@ static const char *const event_types[] = {
 
 /* splitmix64 (Sebastiano Vigna, https://prng.di.unimi.it, public domain) */
 void
-spine_random_seed(SpineRandom *random, uint64_t seed)
+spine_generator_seed(SpineRandom *random, uint64_t seed)
 {
 	for (int i = 0; i < 4; i++)
 	{
@@ -63,9 +62,9 @@ draw(SpineRandom *random)
 }
 
 /*
- * 0 to bound - 1, each as likely as the other: the high half of a product
- * (Lemire, "Fast random integer generation in an interval", 2019), drawn
- * again in the few cases that would favour some results.
+ * 0 to bound - 1, each equally likely: the high half of a product (Lemire, "Fast random
+ * integer generation in an interval", 2019).  The few draws that would favour some
+ * results are repeated.
  */
 static uint32_t
 draw_below(SpineRandom *random, uint32_t bound)
@@ -79,7 +78,7 @@ draw_below(SpineRandom *random, uint32_t bound)
 }
 
 char *
-spine_generate_tenant_literal(const char *tenant, size_t len)
+spine_generator_tenant_literal(const char *tenant, size_t len)
 {
 	struct json_object *string;
 	const char *literal;
@@ -141,9 +140,9 @@ put_hex(Writer *writer, uint64_t value, size_t ndigits)
 	put(writer, digits, ndigits);
 }
 
-/* By hand: snprintf took as long as all the rest of sending an event. */
+/* By hand: snprintf took as long as everything else about sending an event. */
 size_t
-spine_generate_event(SpineRandom *random, const char *tenant_literal,
+spine_generator_event(SpineRandom *random, const char *tenant_literal,
 					 int64_t unix_time_us, char *buf, size_t size)
 {
 	/* the version, 4, and the variant, binary 10, are part of a random uuid */

@@ -1,7 +1,6 @@
 /*
  * order_functions.c
- *		The SQL functions that make events: spine_produce, spine_make_event, and
- *		spine_brokers, which says where they go.
+ *		The SQL functions that make order events: spine_produce and spine_make_event.
  *
  * What is sent is not part of the transaction: a ROLLBACK does not take it
  * back.
@@ -9,9 +8,10 @@
 #include "orders/order_sender.h"
 
 #include "fmgr.h"
+#include "kafka/client_cache.h"
+#include "kafka/producer.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "kafka/client_cache.h"
 #include "process/default_cluster.h"
 #include "process/settings.h"
 #include "process/shared.h"
@@ -21,7 +21,6 @@
 
 PG_FUNCTION_INFO_V1(spine_produce);
 PG_FUNCTION_INFO_V1(spine_make_event);
-PG_FUNCTION_INFO_V1(spine_brokers);
 
 /* How long the embedded broker may be full before that is an error. */
 #define STANDSTILL_MS	30000
@@ -41,31 +40,31 @@ tenant_argument(FunctionCallInfo fcinfo)
 
 /* Says in any error, a cancellation too, how far the delivery came. */
 static void
-delivery_error_context(void *arg)
+deliver_error_context(void *arg)
 {
-	const SpineDelivery *delivery = arg;
+	const SpineOrderSender *sender = arg;
 
 	errcontext("spine_produce: the broker has acknowledged " INT64_FORMAT " events",
-			   delivery->acknowledged);
+			   sender->acknowledged);
 }
 
 static void
-report_failure(const SpineDelivery *delivery, int64 wanted)
+report_failure(const SpineOrderSender *sender, int64 wanted)
 {
-	const SpineError *trouble = spine_client_error(delivery->client);
+	const SpineError *trouble = spine_client_error(sender->client);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("could not deliver all events: %s", delivery->error),
+			 errmsg("could not deliver all events: %s", sender->error),
 			 errdetail(INT64_FORMAT " of " INT64_FORMAT " events were acknowledged by the broker.%s%s",
-					   delivery->acknowledged, wanted,
+					   sender->acknowledged, wanted,
 					   trouble->class == SPINE_NO_ERROR ? "" : " The last trouble: ", trouble->message),
 			 errhint("Check \"spine.brokers\", and that the broker is up.")));
 }
 
 /*
  * The embedded broker is full: nothing of ours is on its way, and the workers
- * have not made room.  They may just be busy.
+ * have not made room.  They may only be busy.
  */
 static void
 wait_for_workers(TimestampTz full_since)
@@ -83,48 +82,78 @@ wait_for_workers(TimestampTz full_since)
 
 /* Sends n events and waits for their reports. */
 static void
-deliver(SpineDelivery *delivery, const SpineTenant *tenant, int64 n)
+deliver(SpineOrderSender *sender, const SpineTenant *tenant, int64 n)
 {
 	TimestampTz moved_at = GetCurrentTimestamp();
 	int64		moved_to = 0;
 
-	while (delivery->acknowledged < n)
+	while (sender->acknowledged < n)
 	{
 		bool		room = true;
 
 		CHECK_FOR_INTERRUPTS();
-		spine_delivery_poll(delivery);
-		if (delivery->failed > 0)
-			report_failure(delivery, n);
+		spine_order_sender_poll(sender);
+		if (sender->failed > 0)
+			report_failure(sender, n);
 
-		for (int i = 0; i < 1000 && room && delivery->sent < n; i++)
-			room = spine_delivery_send(delivery, tenant);
+		for (int i = 0; i < 1000 && room && sender->sent < n; i++)
+			room = spine_order_sender_send(sender, tenant);
 
-		if (delivery->sent != moved_to)
+		if (sender->sent != moved_to)
 		{
-			moved_to = delivery->sent;
+			moved_to = sender->sent;
 			moved_at = GetCurrentTimestamp();
 		}
-		if (delivery->acknowledged < delivery->sent && (!room || delivery->sent == n))
+		if (sender->acknowledged < sender->sent && (!room || sender->sent == n))
 		{
 			/*
-			 * A broadcast that comes while we wait here would strike us off
-			 * the list, and wait_for_workers would hear of no later one.
+			 * A broadcast while we wait here would take us off the condition
+			 * variable's list, and wait_for_workers would miss the next one.
 			 */
 			ConditionVariableCancelSleep();
-			spine_client_wait(delivery->client, 100);
+			spine_client_wait(sender->client, 100);
 		}
 		else if (!room)
 			wait_for_workers(moved_at);
 	}
 }
 
+/* Returns how many events the broker has acknowledged: all of them. */
+static int64
+produce(const SpineTenant *tenant, int64 n)
+{
+	SpineCluster cluster = spine_default_cluster_await();
+	SpineOrderSender sender;
+	ErrorContextCallback callback = {error_context_stack, deliver_error_context, &sender};
+
+	spine_order_sender_begin(&sender, spine_client_cache_get(&cluster), pstrdup(spine_topic));
+
+	error_context_stack = &callback;
+	PG_TRY();
+	{
+		deliver(&sender, tenant, n);
+	}
+	PG_CATCH();
+	{
+		spine_order_sender_end(&sender);
+		if (spine_producer_is_broken(sender.client))
+			spine_client_cache_close(sender.client);
+		ConditionVariableCancelSleep();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+
+	spine_order_sender_end(&sender);
+	spine_client_cache_rest(sender.client);
+	ConditionVariableCancelSleep();
+	return sender.acknowledged;
+}
+
 Datum
 spine_produce(PG_FUNCTION_ARGS)
 {
 	SpineTenant tenant;
-	SpineDelivery delivery;
-	ErrorContextCallback callback = {error_context_stack, delivery_error_context, &delivery};
 	int32		n;
 
 	spine_tenant_init(&tenant, tenant_argument(fcinfo));
@@ -137,31 +166,7 @@ spine_produce(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("number of events must not be negative")));
-	if (n == 0)
-		PG_RETURN_INT64(0);
-
-	spine_delivery_begin(&delivery, spine_session_client(), pstrdup(spine_topic));
-
-	error_context_stack = &callback;
-	PG_TRY();
-	{
-		deliver(&delivery, &tenant, n);
-	}
-	PG_CATCH();
-	{
-		spine_delivery_end(&delivery);
-		if (rd_kafka_fatal_error(delivery.client->rk, NULL, 0) != RD_KAFKA_RESP_ERR_NO_ERROR)
-			spine_session_close();	/* it would refuse everything from now on */
-		ConditionVariableCancelSleep();
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	error_context_stack = callback.previous;
-	spine_delivery_end(&delivery);
-	spine_session_rest();
-	ConditionVariableCancelSleep();
-
-	PG_RETURN_INT64(delivery.acknowledged);
+	PG_RETURN_INT64(n == 0 ? 0 : produce(&tenant, n));
 }
 
 Datum
@@ -179,19 +184,11 @@ spine_make_event(PG_FUNCTION_ARGS)
 	if (!pg_strong_random(&seed, sizeof(seed)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
-	spine_random_seed(&random, seed);
+	spine_generator_seed(&random, seed);
 
 	size = tenant.message_size;
 	json = palloc(size);
-	if (spine_generate_event(&random, tenant.literal, unix_time_us, json, size) >= size)
+	if (spine_generator_event(&random, tenant.literal, unix_time_us, json, size) >= size)
 		elog(ERROR, "event does not fit its buffer");
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(pg_any_to_server(json, strlen(json), PG_UTF8)));
-}
-
-Datum
-spine_brokers(PG_FUNCTION_ARGS)
-{
-	SpineCluster cluster = spine_default_cluster_await();
-
-	PG_RETURN_TEXT_P(cstring_to_text(cluster.address));
 }

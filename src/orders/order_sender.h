@@ -1,56 +1,51 @@
 /*
  * order_sender.h
- *		Sending synthetic order events to the topic.
+ *		Sends synthetic order events, and counts what became of them.
  */
 #ifndef SPINE_ORDER_SENDER_H
 #define SPINE_ORDER_SENDER_H
 
+#include "kafka/client.h"
 #include "orders/generator.h"
-#include "kafka/library.h"
+#include "orders/tenant.h"
 
-/* A tenant that events are made for. */
-typedef struct SpineTenant
-{
-	char	   *name;			/* UTF-8; the record's key */
-	size_t		len;
-	char	   *literal;		/* as JSON */
-	size_t		message_size;	/* the most that one of its events takes */
-} SpineTenant;
-
-/* Events on their way, and what became of them. */
-typedef struct SpineDelivery
+/* The caller reads the last four fields. */
+typedef struct SpineOrderSender
 {
 	SpineClient *client;
 	const char *topic;
 	SpineRandom random;
 	char	   *buffer;			/* for one event */
 	size_t		buffer_size;
-	uint64		id;				/* reports of other deliveries are not ours */
+	uint64		id;				/* tag of its records: other reports are not ours */
 	int64		sent;
 	int64		acknowledged;
 	int64		failed;
-	char		error[256];		/* why the first one failed */
-} SpineDelivery;
-
-/* In the current memory context.  Raises an error for a name that cannot be. */
-extern void spine_tenant_init(SpineTenant *tenant, const char *utf8_name);
+	const char *error;			/* why the first one failed; a constant, or NULL */
+} SpineOrderSender;
 
 /*
- * In the current memory context; client and topic must outlive it.  The first
- * time that a client sends to a topic, waits for the broker for up to a second.
+ * In the current memory context.  The client and the topic must outlive the sender; a
+ * process has one sender at a time.  Waits for the broker for up to a second, the first
+ * time that the client sends to the topic.  Raises an error when the embedded broker
+ * does not answer.
  */
-extern void spine_delivery_begin(SpineDelivery *delivery, SpineClient *client, const char *topic);
+extern void spine_order_sender_begin(SpineOrderSender *sender, SpineClient *client,
+									 const char *topic);
 
 /*
- * Sends one event, without waiting.  False: there is no room now, in the
- * library's queue or at the embedded broker.
+ * Sends one event, without waiting.  False: there is no room now, in the library's
+ * queue or at the embedded broker.  Raises an error when the event cannot be sent.
  */
-extern bool spine_delivery_send(SpineDelivery *delivery, const SpineTenant *tenant);
+extern bool spine_order_sender_send(SpineOrderSender *sender, const SpineTenant *tenant);
 
 /* Counts the reports that have come, without waiting. */
-extern void spine_delivery_poll(SpineDelivery *delivery);
+extern void spine_order_sender_poll(SpineOrderSender *sender);
 
-/* Drops what is still queued here; what is on its way may yet arrive. */
-extern void spine_delivery_end(SpineDelivery *delivery);
+/*
+ * Drops the events that are still queued here; those on their way may still arrive.
+ * Never waits.  After an error too.
+ */
+extern void spine_order_sender_end(SpineOrderSender *sender);
 
 #endif							/* SPINE_ORDER_SENDER_H */

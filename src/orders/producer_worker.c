@@ -5,14 +5,16 @@
  */
 #include "orders/producer_worker.h"
 
-#include "orders/order_sender.h"
+#include "kafka/client_cache.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "orders/order_sender.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "kafka/client_cache.h"
+#include "process/default_cluster.h"
+#include "process/launcher.h"
 #include "process/settings.h"
-#include "process/shared.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -21,8 +23,10 @@
 #include "utils/varlena.h"
 
 #define TICK_MS			50
-#define RETRY_MS		1000
 #define COMPLAIN_MS		60000
+
+static double producer_rate = 0;	/* events per second; 0: off */
+static char *producer_tenants = NULL;
 
 /* The tenants of the setting, in the current memory context. */
 static SpineTenant *
@@ -33,7 +37,7 @@ read_tenants(int *n)
 	SpineTenant *tenants;
 
 	/* the check hook has accepted it */
-	(void) SplitGUCList(pstrdup(spine_producer_tenants), ',', &names);
+	(void) SplitGUCList(pstrdup(producer_tenants), ',', &names);
 	tenants = palloc0((list_length(names) + 1) * sizeof(SpineTenant));
 	*n = 0;
 	foreach(cell, names)
@@ -52,12 +56,21 @@ complain(const char *text)
 	ereport(LOG, (errmsg("producer could not deliver events: %s", text)));
 }
 
-/* Sends at the rate until the configuration changes. */
-static void
-produce_until_reload(void)
+/* Is the default cluster still this one?  The embedded broker may have been started again. */
+static bool
+is_current(const SpineCluster *cluster)
 {
-	SpineDelivery delivery;
-	SpineClient *client = spine_session_client();
+	SpineCluster now = spine_default_cluster();
+
+	return spine_cluster_is_same(cluster, &now);
+}
+
+/* Sends at the rate until the configuration or the cluster changes. */
+static void
+produce_until_reload(MemoryContext tick_context)
+{
+	SpineCluster cluster = spine_default_cluster_await();
+	SpineOrderSender sender;
 	int			ntenants;
 	SpineTenant *tenants = read_tenants(&ntenants);
 	int			next_tenant = 0;
@@ -65,47 +78,47 @@ produce_until_reload(void)
 	TimestampTz last_tick = GetCurrentTimestamp();
 	double		due = 0;
 
-	spine_delivery_begin(&delivery, client, pstrdup(spine_topic));
-	while (!ConfigReloadPending && ntenants > 0)
+	spine_order_sender_begin(&sender, spine_client_cache_get(&cluster), pstrdup(spine_topic));
+	MemoryContextSwitchTo(tick_context);
+	while (!ConfigReloadPending && ntenants > 0 && is_current(&cluster))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
 		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(tick_context);
 
 		/* what could not be sent for lack of room is not made up for later */
-		due = Min(due + spine_producer_rate * (now - last_tick) / USECS_PER_SEC,
-				  Max(spine_producer_rate, 1));
+		due = Min(due + producer_rate * (now - last_tick) / USECS_PER_SEC, Max(producer_rate, 1));
 		last_tick = now;
-		while (due >= 1 && spine_delivery_send(&delivery, &tenants[next_tenant]))
+		while (due >= 1 && spine_order_sender_send(&sender, &tenants[next_tenant]))
 		{
 			next_tenant = (next_tenant + 1) % ntenants;
 			due -= 1;
 		}
 
-		spine_delivery_poll(&delivery);
-		if (delivery.failed > reported_failures)
+		spine_order_sender_poll(&sender);
+		if (sender.failed > reported_failures)
 		{
-			complain(delivery.error);
-			reported_failures = delivery.failed;
+			complain(sender.error);
+			reported_failures = sender.failed;
 		}
-		spine_client_wait(client, Max(1000.0 / Max(spine_producer_rate, 1), TICK_MS));
-
-		/* the embedded broker may have been started anew */
-		if (!spine_session_is_current())
-			break;
+		spine_client_wait(sender.client, Max(1000.0 / Max(producer_rate, 1), TICK_MS));
 	}
+	spine_order_sender_end(&sender);
+	spine_client_cache_rest(sender.client);
 }
 
 void
-spine_producer_main(Datum arg)
+spine_producer_worker_main(Datum arg)
 {
 	MemoryContext context;
+	MemoryContext tick_context;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
-	if (!spine_claim(&spine_shared->producer_pid))
+	if (!spine_launcher_claim(arg))
 		proc_exit(0);
 
 	/* to no database: only so that pg_stat_activity shows the process */
@@ -113,6 +126,8 @@ spine_producer_main(Datum arg)
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	context = AllocSetContextCreate(TopMemoryContext, "spine producer", ALLOCSET_DEFAULT_SIZES);
+	tick_context = AllocSetContextCreate(TopMemoryContext, "spine producer tick",
+										 ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -123,6 +138,66 @@ spine_producer_main(Datum arg)
 		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
-		produce_until_reload();
+		produce_until_reload(tick_context);
 	}
+}
+
+static bool
+is_wanted(void)
+{
+	return producer_rate > 0;
+}
+
+static bool
+check_tenants(char **newval, void **extra, GucSource source)
+{
+	char	   *copy = pstrdup(*newval);
+	List	   *tenants = NIL;
+	ListCell   *cell;
+	bool		ok = true;
+
+	if (!SplitGUCList(copy, ',', &tenants))
+	{
+		GUC_check_errdetail("List syntax is invalid.");
+		ok = false;
+	}
+	else if (!pg_verify_mbstr(PG_UTF8, *newval, strlen(*newval), true))
+	{
+		/* the producer has no database, and so no encoding except JSON's own */
+		GUC_check_errdetail("Tenant names must be valid UTF-8.");
+		ok = false;
+	}
+	foreach(cell, tenants)
+	{
+		size_t		len = strlen(lfirst(cell));
+
+		if (ok && (len == 0 || len > SPINE_MAX_TENANT_BYTES))
+		{
+			GUC_check_errdetail("A tenant's name has 1 to %d bytes.", SPINE_MAX_TENANT_BYTES);
+			ok = false;
+		}
+	}
+	list_free(tenants);
+	pfree(copy);
+	return ok;
+}
+
+void
+spine_producer_worker_init(void)
+{
+	DefineCustomRealVariable("spine.producer_rate",
+							 "Synthetic order events that the producer worker sends per second; 0 turns it off.",
+							 NULL,
+							 &producer_rate, 0, 0, 1000000,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("spine.producer_tenants",
+							   "The tenants that the producer worker makes events for, separated by commas.",
+							   NULL,
+							   &producer_tenants, "acme",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_tenants, NULL, NULL);
+
+	spine_launcher_add("spine_producer_worker_main", "spine producer", is_wanted);
 }

@@ -2,10 +2,11 @@
  * totals.c
  *		Which rows of spine_order_totals a session counts in.
  *
- * Each transaction that counts makes a version of such a row, and while somebody has an
- * old snapshot, none of them can be removed: the index leads the next one through all
- * that were before.  So a session begins new rows after some of its transactions, if
- * their versions must stay; and when they need not any more, it adds up its rows.
+ * Each transaction that counts makes a version of such a row.  While somebody has an
+ * old snapshot, no version can be removed, and the index leads each transaction through
+ * all versions before its own.  So a session begins new rows after some of its
+ * transactions, if their versions must stay.  When they need not stay any more, the
+ * session adds up its rows.
  */
 #include "compat.h"
 
@@ -14,15 +15,15 @@
 #include "fmgr.h"
 #include "storage/procarray.h"
 
-#define TRANSACTIONS	500		/* that count in the same rows, whatever snapshots there are */
+#define TRANSACTIONS	500		/* count in the same rows, whatever snapshots there are */
 #define NUMBERS			(1 << 18)	/* more than there can be sessions */
 #define MAX_GENERATION	(PG_INT32_MAX / NUMBERS - 1)
 
 static int	generation;
-static int	ntransactions;		/* of this generation, or since it was looked at */
-static TransactionId looked_at = InvalidTransactionId;	/* the first of these */
-static TransactionId current = InvalidTransactionId;	/* the last of these */
-static bool adds_up;
+static int	ntransactions;		/* since the generation was last looked at */
+static TransactionId first_counted = InvalidTransactionId;	/* of these transactions */
+static TransactionId last_counted = InvalidTransactionId;	/* the last of them */
+static bool adds_up;			/* the session is to add up its rows */
 static TransactionId added_up_by = InvalidTransactionId;
 
 PG_FUNCTION_INFO_V1(spine_session_number);
@@ -34,20 +35,20 @@ count_transaction(void)
 {
 	TransactionId xid = GetTopTransactionIdIfAny();
 
-	if (!TransactionIdIsValid(xid) || xid == current)
+	if (!TransactionIdIsValid(xid) || xid == last_counted)
 		return;
-	current = xid;
+	last_counted = xid;
 	if (TransactionIdIsValid(added_up_by))
 	{
 		adds_up = !TransactionIdDidCommit(added_up_by);
 		added_up_by = InvalidTransactionId;
 	}
-	if (!TransactionIdIsValid(looked_at))
-		looked_at = xid;
+	if (!TransactionIdIsValid(first_counted))
+		first_counted = xid;
 	if (++ntransactions < TRANSACTIONS)
 		return;
 
-	if (TransactionIdPrecedes(GetOldestNonRemovableTransactionId(NULL), looked_at))
+	if (TransactionIdPrecedes(GetOldestNonRemovableTransactionId(NULL), first_counted))
 		generation = Min(generation + 1, MAX_GENERATION);
 	else if (generation > 0)
 	{
@@ -55,12 +56,12 @@ count_transaction(void)
 		adds_up = true;
 	}
 	ntransactions = 0;
-	looked_at = xid;
+	first_counted = xid;
 }
 
 /*
- * Tells apart the sessions that there are at a time; a later one may have it.  The
- * same session has several, one after the other: they are the same modulo NUMBERS.
+ * A number that no other session has at the same time; a later session may have it.  A
+ * session has several numbers, one after the other, which are the same modulo NUMBERS.
  */
 Datum
 spine_session_number(PG_FUNCTION_ARGS)
@@ -76,6 +77,6 @@ spine_session_adds_up(PG_FUNCTION_ARGS)
 	count_transaction();
 	if (!adds_up || TransactionIdIsValid(added_up_by))
 		PG_RETURN_BOOL(false);
-	added_up_by = current;
+	added_up_by = last_counted;
 	PG_RETURN_BOOL(true);
 }

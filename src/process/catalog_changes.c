@@ -14,8 +14,8 @@
 PG_FUNCTION_INFO_V1(spine_catalog_changed);
 
 /*
- * Was the catalog changed in this transaction?  The others are told once it is
- * committed, not before: they would still read the old rows.
+ * Was the catalog changed in this transaction?  The other processes are told after the
+ * commit, not before: they would still read the old rows.
  */
 static bool catalog_changed = false;
 
@@ -28,7 +28,7 @@ tell_after_commit(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			spine_request_probe(MyDatabaseId);
+			spine_shared_request_probe(MyDatabaseId);
 			catalog_changed = false;
 			break;
 		case XACT_EVENT_PRE_PREPARE:

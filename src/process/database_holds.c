@@ -1,12 +1,13 @@
 /*
  * database_holds.c
- *		DROP DATABASE and its like fail while anyone is connected, and DROP
- *		EXTENSION could deadlock with a batch.  So the workers are stopped first
- *		and kept out until the transaction is over; then the launcher looks
- *		again what there is.  The extension's schema keeps its name.
+ *		Ends spine's processes in a database before a statement that they would be in
+ *		the way of, and keeps them out until the transaction is over.
+ *
+ * DROP DATABASE and its like fail while any process is connected, and DROP EXTENSION
+ * could deadlock with a batch.  After the transaction the launcher looks at the database
+ * again.  Also here, because it looks at the same statements: the extension's schema
+ * cannot be renamed.
  */
-#include "compat.h"
-
 #include "process/database_holds.h"
 
 #include <signal.h>
@@ -46,7 +47,7 @@ release_all(XactEvent event, void *arg)
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	while (nheld > 0)
 	{
-		SpineDatabase *db = spine_find_database(held[--nheld]);
+		SpineDatabase *db = spine_shared_find_database(held[--nheld]);
 
 		if (db)
 		{
@@ -55,11 +56,11 @@ release_all(XactEvent event, void *arg)
 		}
 	}
 	spine_shared->databases_changed = true;
-	spine_wake_launcher();
+	spine_shared_wake_launcher();
 	LWLockRelease(spine_shared->lock);
 }
 
-/* Tells our processes in the database to end; true when there are none. */
+/* Tells our processes in the database to end.  True: there are none. */
 static bool
 signal_processes(Oid database)
 {
@@ -77,7 +78,7 @@ signal_processes(Oid database)
 			none = false;
 		}
 	}
-	db = spine_find_database(database);
+	db = spine_shared_find_database(database);
 	if (db && db->probe_pid != 0)
 	{
 		kill(db->probe_pid, SIGTERM);
@@ -108,7 +109,7 @@ hold_database(Oid database)
 	}
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	db = spine_add_database(database);
+	db = spine_shared_add_database(database);
 	if (db)
 	{
 		db->holds++;
@@ -123,8 +124,9 @@ hold_database(Oid database)
 }
 
 /*
- * The functions name their schema.  Whoever renames it, as its owner may, and puts
- * another in its place would have them run his code, with their owner's rights.
+ * The extension's functions name their schema.  The schema's owner could rename it, put
+ * another in its place, and so have the functions run code of his own with the rights of
+ * their owner.
  */
 static void
 refuse_rename(Node *statement)
@@ -141,7 +143,7 @@ refuse_rename(Node *statement)
 				 errmsg("cannot rename schema %s: the functions of the extension spine name it", schema)));
 }
 
-/* Only for those who may: others get their error and disturb nobody. */
+/* Only for the owner: others get their error and disturb nobody. */
 static void
 hold_named_database(const char *name)
 {
@@ -167,7 +169,7 @@ string_option(List *options, const char *name)
 	return NULL;
 }
 
-/* The database that a statement needs for itself alone, or NULL. */
+/* The database to which a statement needs exclusive access, or NULL. */
 static const char *
 exclusive_database(Node *statement)
 {
@@ -204,7 +206,7 @@ drops_extension(Node *statement)
 }
 
 static void
-guard_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+watch_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			  ProcessUtilityContext context, ParamListInfo params,
 			  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
 {
@@ -225,7 +227,7 @@ guard_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 /* DROP SCHEMA ... CASCADE and DROP OWNED can take the extension with them. */
 static void
-guard_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+watch_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
 {
 	if (prev_object_access)
 		prev_object_access(access, class_id, object_id, sub_id, arg);
@@ -240,10 +242,10 @@ guard_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, v
 }
 
 void
-spine_guard_init(void)
+spine_database_holds_init(void)
 {
 	prev_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = guard_utility;
+	ProcessUtility_hook = watch_utility;
 	prev_object_access = object_access_hook;
-	object_access_hook = guard_object;
+	object_access_hook = watch_object;
 }

@@ -1,11 +1,13 @@
 /*
  * database_holds.h
- *		Keeps spine's processes out of a database that is about to go.
+ *		Keeps spine's processes out of a database that is about to be dropped or moved.
  */
 #ifndef SPINE_DATABASE_HOLDS_H
 #define SPINE_DATABASE_HOLDS_H
 
+#include "compat.h"
+
 /* Installs the hooks; called from _PG_init. */
-extern void spine_guard_init(void);
+extern void spine_database_holds_init(void);
 
 #endif							/* SPINE_DATABASE_HOLDS_H */

@@ -4,19 +4,19 @@
  *		on a loopback port, for trying and testing.
  *
  * The broker is a program of its own, spine-broker (src/broker), which has nothing
- * of the server's memory, so that no client of its can harm the server.  This
- * background worker starts it, says where it is, says how it ended, and starts
+ * of the server's memory, so that none of its clients can harm the server.  This
+ * background worker starts the program, says where it is, says how it ended, and starts
  * another.
  *
  * The program outlives this process, so that a crash restart of the server loses
- * nothing of its log: it ends with the postmaster, or when it is told to.  It is
- * found again by the Unix socket at which it listens.  A socket whose program is
- * gone, or that came with a copy of the data directory, refuses the connection;
- * there is no process id or lock that could be mistaken.
+ * nothing of the log.  The program ends with the postmaster, or when it is told to.  It
+ * is found again by the Unix socket at which it listens.  A socket whose program is
+ * gone, or that came with a copy of the data directory, refuses the connection.
+ * There is no process id or lock that could be mistaken.
  *
- * It asks its Kafka clients for no password: whoever can connect to loopback can
- * read and write it.  It drops the oldest records of a partition beyond 5 MB;
- * backpressure.c keeps spine's own producers from overrunning it.
+ * The broker asks its Kafka clients for no password: anybody who can connect to
+ * loopback can read and write it.  It drops the oldest records of a partition beyond
+ * 5 MB; spine's own producers take care not to overrun it.
  */
 #include "process/embedded_broker.h"
 
@@ -29,11 +29,11 @@
 #include <unistd.h>
 
 #include "miscadmin.h"
-#include "process/positions.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "postmaster/postmaster.h"
+#include "process/positions.h"
 #include "process/settings.h"
 #include "process/shared.h"
 #include "storage/fd.h"
@@ -54,6 +54,7 @@
 extern char **environ;
 
 static int	control = -1;		/* the connection to the program; -1: none */
+static bool started;			/* the program was started by this process */
 static bool answered;			/* the program has said where it listens */
 static TimestampTz start_after = 0; /* 0: at once */
 
@@ -97,8 +98,8 @@ connect_to_program(void)
 }
 
 /*
- * The program's listening socket.  It is made here, so that we can connect
- * whether the program has come to its accept or not.
+ * The program's listening socket.  It is made here, so that we can connect before the
+ * program accepts.
  */
 static int
 make_listener(void)
@@ -130,35 +131,20 @@ make_cluster_id(char *id, size_t size)
 }
 
 /*
- * Starts the program, in a session of its own: a server that restarts after a crash
- * signals the process groups of its children.  It gets the two descriptors it
- * needs and the server's log, no signal of ours blocked or ignored, and, since it
- * is another program, none of the memory.
+ * Executes the program, in a session of its own: a server that restarts after a crash
+ * signals the process groups of its children.  The program gets the two descriptors and
+ * the server's log, with no signal blocked or ignored.  It gets none of the memory,
+ * since it is another program.  Returns 0, or an error number.
  */
-static void
-start_program(void)
+static int
+spawn(const char *path, char **argv, int listener, int watch)
 {
-	char		id[SPINE_MAX_CLUSTER_LEN];
-	char		path[MAXPGPATH];
-	char	   *argv[] = {"spine-broker", id, NULL};
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attributes;
 	sigset_t	none;
 	sigset_t	all;
 	pid_t		pid;
-	int			listener;
-	int			watch;
 	int			rc;
-
-	make_cluster_id(id, sizeof(id));
-	strlcpy(path, my_exec_path, sizeof(path));
-	strlcpy(last_dir_separator(path) + 1, argv[0], sizeof(path) - (last_dir_separator(path) + 1 - path));
-
-	/* above the numbers that they are to get, so that neither is overwritten */
-	rc = make_listener();
-	listener = fcntl(rc, F_DUPFD_CLOEXEC, PROGRAM_LISTENER_FD + 1);
-	close(rc);
-	watch = fcntl(postmaster_alive_fds[POSTMASTER_FD_WATCH], F_DUPFD_CLOEXEC, PROGRAM_LISTENER_FD + 1);
 
 	sigemptyset(&none);
 	sigfillset(&all);
@@ -175,6 +161,32 @@ start_program(void)
 	rc = posix_spawn(&pid, path, &files, &attributes, argv, environ);
 	posix_spawn_file_actions_destroy(&files);
 	posix_spawnattr_destroy(&attributes);
+	return rc;
+}
+
+static void
+start_program(void)
+{
+	char		id[SPINE_MAX_CLUSTER_LEN];
+	char		path[MAXPGPATH];
+	char	   *argv[] = {"spine-broker", id, NULL};
+	char	   *name;
+	int			fd;
+	int			listener;
+	int			watch;
+	int			rc;
+
+	make_cluster_id(id, sizeof(id));
+	strlcpy(path, my_exec_path, sizeof(path));
+	name = last_dir_separator(path) + 1;
+	strlcpy(name, argv[0], sizeof(path) - (name - path));
+
+	/* above the numbers that they are to get, so that neither is overwritten */
+	fd = make_listener();
+	listener = fcntl(fd, F_DUPFD_CLOEXEC, PROGRAM_LISTENER_FD + 1);
+	close(fd);
+	watch = fcntl(postmaster_alive_fds[POSTMASTER_FD_WATCH], F_DUPFD_CLOEXEC, PROGRAM_LISTENER_FD + 1);
+	rc = spawn(path, argv, listener, watch);
 	close(watch);
 	close(listener);
 
@@ -192,7 +204,7 @@ start_program(void)
 	}
 }
 
-/* Sends the program a message; that it is gone we hear elsewhere. */
+/* Sends the program a message.  If it is gone, read_message finds out. */
 static void
 tell_program(const char *message)
 {
@@ -200,7 +212,7 @@ tell_program(const char *message)
 		(void) send(control, message, strlen(message), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* Each time the topic is another; the program answers with its address. */
+/* Whenever the topic may have changed.  The program answers with its address. */
 static void
 ask_for_topic(void)
 {
@@ -210,30 +222,16 @@ ask_for_topic(void)
 	pfree(message);
 }
 
-/*
- * The program listens.  When it is the one that the shared memory knows, what is
- * known of its log still holds.  After a crash restart nothing is known, and
- * producers ask for the ends of the log.  What producers have reserved stays
- * reserved either way: they give it back themselves.
- */
+/* The program listens. */
 static void
-publish_broker(const char *address, const char *cluster_id, bool started)
+publish_broker(const char *address, const char *cluster_id)
 {
 	SpineEmbeddedBroker *broker = &spine_shared->broker;
-	HASH_SEQ_STATUS scan;
-	SpineLogEnd *end;
-
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	if (strcmp(broker->cluster_id, cluster_id) != 0)
-	{
-		hash_seq_init(&scan, spine_log_ends);
-		while ((end = hash_seq_search(&scan)) != NULL)
-			hash_search(spine_log_ends, &end->key, HASH_REMOVE, NULL);
-		strlcpy(broker->cluster_id, cluster_id, sizeof(broker->cluster_id));
-	}
+	strlcpy(broker->cluster_id, cluster_id, sizeof(broker->cluster_id));
 	strlcpy(broker->address, address, sizeof(broker->address));
 	broker->why_not[0] = '\0';
-	spine_wake_workers(InvalidOid);
+	spine_shared_wake_workers(InvalidOid);
 	LWLockRelease(spine_shared->lock);
 	ConditionVariableBroadcast(&spine_shared->progress);
 
@@ -246,7 +244,7 @@ publish_broker(const char *address, const char *cluster_id, bool started)
 				(errmsg("embedded broker found listening on %s, with its log", address)));
 }
 
-/* Nobody may connect to what is not there; `reason`: how it ended, or NULL. */
+/* Nobody is to connect any more.  reason: how the program ended, or NULL. */
 static void
 withdraw_broker(const char *reason)
 {
@@ -254,7 +252,7 @@ withdraw_broker(const char *reason)
 	spine_shared->broker.address[0] = '\0';
 	if (reason)
 		strlcpy(spine_shared->broker.last_end, reason, sizeof(spine_shared->broker.last_end));
-	spine_wake_workers(InvalidOid);
+	spine_shared_wake_workers(InvalidOid);
 	LWLockRelease(spine_shared->lock);
 }
 
@@ -265,7 +263,7 @@ note_end(const char *reason)
 	tell_program("stop");		/* it may go: it is written down */
 	disconnect();
 
-	/* one that does not even come up is not started all the time */
+	/* a program that does not even come up is not started all the time */
 	start_after = answered ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
 
 	/* last, as we may be told to end here */
@@ -275,7 +273,7 @@ note_end(const char *reason)
 }
 
 static void
-read_message(bool started)
+read_message(void)
 {
 	char		message[512];
 	char		address[64];
@@ -288,7 +286,7 @@ read_message(bool started)
 	if (sscanf(message, "listening %63s %63s", address, cluster_id) == 2)
 	{
 		if (!answered)
-			publish_broker(address, cluster_id, started);
+			publish_broker(address, cluster_id);
 		answered = true;
 	}
 	else if (strncmp(message, "ended ", 6) == 0)
@@ -311,8 +309,9 @@ is_wanted(void)
 }
 
 /*
- * The end of this process is that of the program only when the launcher has no
- * use for it.  Otherwise the next of us finds it, or it ends with the server.
+ * This process takes the program with it only when the launcher does not want a broker
+ * any more.  Otherwise the next process finds the program, or the program ends with the
+ * server.
  */
 static void
 leave_program(int code, Datum arg)
@@ -325,24 +324,59 @@ leave_program(int code, Datum arg)
 }
 
 bool
-spine_broker_is_left(void)
+spine_embedded_broker_is_left(void)
 {
 	struct stat st;
 
 	return stat(SOCKET_PATH, &st) == 0;
 }
 
-void
-spine_broker_main(Datum arg)
+/* Connects to the program, which is started if there is none. */
+static void
+find_program(void)
 {
-	bool		started = false;
+	started = false;
+	if (!connect_to_program())
+	{
+		start_program();
+		started = true;
+		if (!connect_to_program())
+			start_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
+	}
+	ask_for_topic();
+}
 
+/* Until the program says something, the latch is set, or it is time to start another. */
+static void
+wait_and_read(void)
+{
+	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	long		timeout_ms = -1;
+
+	if (control >= 0)
+		events |= WL_SOCKET_READABLE;
+	else
+	{
+		events |= WL_TIMEOUT;
+		timeout_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), start_after);
+	}
+	events = WaitLatchOrSocket(MyLatch, events, control >= 0 ? control : PGINVALID_SOCKET,
+							   timeout_ms, PG_WAIT_EXTENSION);
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	if (control >= 0 && (events & WL_SOCKET_READABLE))
+		read_message();
+}
+
+void
+spine_embedded_broker_main(Datum arg)
+{
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGCHLD, SIG_IGN);	/* its guard says how the program ended */
 	BackgroundWorkerUnblockSignals();
 
-	if (!spine_claim(&spine_shared->broker.pid))
+	if (!spine_shared_claim(&spine_shared->broker.pid))
 		proc_exit(0);
 
 	/* to no database: only so that pg_stat_activity shows the process */
@@ -359,9 +393,6 @@ spine_broker_main(Datum arg)
 
 	for (;;)
 	{
-		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-		long		timeout_ms = -1;
-
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
@@ -369,32 +400,8 @@ spine_broker_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			ask_for_topic();
 		}
-
 		if (control < 0 && start_after <= GetCurrentTimestamp())
-		{
-			started = false;
-			if (!connect_to_program())
-			{
-				start_program();
-				started = true;
-				if (!connect_to_program())
-					start_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_MS);
-			}
-			ask_for_topic();
-		}
-
-		if (control >= 0)
-			events |= WL_SOCKET_READABLE;
-		else
-		{
-			events |= WL_TIMEOUT;
-			timeout_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), start_after);
-		}
-		events = WaitLatchOrSocket(MyLatch, events, control >= 0 ? control : PGINVALID_SOCKET,
-								   timeout_ms, PG_WAIT_EXTENSION);
-		if (events & WL_LATCH_SET)
-			ResetLatch(MyLatch);
-		if (control >= 0 && (events & WL_SOCKET_READABLE))
-			read_message(started);
+			find_program();
+		wait_and_read();
 	}
 }

@@ -7,13 +7,13 @@
 
 #include "compat.h"
 
-/* Its main function.  What it is to do is in spine_shared->broker.wanted. */
-extern PGDLLEXPORT void spine_broker_main(Datum arg);
+/* Main function of the process.  What it is to do is in spine_shared->broker.wanted. */
+extern PGDLLEXPORT void spine_embedded_broker_main(Datum arg);
 
 /*
- * May there be an embedded broker, though no process tends it?  If none is
- * wanted, one has to be started that stops it.
+ * May a broker be there that no process tends?  If no broker is wanted, a process has to
+ * be started to stop it.
  */
-extern bool spine_broker_is_left(void);
+extern bool spine_embedded_broker_is_left(void);
 
 #endif							/* SPINE_EMBEDDED_BROKER_H */

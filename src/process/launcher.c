@@ -1,32 +1,29 @@
 /*
  * launcher.c
  *		Finds the databases, has them probed, and keeps what should run running:
- *		the workers, the embedded broker, the producer.
+ *		the workers, the embedded broker, and what was added.
  *
- * Static, started when the server takes writes: on a standby that is at its
- * promotion.  It is connected to no database and holds no lock while it waits,
+ * The launcher is static, and started when the server accepts writes: on a standby,
+ * with its promotion.  It is connected to no database and holds no lock while it waits,
  * so that nothing it waits for can wait for it.
  */
 #include "process/launcher.h"
 
 #include <signal.h>
 
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "process/embedded_broker.h"
 #include "catalog/pg_database.h"
-#include "process/counters.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "process/settings.h"
+#include "process/default_cluster.h"
+#include "process/embedded_broker.h"
 #include "process/shared.h"
-#include "process/status.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -34,9 +31,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define DATABASE_SCAN_MS	60000	/* for what nobody told us of */
-#define RESTART_MS			1000	/* after a child has ended by itself; for a ... */
-#define LAST_RESTART_MS		60000	/* ... probe that fails, doubled up to this */
+#define DATABASE_SCAN_MS	60000	/* for changes that nobody has told us of */
+#define RESTART_MS			1000	/* after a child has ended by itself */
+#define LAST_RESTART_MS		60000	/* for a probe that fails, doubled up to this */
 #define NO_SLOT_RETRY_MS	5000
 #define PROBES_AT_A_TIME	2	/* each takes one of max_worker_processes */
 
@@ -52,7 +49,18 @@ typedef struct Child
 static Child probes[SPINE_MAX_DATABASES];	/* by database slot */
 static Child workers[SPINE_MAX_WORKERS];	/* by worker slot */
 static Child broker;
-static Child producer;
+
+/* A process that was added; the number of its entry is that in extra_pids. */
+typedef struct Extra
+{
+	const char *function;
+	const char *name;
+	bool		(*is_wanted) (void);
+	Child		child;
+} Extra;
+
+static Extra extras[SPINE_MAX_EXTRAS];
+static int	nextras = 0;
 
 static TimestampTz wake_at;		/* the next time something is due */
 
@@ -69,7 +77,7 @@ from_now(int ms)
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 }
 
-/* Is the child gone, or was never there?  Notices that it has ended. */
+/* Is there no such child?  Notices that it has ended. */
 static bool
 is_stopped(Child *child)
 {
@@ -177,25 +185,35 @@ list_databases(void)
 	return oids;
 }
 
-/* Takes in new databases and lets go of those that are no more. */
-static void
-refresh_databases(void)
+/* Returns how many of the databases found no slot.  The caller holds the lock. */
+static int
+add_databases(List *oids)
 {
-	List	   *oids = list_databases();
-	List	   *gone = NIL;
 	ListCell   *cell;
 	int			left_out = 0;
 
-	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	foreach(cell, oids)
 	{
-		SpineDatabase *known = spine_find_database(lfirst_oid(cell));
-		SpineDatabase *db = spine_add_database(lfirst_oid(cell));
+		bool		is_new = spine_shared_find_database(lfirst_oid(cell)) == NULL;
+		SpineDatabase *db = spine_shared_add_database(lfirst_oid(cell));
 
-		if (db && known == NULL)
+		if (db == NULL)
+			left_out++;
+		else if (is_new)
 			db->probe_wanted = true;
-		left_out += db == NULL;
 	}
+	return left_out;
+}
+
+/*
+ * Frees the slots of databases that are not among those given, except of those that a
+ * backend holds.  Returns their OIDs.  The caller holds the lock.
+ */
+static List *
+remove_databases(List *oids)
+{
+	List	   *gone = NIL;
+
 	for (int i = 0; i < SPINE_MAX_DATABASES; i++)
 	{
 		SpineDatabase *db = &spine_shared->databases[i];
@@ -210,6 +228,20 @@ refresh_databases(void)
 		gone = lappend_oid(gone, db->oid);
 		db->oid = InvalidOid;
 	}
+	return gone;
+}
+
+static void
+refresh_databases(void)
+{
+	List	   *oids = list_databases();
+	List	   *gone;
+	ListCell   *cell;
+	int			left_out;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	left_out = add_databases(oids);
+	gone = remove_databases(oids);
 	LWLockRelease(spine_shared->lock);
 
 	if (left_out > 0)
@@ -218,12 +250,41 @@ refresh_databases(void)
 				 errmsg("spine does not look into %d databases: it has room for %d",
 						left_out, SPINE_MAX_DATABASES)));
 	foreach(cell, gone)
-	{
-		spine_forget_progress(lfirst_oid(cell));
-		spine_forget_counters(lfirst_oid(cell));
-	}
+		spine_shared_forget_database(lfirst_oid(cell));
 	list_free(gone);
 	list_free(oids);
+}
+
+/*
+ * Is it time for a probe of the database in this slot?  Returns its OID then, and
+ * InvalidOid otherwise.
+ */
+static Oid
+database_to_probe(int slot)
+{
+	SpineDatabase *db = &spine_shared->databases[slot];
+	Child	   *probe = &probes[slot];
+	Oid			oid = InvalidOid;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	if (OidIsValid(db->oid) && db->holds == 0 && db->probe_pid == 0)
+	{
+		if (db->probe_wanted)
+		{
+			db->probe_wanted = false;
+			db->probe_done = false;
+			probe->failures = 0;
+			oid = db->oid;
+		}
+		else if (!db->probe_done && may_start(probe))
+		{
+			/* the last one did not come to its end */
+			probe->failures++;
+			oid = db->oid;
+		}
+	}
+	LWLockRelease(spine_shared->lock);
+	return oid;
 }
 
 static void
@@ -236,30 +297,7 @@ start_probes(void)
 
 	for (int i = 0; i < SPINE_MAX_DATABASES && running < PROBES_AT_A_TIME; i++)
 	{
-		SpineDatabase *db = &spine_shared->databases[i];
-		Oid			oid = InvalidOid;
-
-		if (!is_stopped(&probes[i]))
-			continue;
-
-		LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-		if (OidIsValid(db->oid) && db->holds == 0 && db->probe_pid == 0)
-		{
-			if (db->probe_wanted)
-			{
-				db->probe_wanted = false;
-				db->probe_done = false;
-				probes[i].failures = 0;
-				oid = db->oid;
-			}
-			else if (!db->probe_done && may_start(&probes[i]))
-			{
-				/* the last one did not come to its end */
-				probes[i].failures++;
-				oid = db->oid;
-			}
-		}
-		LWLockRelease(spine_shared->lock);
+		Oid			oid = is_stopped(&probes[i]) ? database_to_probe(i) : InvalidOid;
 
 		if (OidIsValid(oid))
 		{
@@ -270,7 +308,10 @@ start_probes(void)
 	}
 }
 
-/* A slot is free again: there may be workers that found none.  The lock is held. */
+/*
+ * A slot is free again, and there may be workers that found none.  The caller holds the
+ * lock.
+ */
 static void
 probe_those_left_out(void)
 {
@@ -284,45 +325,42 @@ probe_those_left_out(void)
 	}
 }
 
-/* Starts, stops and frees worker slots. */
+/* Starts or stops the worker of a slot, or frees the slot. */
 static void
-tend_workers(void)
+tend_worker(int number)
 {
-	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
+	SpineWorkerSlot *slot = &spine_shared->workers[number];
+	Child	   *worker = &workers[number];
+	bool		stopped = is_stopped(worker);
+	bool		wanted = false;
+	int			pid;
+	char		name[BGW_MAXLEN];
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	pid = slot->pid;
+	if (OidIsValid(slot->database))
 	{
-		SpineWorkerSlot *slot = &spine_shared->workers[i];
-		bool		stopped = is_stopped(&workers[i]);
-		bool		wanted = false;
-		int			pid;
-		char		name[BGW_MAXLEN];
+		SpineDatabase *db = spine_shared_find_database(slot->database);
 
-		LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-		pid = slot->pid;
-		if (OidIsValid(slot->database))
+		wanted = slot->wanted && db && db->holds == 0;
+		snprintf(name, sizeof(name), "spine worker %d of pipeline %s",
+				 slot->index, NameStr(slot->pipeline));
+		if (!slot->wanted && pid == 0 && stopped)
 		{
-			SpineDatabase *db = spine_find_database(slot->database);
-
-			wanted = slot->wanted && db && db->holds == 0;
-			snprintf(name, sizeof(name), "spine worker %d of pipeline %s",
-					 slot->index, NameStr(slot->pipeline));
-			if (!slot->wanted && pid == 0 && stopped)
-			{
-				memset(slot, 0, sizeof(*slot));
-				workers[i].start_after = 0;
-				probe_those_left_out();
-			}
+			memset(slot, 0, sizeof(*slot));
+			worker->start_after = 0;
+			probe_those_left_out();
 		}
-		LWLockRelease(spine_shared->lock);
-
-		if (wanted && pid == 0 && may_start(&workers[i]))
-			start(&workers[i], "spine_worker_main", "spine worker", name,
-				  Int32GetDatum(i));
-		else if (!wanted)
-			stop(&workers[i], pid);
 	}
+	LWLockRelease(spine_shared->lock);
+
+	if (wanted && pid == 0 && may_start(worker))
+		start(worker, "spine_worker_main", "spine worker", name, Int32GetDatum(number));
+	else if (!wanted)
+		stop(worker, pid);
 }
 
-/* Does any database have the extension?  is_certain: all have been looked into. */
+/* Does any database have the extension?  is_certain: all databases were probed. */
 static bool
 extension_exists(bool *is_certain)
 {
@@ -344,11 +382,12 @@ extension_exists(bool *is_certain)
 }
 
 /*
- * One process for the whole server, or none.  It goes by the claimed pid, so
+ * A process of which the server has one, or none.  What counts is the claimed pid, so
  * that a new launcher finds what its predecessor has started.
  */
 static void
-tend(Child *child, const int *claimed_pid, bool wanted, const char *function, const char *name)
+tend(Child *child, const int *claimed_pid, bool wanted, const char *function, const char *name,
+	 Datum argument)
 {
 	int			pid;
 
@@ -357,29 +396,44 @@ tend(Child *child, const int *claimed_pid, bool wanted, const char *function, co
 	LWLockRelease(spine_shared->lock);
 
 	if (wanted && pid == 0 && may_start(child))
-		start(child, function, name, name, (Datum) 0);
+		start(child, function, name, name, argument);
 	else if (!wanted)
 		stop(child, pid);
 }
 
 /*
- * A broker that is not wanted may have outlived its process, which then has to be
- * started to stop it.  After a crash restart we know only when all databases have
- * been looked into that none has the extension.
+ * A broker that is not wanted may have outlived the process that tends it.  Then this
+ * process has to be started to stop the broker.  After a crash restart, only when all
+ * databases were probed do we know that none has the extension.
  */
 static void
 tend_broker(bool exists, bool is_certain)
 {
-	bool		wanted = exists && spine_brokers_setting[0] == '\0';
+	bool		wanted = exists && spine_default_cluster_is_embedded();
 	bool		is_orphan;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	spine_shared->broker.wanted = wanted;
 	is_orphan = !wanted && spine_shared->broker.pid == 0 &&
-		(is_certain || spine_brokers_setting[0] != '\0');
+		(is_certain || !spine_default_cluster_is_embedded());
 	LWLockRelease(spine_shared->lock);
-	tend(&broker, &spine_shared->broker.pid, wanted || (is_orphan && spine_broker_is_left()),
-		 "spine_broker_main", "spine embedded broker");
+	tend(&broker, &spine_shared->broker.pid,
+		 wanted || (is_orphan && spine_embedded_broker_is_left()),
+		 "spine_embedded_broker_main", "spine embedded broker", (Datum) 0);
+}
+
+static void
+tend_all(void)
+{
+	bool		is_certain;
+	bool		exists = extension_exists(&is_certain);
+
+	tend_broker(exists, is_certain);
+	for (int i = 0; i < nextras; i++)
+		tend(&extras[i].child, &spine_shared->extra_pids[i], exists && extras[i].is_wanted(),
+			 extras[i].function, extras[i].name, Int32GetDatum(i));
+	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
+		tend_worker(i);
 }
 
 static void
@@ -399,6 +453,28 @@ probe_all_again(void)
 	LWLockRelease(spine_shared->lock);
 }
 
+/* Did anybody say that there are other databases now? */
+static bool
+databases_have_changed(void)
+{
+	bool		changed;
+
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	changed = spine_shared->databases_changed;
+	spine_shared->databases_changed = false;
+	LWLockRelease(spine_shared->lock);
+	return changed;
+}
+
+static void
+register_launcher(void)
+{
+	before_shmem_exit(forget_launcher, 0);
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	spine_shared->launcher_latch = MyLatch;
+	LWLockRelease(spine_shared->lock);
+}
+
 void
 spine_launcher_main(Datum arg)
 {
@@ -408,22 +484,14 @@ spine_launcher_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
-	before_shmem_exit(forget_launcher, 0);
-	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	spine_shared->launcher_latch = MyLatch;
-	LWLockRelease(spine_shared->lock);
-
+	register_launcher();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	probe_all_again();			/* what a former launcher may have left undone */
 
-	/* handles outlive the loop; nothing else is allocated but the list */
+	/* handles outlive the loop; nothing else is allocated except the list of databases */
 	MemoryContextSwitchTo(TopMemoryContext);
 	for (;;)
 	{
-		bool		changed;
-		bool		exists;
-		bool		is_certain;
-
 		CHECK_FOR_INTERRUPTS();
 		wake_at = from_now(DATABASE_SCAN_MS);
 
@@ -433,25 +501,14 @@ spine_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			probe_all_again();
 		}
-
-		LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-		changed = spine_shared->databases_changed;
-		spine_shared->databases_changed = false;
-		LWLockRelease(spine_shared->lock);
-		if (changed || TimestampDifferenceExceeds(databases_read, GetCurrentTimestamp(),
-												  DATABASE_SCAN_MS))
+		if (databases_have_changed() ||
+			TimestampDifferenceExceeds(databases_read, GetCurrentTimestamp(), DATABASE_SCAN_MS))
 		{
 			refresh_databases();
 			databases_read = GetCurrentTimestamp();
 		}
-
 		start_probes();
-		exists = extension_exists(&is_certain);
-		tend_broker(exists, is_certain);
-		tend(&producer, &spine_shared->producer_pid,
-			 exists && spine_producer_rate > 0,
-			 "spine_producer_main", "spine producer");
-		tend_workers();
+		tend_all();
 
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -459,6 +516,21 @@ spine_launcher_main(Datum arg)
 						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
+}
+
+void
+spine_launcher_add(const char *function, const char *name, bool (*is_wanted) (void))
+{
+	Assert(process_shared_preload_libraries_in_progress);
+	if (nextras == SPINE_MAX_EXTRAS)
+		elog(ERROR, "too many processes for the launcher");
+	extras[nextras++] = (Extra) {.function = function, .name = name, .is_wanted = is_wanted};
+}
+
+bool
+spine_launcher_claim(Datum arg)
+{
+	return spine_shared_claim(&spine_shared->extra_pids[DatumGetInt32(arg)]);
 }
 
 void

@@ -3,26 +3,33 @@
  *		Looks whether a database has the extension and which workers should run
  *		there, and writes that to shared memory.
  *
- * The launcher itself is connected to no database, since a process can never
- * leave one.  It starts a probe when it finds a database, when the catalog or
- * the configuration changed, and when it was asked to.
+ * A process can never leave the database that it is connected to, so the launcher is
+ * connected to none.  It starts a probe when it finds a database, when the catalog or
+ * the configuration has changed, and when it is asked to.
  */
 #include "process/probe.h"
 
 #include "access/xact.h"
 #include "catalog/extension.h"
-#include "process/counters.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "process/session_settings.h"
 #include "process/settings.h"
 #include "process/shared.h"
-#include "process/status.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
+
+/* What a probe finds. */
+typedef struct Findings
+{
+	bool		has_extension;
+	NameData   *pipelines;		/* all of them, those that should run first */
+	uint64		npipelines;
+	uint64		nrunning;
+} Findings;
 
 static bool
 attach(Oid database)
@@ -31,7 +38,7 @@ attach(Oid database)
 	bool		may_run;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	db = spine_find_database(database);
+	db = spine_shared_find_database(database);
 	may_run = db && db->holds == 0 && db->probe_pid == 0;
 	if (may_run)
 		db->probe_pid = MyProcPid;
@@ -45,15 +52,18 @@ detach(int code, Datum database)
 	SpineDatabase *db;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	db = spine_find_database(DatumGetObjectId(database));
+	db = spine_shared_find_database(DatumGetObjectId(database));
 	if (db && db->probe_pid == MyProcPid)
 		db->probe_pid = 0;
-	spine_wake_launcher();
+	spine_shared_wake_launcher();
 	LWLockRelease(spine_shared->lock);
 	ConditionVariableBroadcast(&spine_shared->progress);
 }
 
-/* The slot of such a worker, new if need be; NULL: there are too many. */
+/*
+ * The slot of this worker, a new one if need be; NULL: there are too many.  The caller
+ * holds the lock.
+ */
 static SpineWorkerSlot *
 find_slot(const NameData *pipeline, int index)
 {
@@ -81,9 +91,9 @@ find_slot(const NameData *pipeline, int index)
 	return free_slot;
 }
 
-/* Says which workers are wanted; returns how many found no slot. */
+/* Says which workers are wanted.  Returns how many of them found no slot.  Takes the lock. */
 static int
-want_workers(bool has_extension, const NameData *pipelines, uint64 npipelines)
+want_workers(const Findings *found)
 {
 	SpineDatabase *db;
 	int			left_out = 0;
@@ -94,11 +104,11 @@ want_workers(bool has_extension, const NameData *pipelines, uint64 npipelines)
 		if (spine_shared->workers[i].database == MyDatabaseId)
 			spine_shared->workers[i].wanted = false;
 	}
-	for (uint64 i = 0; i < npipelines; i++)
+	for (uint64 i = 0; i < found->nrunning; i++)
 	{
 		for (int index = 0; index < spine_workers; index++)
 		{
-			SpineWorkerSlot *slot = find_slot(&pipelines[i], index);
+			SpineWorkerSlot *slot = find_slot(&found->pipelines[i], index);
 
 			if (slot)
 				slot->wanted = true;
@@ -106,10 +116,10 @@ want_workers(bool has_extension, const NameData *pipelines, uint64 npipelines)
 				left_out++;
 		}
 	}
-	db = spine_find_database(MyDatabaseId);
+	db = spine_shared_find_database(MyDatabaseId);
 	if (db)
 	{
-		db->has_extension = has_extension;
+		db->has_extension = found->has_extension;
 		db->left_out = left_out;
 		db->probe_done = true;
 	}
@@ -117,48 +127,47 @@ want_workers(bool has_extension, const NameData *pipelines, uint64 npipelines)
 	return left_out;
 }
 
-void
-spine_probe_main(Datum database)
+/* In a transaction; the pipelines are SPI's. */
+static Findings
+look(void)
 {
-	NameData   *pipelines = NULL;
-	uint64		npipelines = 0;
-	char	   *schema;
+	char	   *schema = spine_extension_schema();
+	Findings	found = {.has_extension = schema != NULL};
+
+	Assert(IsTransactionState());
+	if (schema == NULL)
+		return found;
+
+	SPI_execute(psprintf("SELECT name, enabled FROM %s.spine_pipelines ORDER BY enabled DESC, name", schema),
+				true, 0);
+	found.npipelines = SPI_processed;
+	found.pipelines = palloc0((SPI_processed + 1) * sizeof(NameData));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		bool		isnull;
+
+		namestrcpy(&found.pipelines[i], SPI_getvalue(row, SPI_tuptable->tupdesc, 1));
+		if (spine_enabled && DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull)))
+			found.nrunning++;
+	}
+	return found;
+}
+
+static void
+probe(void)
+{
+	Findings	found;
 	int			left_out;
-
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-
-	if (!attach(DatumGetObjectId(database)))
-		proc_exit(0);
-	before_shmem_exit(detach, database);
-
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
-	spine_session_settings_apply();
 
 	StartTransactionCommand();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 
-	schema = spine_extension_schema();
-	if (schema)
-	{
-		/* those that are enabled first */
-		SPI_execute(psprintf("SELECT name, enabled FROM %s.spine_pipelines ORDER BY enabled DESC, name", schema),
-					true, 0);
-		pipelines = palloc0((SPI_processed + 1) * sizeof(NameData));
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			bool		isnull;
-
-			namestrcpy(&pipelines[i], SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
-			if (spine_enabled && DatumGetBool(SPI_getbinval(SPI_tuptable->vals[i],
-															SPI_tuptable->tupdesc, 2, &isnull)))
-				npipelines++;
-		}
-		spine_keep_progress_of(pipelines, SPI_processed);
-		spine_keep_counters_of(pipelines, SPI_processed);
-	}
-	left_out = want_workers(schema != NULL, pipelines, npipelines);
+	found = look();
+	if (found.has_extension)
+		spine_shared_keep_pipelines(found.pipelines, found.npipelines);
+	left_out = want_workers(&found);
 	if (left_out > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -168,10 +177,21 @@ spine_probe_main(Datum database)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	if (!found.has_extension)
+		spine_shared_forget_database(MyDatabaseId);
+}
 
-	if (schema == NULL)
-	{
-		spine_forget_progress(MyDatabaseId);
-		spine_forget_counters(MyDatabaseId);
-	}
+void
+spine_probe_main(Datum database)
+{
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	if (!attach(DatumGetObjectId(database)))
+		proc_exit(0);
+	before_shmem_exit(detach, database);
+
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+	spine_session_settings_apply();
+	probe();
 }

@@ -1,17 +1,12 @@
 /*
  * settings.h
- *		Every spine.* setting.  docs/CONFIGURATION.md describes them.
+ *		The settings of the workers.  docs/CONFIGURATION.md describes them.
  */
 #ifndef SPINE_SETTINGS_H
 #define SPINE_SETTINGS_H
 
 #include "compat.h"
 
-/* A tenant's name has to fit an index entry of the table events. */
-#define SPINE_MAX_TENANT_BYTES	255
-
-extern char *spine_brokers_setting; /* "": the embedded broker */
-extern char *spine_kafka_options;
 extern char *spine_topic;
 extern bool spine_enabled;
 extern int	spine_workers;
@@ -20,8 +15,6 @@ extern int	spine_batch_interval_ms;
 extern int	spine_breaker_records;	/* 0: never */
 extern int	spine_max_record_memory_kb;
 extern int	spine_log_interval_s;	/* -1: no summaries */
-extern double spine_producer_rate;	/* events per second, 0: off */
-extern char *spine_producer_tenants;
 
 /* Called from _PG_init. */
 extern void spine_settings_init(void);

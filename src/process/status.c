@@ -131,58 +131,30 @@ spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, d
 	ConditionVariableBroadcast(&spine_shared->progress);
 }
 
+typedef struct Topic
+{
+	const SpineLog *log;
+	int32		npartitions;
+} Topic;
+
+static bool
+is_not_of_topic(const void *entry, const void *arg)
+{
+	const SpineProgress *progress = entry;
+	const Topic *topic = arg;
+
+	return progress->key.database == MyDatabaseId &&
+		strcmp(NameStr(progress->key.pipeline), NameStr(topic->log->pipeline)) == 0 &&
+		(progress->key.partition >= topic->npartitions ||
+		 strcmp(progress->topic, topic->log->topic) != 0);
+}
+
 void
 spine_prune_progress(const SpineLog *log, int32 npartitions)
 {
-	HASH_SEQ_STATUS scan;
-	SpineProgress *progress;
+	Topic		topic = {log, npartitions};
 
-	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	hash_seq_init(&scan, spine_progress);
-	while ((progress = hash_seq_search(&scan)) != NULL)
-	{
-		if (progress->key.database == MyDatabaseId &&
-			strcmp(NameStr(progress->key.pipeline), NameStr(log->pipeline)) == 0 &&
-			(progress->key.partition >= npartitions || strcmp(progress->topic, log->topic) != 0))
-			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
-	}
-	LWLockRelease(spine_shared->lock);
-}
-
-void
-spine_keep_progress_of(const NameData *pipelines, uint64 n)
-{
-	HASH_SEQ_STATUS scan;
-	SpineProgress *progress;
-
-	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	hash_seq_init(&scan, spine_progress);
-	while ((progress = hash_seq_search(&scan)) != NULL)
-	{
-		bool		keep = progress->key.database != MyDatabaseId;
-
-		for (uint64 i = 0; i < n && !keep; i++)
-			keep = strcmp(NameStr(progress->key.pipeline), NameStr(pipelines[i])) == 0;
-		if (!keep)
-			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
-	}
-	LWLockRelease(spine_shared->lock);
-}
-
-void
-spine_forget_progress(Oid database)
-{
-	HASH_SEQ_STATUS scan;
-	SpineProgress *progress;
-
-	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	hash_seq_init(&scan, spine_progress);
-	while ((progress = hash_seq_search(&scan)) != NULL)
-	{
-		if (progress->key.database == database)
-			hash_search(spine_progress, &progress->key, HASH_REMOVE, NULL);
-	}
-	LWLockRelease(spine_shared->lock);
+	spine_shared_remove(spine_progress, is_not_of_topic, &topic);
 }
 
 int64

@@ -34,12 +34,6 @@ extern void spine_status_publish_batch(const SpineLog *log, const SpineMove *mov
  */
 extern void spine_prune_progress(const SpineLog *log, int32 npartitions);
 
-/* Forgets pipelines of this database that are not among those given. */
-extern void spine_keep_progress_of(const NameData *pipelines, uint64 n);
-
-/* Forgets what is published of a database that has no spine any more. */
-extern void spine_forget_progress(Oid database);
-
 /*
  * The position that is published of a partition of this database, or -1 when none is for
  * this topic and cluster.  The caller holds the lock.

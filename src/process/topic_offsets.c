@@ -1,13 +1,14 @@
 /*
  * topic_offsets.c
  *		spine_topic_offsets: what the broker has of a topic, for spine_seek and
- *		for whoever wants to know.
+ *		for anybody who wants to know.
  */
 #include "compat.h"
 
 #include "datatype/timestamp.h"
 #include "funcapi.h"
 #include "kafka/client_cache.h"
+#include "process/default_cluster.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -15,7 +16,19 @@
 
 PG_FUNCTION_INFO_V1(spine_topic_offsets);
 
-/* Kafka's milliseconds since 1970: the first that is not before the time. */
+/* A topic's partitions, from 0 on, with an offset of each. */
+typedef struct TopicOffsets
+{
+	const char *topic;
+	int			n;
+	int32	   *partitions;
+	int64	   *starts;
+	int64	   *ends;
+	int64	   *times;			/* -1: no record of the time or later; NULL: not asked for */
+	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
+} TopicOffsets;
+
+/* In Kafka's milliseconds since 1970: the first that is not before the time. */
 static int64
 log_time(TimestampTz time)
 {
@@ -29,69 +42,74 @@ log_time(TimestampTz time)
 	return ms + epoch_ms;
 }
 
-Datum
-spine_topic_offsets(PG_FUNCTION_ARGS)
+static int64 *
+ask(SpineClient *client, const TopicOffsets *of, int64 time_ms)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool		has_time = !PG_ARGISNULL(1);
-	char	   *topic;
-	SpineClient *client;
-	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
-	int			n;
-	int32	   *partitions;
-	int64	   *starts;
-	int64	   *ends;
-	int64	   *times;
+	int64	   *offsets = palloc(of->n * sizeof(int64));
 
-	InitMaterializedSRF(fcinfo, 0);
-	if (PG_ARGISNULL(0))
-		return (Datum) 0;
-	topic = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (!spine_client_find_offsets(client, of->topic, of->n, of->partitions, time_ms, offsets,
+								   BROKER_TIMEOUT_MS))
+		spine_client_raise_error(client);
+	return offsets;
+}
 
-	client = spine_session_client();
-	if (has_time && spine_client_is_embedded(client))
+/* In the current memory context; with the offsets of a time, or NULL. */
+static TopicOffsets
+read_offsets(const char *topic, const TimestampTz *time)
+{
+	SpineCluster cluster = spine_default_cluster_await();
+	SpineClient *client = spine_client_cache_get(&cluster);
+	TopicOffsets of = {.topic = topic};
+
+	if (time && spine_client_is_embedded(client))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the embedded broker cannot find records by their time")));
 
-	n = spine_client_count_partitions(client, topic, BROKER_TIMEOUT_MS);
-	if (n < 0)
+	of.n = spine_client_count_partitions(client, topic, BROKER_TIMEOUT_MS);
+	if (of.n < 0)
 		spine_client_raise_error(client);
-	if (n == 0)
+	if (of.n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("topic \"%s\" does not exist", topic)));
+	of.partitions = palloc(of.n * sizeof(int32));
+	for (int i = 0; i < of.n; i++)
+		of.partitions[i] = i;
 
-	partitions = palloc(n * sizeof(int32));
-	starts = palloc(n * sizeof(int64));
-	ends = palloc(n * sizeof(int64));
-	times = palloc(n * sizeof(int64));
-	for (int i = 0; i < n; i++)
-		partitions[i] = i;
+	/* the ends last, so that no other offset is beyond them */
+	of.starts = ask(client, &of, SPINE_LOG_START);
+	if (time)
+		of.times = ask(client, &of, log_time(*time));
+	of.ends = ask(client, &of, SPINE_LOG_END);
+	strlcpy(of.cluster_id, spine_client_identity(client), sizeof(of.cluster_id));
+	spine_client_cache_rest(client);
+	return of;
+}
 
-	/* the end last: what is found before is not after it */
-	if (!spine_client_find_offsets(client, topic, n, partitions, SPINE_LOG_START,
-								   starts, BROKER_TIMEOUT_MS) ||
-		(has_time && !spine_client_find_offsets(client, topic, n, partitions,
-												log_time(PG_GETARG_TIMESTAMPTZ(1)),
-												times, BROKER_TIMEOUT_MS)) ||
-		!spine_client_find_offsets(client, topic, n, partitions, SPINE_LOG_END,
-								   ends, BROKER_TIMEOUT_MS))
-		spine_client_raise_error(client);
+Datum
+spine_topic_offsets(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz time = PG_ARGISNULL(1) ? 0 : PG_GETARG_TIMESTAMPTZ(1);
+	TopicOffsets of;
 
-	strlcpy(cluster_id, spine_client_identity(client), sizeof(cluster_id));
-	spine_session_rest();
-	for (int i = 0; i < n; i++)
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+
+	of = read_offsets(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_ARGISNULL(1) ? NULL : &time);
+	for (int i = 0; i < of.n; i++)
 	{
 		Datum		values[5];
 		bool		nulls[5] = {false};
 
 		values[0] = Int32GetDatum(i);
-		values[1] = Int64GetDatum(starts[i]);
-		values[2] = Int64GetDatum(ends[i]);
-		nulls[3] = !has_time;
-		values[3] = has_time ? Int64GetDatum(times[i] < 0 ? ends[i] : times[i]) : (Datum) 0;
-		values[4] = CStringGetTextDatum(cluster_id);
+		values[1] = Int64GetDatum(of.starts[i]);
+		values[2] = Int64GetDatum(of.ends[i]);
+		nulls[3] = of.times == NULL;
+		values[3] = of.times ? Int64GetDatum(of.times[i] < 0 ? of.ends[i] : of.times[i]) : (Datum) 0;
+		values[4] = CStringGetTextDatum(of.cluster_id);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

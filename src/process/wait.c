@@ -2,10 +2,10 @@
  * wait.c
  *		spine_wait: until everything that is on the topics now is applied.
  *
- * The ends of the topics are asked from the broker once; from then on the
- * workers' commits wake the waiter.  What is applied is read from spine_offsets:
- * what the workers publish may be older than that, when a position was moved and
- * its worker has not looked yet.
+ * The broker is asked for the ends of the topics once; from then on the workers'
+ * commits wake the session that waits.  What is applied is read from spine_offsets: what
+ * the workers publish may be older, when a position was moved and its worker has not
+ * looked yet.
  */
 #include "compat.h"
 
@@ -13,21 +13,25 @@
 #include "catalog/pg_type.h"
 #include "catalog/pipeline.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "kafka/client_cache.h"
+#include "miscadmin.h"
+#include "process/default_cluster.h"
 #include "process/status.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-/* Looked at this often, too, for what is committed without a worker's word. */
+/* How often the table is read in any case: not every commit is a worker's. */
 #define LOOK_AGAIN_MS	1000
+
+/* How long the broker is given at least, whatever the timeout. */
+#define BROKER_TIMEOUT_MS	1000
 
 PG_FUNCTION_INFO_V1(spine_wait);
 
-/* A partition and how far it has to be applied. */
+/* A partition, and how far it has to be applied. */
 typedef struct WaitTarget
 {
 	NameData	pipeline;
@@ -36,8 +40,10 @@ typedef struct WaitTarget
 	int64		offset;
 } WaitTarget;
 
+/* In the memory context of the function's call. */
 typedef struct WaitList
 {
+	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
 	int			n;
 	int			capacity;
 	WaitTarget *targets;
@@ -51,77 +57,89 @@ time_left(TimestampTz deadline)
 }
 
 static void
+add_target(WaitList *list, const WaitTarget *target)
+{
+	if (list->n == list->capacity)
+	{
+		list->capacity *= 2;
+		list->targets = repalloc(list->targets, list->capacity * sizeof(WaitTarget));
+	}
+	list->targets[list->n++] = *target;
+}
+
+static void
 add_topic(WaitList *list, SpineClient *client, const NameData *pipeline, char *topic,
 		  TimestampTz deadline)
 {
-	int			n = spine_client_count_partitions(client, topic, Max(time_left(deadline), 1000));
+	int			n = spine_client_count_partitions(client, topic,
+												  Max(time_left(deadline), BROKER_TIMEOUT_MS));
 	int32	   *partitions = palloc(Max(n, 1) * sizeof(int32));
 	int64	   *ends = palloc(Max(n, 1) * sizeof(int64));
 
 	for (int i = 0; i < n; i++)
 		partitions[i] = i;
 	if (n < 0 || !spine_client_find_offsets(client, topic, n, partitions, SPINE_LOG_END, ends,
-											Max(time_left(deadline), 1000)))
+											Max(time_left(deadline), BROKER_TIMEOUT_MS)))
 		spine_client_raise_error(client);
 
 	for (int i = 0; i < n; i++)
 	{
-		WaitTarget *target;
-
-		if (ends[i] <= 0)
-			continue;
-		if (list->n == list->capacity)
-		{
-			list->capacity *= 2;
-			list->targets = repalloc(list->targets, list->capacity * sizeof(WaitTarget));
-		}
-		target = &list->targets[list->n++];
-		target->pipeline = *pipeline;
-		target->topic = topic;
-		target->partition = partitions[i];
-		target->offset = ends[i];
+		if (ends[i] > 0)
+			add_target(list, &(WaitTarget) {*pipeline, topic, partitions[i], ends[i]});
 	}
 }
 
-/* The ends of the topics of every enabled pipeline of this database. */
-static WaitList *
-make_wait_list(SpineClient *client, TimestampTz deadline)
+/*
+ * The enabled pipelines of this database and their topics, in the current memory
+ * context.  Returns how many there are.
+ */
+static uint64
+read_pipelines(NameData **pipelines, char ***topics)
 {
 	MemoryContext context = CurrentMemoryContext;
-	WaitList   *list = palloc(sizeof(WaitList));
 	char	   *schema = spine_extension_schema();
-	uint64		npipelines;
-	NameData   *pipelines;
-	char	  **topics;
+	uint64		n;
 
-	list->n = 0;
-	list->capacity = 8;
-	list->targets = palloc(list->capacity * sizeof(WaitTarget));
 	if (schema == NULL)
-		return list;
-
+		return 0;
 	SPI_connect();
 	SPI_execute(psprintf("SELECT name, topic FROM %s.spine_pipelines WHERE enabled", schema), true, 0);
-	npipelines = SPI_processed;
-	pipelines = MemoryContextAllocZero(context, (npipelines + 1) * sizeof(NameData));
-	topics = MemoryContextAllocZero(context, (npipelines + 1) * sizeof(char *));
-	for (uint64 i = 0; i < npipelines; i++)
+	n = SPI_processed;
+	*pipelines = MemoryContextAllocZero(context, (n + 1) * sizeof(NameData));
+	*topics = MemoryContextAllocZero(context, (n + 1) * sizeof(char *));
+	for (uint64 i = 0; i < n; i++)
 	{
 		char	   *topic = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2);
 
-		namestrcpy(&pipelines[i], SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
-		topics[i] = MemoryContextStrdup(context, spine_pipeline_topic_or_default(topic));
+		namestrcpy(&(*pipelines)[i], SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+		(*topics)[i] = MemoryContextStrdup(context, spine_pipeline_topic_or_default(topic));
 	}
 	SPI_finish();
+	return n;
+}
 
+/* The ends of the topics of every enabled pipeline of this database. */
+static WaitList
+make_wait_list(TimestampTz deadline)
+{
+	SpineCluster cluster = spine_default_cluster_await();
+	SpineClient *client = spine_client_cache_get(&cluster);
+	WaitList	list = {.capacity = 8};
+	NameData   *pipelines = NULL;
+	char	  **topics = NULL;
+	uint64		npipelines = read_pipelines(&pipelines, &topics);
+
+	list.targets = palloc(list.capacity * sizeof(WaitTarget));
 	for (uint64 i = 0; i < npipelines; i++)
-		add_topic(list, client, &pipelines[i], topics[i], deadline);
+		add_topic(&list, client, &pipelines[i], topics[i], deadline);
+	strlcpy(list.cluster_id, spine_client_identity(client), sizeof(list.cluster_id));
+	spine_client_cache_rest(client);
 	return list;
 }
 
-/* Does a worker say that it has not come there yet?  Then nobody need look. */
+/* Does a worker say that it has not come there yet?  Then the table need not be read. */
 static bool
-is_known_to_lag(const WaitList *list, const char *cluster_id)
+is_known_to_lag(const WaitList *list)
 {
 	bool		lags = false;
 
@@ -129,8 +147,8 @@ is_known_to_lag(const WaitList *list, const char *cluster_id)
 	for (int i = 0; i < list->n && !lags; i++)
 	{
 		const WaitTarget *target = &list->targets[i];
-		int64		offset = spine_status_applied_offset(&target->pipeline, target->topic, cluster_id,
-													target->partition);
+		int64		offset = spine_status_applied_offset(&target->pipeline, target->topic, list->cluster_id,
+														 target->partition);
 
 		lags = offset >= 0 && offset < target->offset;
 	}
@@ -138,23 +156,23 @@ is_known_to_lag(const WaitList *list, const char *cluster_id)
 	return lags;
 }
 
-/*
- * Do the committed positions say that all of it is applied?  In a transaction with
- * a snapshot of its own as well: the rows belong to the newest there is.
- */
-static bool
-is_applied(const WaitList *list, const char *cluster_id)
+static Datum
+make_array(Datum *values, int n, Oid type)
 {
-	Oid			types[] = {NAMEARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTOID};
+	int16		len;
+	bool		by_value;
+	char		align;
+
+	get_typlenbyvalalign(type, &len, &by_value, &align);
+	return PointerGetDatum(construct_array(values, n, type, len, by_value, align));
+}
+
+/* The targets as arrays of pipelines, topics, partitions and offsets. */
+static void
+targets_as_arrays(const WaitList *list, Datum *arrays)
+{
 	Datum	   *values[4];
-	Datum		args[5];
-	bool		applied;
 
-	if (list->n == 0)
-		return true;
-
-	SPI_connect();
-	PushActiveSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < (int) lengthof(values); i++)
 		values[i] = palloc(list->n * sizeof(Datum));
 	for (int i = 0; i < list->n; i++)
@@ -164,11 +182,30 @@ is_applied(const WaitList *list, const char *cluster_id)
 		values[2][i] = Int32GetDatum(list->targets[i].partition);
 		values[3][i] = Int64GetDatum(list->targets[i].offset);
 	}
-	args[0] = PointerGetDatum(construct_array(values[0], list->n, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR));
-	args[1] = PointerGetDatum(construct_array(values[1], list->n, TEXTOID, -1, false, TYPALIGN_INT));
-	args[2] = PointerGetDatum(construct_array(values[2], list->n, INT4OID, 4, true, TYPALIGN_INT));
-	args[3] = PointerGetDatum(construct_array(values[3], list->n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	args[4] = CStringGetTextDatum(cluster_id);
+	arrays[0] = make_array(values[0], list->n, NAMEOID);
+	arrays[1] = make_array(values[1], list->n, TEXTOID);
+	arrays[2] = make_array(values[2], list->n, INT4OID);
+	arrays[3] = make_array(values[3], list->n, INT8OID);
+}
+
+/*
+ * Do the committed positions say that everything is applied?  The rows are read with
+ * the newest snapshot, even in a transaction that has a snapshot of its own.
+ */
+static bool
+is_applied(const WaitList *list)
+{
+	Oid			types[] = {NAMEARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTOID};
+	Datum		args[5];
+	bool		applied;
+
+	if (list->n == 0)
+		return true;
+
+	SPI_connect();
+	PushActiveSnapshot(GetLatestSnapshot());
+	targets_as_arrays(list, args);
+	args[4] = CStringGetTextDatum(list->cluster_id);
 	if (SPI_execute_with_args(psprintf("SELECT FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4))"
 									   " AS t(pipeline, topic, partition, end_offset)"
 									   " WHERE NOT EXISTS (SELECT FROM %s.spine_offsets o"
@@ -187,23 +224,18 @@ is_applied(const WaitList *list, const char *cluster_id)
 Datum
 spine_wait(PG_FUNCTION_ARGS)
 {
-	Interval   *timeout = PG_GETARG_INTERVAL_P(0);
+	Datum		timeout = PG_GETARG_DATUM(0);
 	TimestampTz deadline;
-	SpineClient *client;
-	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
-	WaitList   *list;
+	WaitList	list;
 	bool		applied;
 
 	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 													   TimestampTzGetDatum(GetCurrentTimestamp()),
-													   IntervalPGetDatum(timeout)));
-	client = spine_session_client();
-	list = make_wait_list(client, deadline);
-	strlcpy(cluster_id, spine_client_identity(client), sizeof(cluster_id));
-	spine_session_rest();
+													   timeout));
+	list = make_wait_list(deadline);
 
 	ConditionVariablePrepareToSleep(&spine_shared->progress);
-	while (!(applied = is_applied(list, cluster_id)) && time_left(deadline) > 0)
+	while (!(applied = is_applied(&list)) && time_left(deadline) > 0)
 	{
 		TimestampTz look_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_AGAIN_MS);
 
@@ -212,7 +244,7 @@ spine_wait(PG_FUNCTION_ARGS)
 		{
 			(void) ConditionVariableTimedSleep(&spine_shared->progress, time_left(look_again),
 											   PG_WAIT_EXTENSION);
-		} while (time_left(look_again) > 0 && is_known_to_lag(list, cluster_id));
+		} while (time_left(look_again) > 0 && is_known_to_lag(&list));
 	}
 	ConditionVariableCancelSleep();
 

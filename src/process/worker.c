@@ -156,7 +156,7 @@ notice_changes(SpineWorker *worker)
 	}
 
 	LWLockAcquire(spine_shared->lock, LW_SHARED);
-	db = spine_find_database(worker->database);
+	db = spine_shared_find_database(worker->database);
 	generation = db ? db->catalog_generation : worker->catalog_generation;
 	LWLockRelease(spine_shared->lock);
 	if (generation != worker->catalog_generation)
@@ -197,7 +197,7 @@ attach(SpineWorker *worker, int slot_number)
 	bool		may_run;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	db = OidIsValid(slot->database) ? spine_find_database(slot->database) : NULL;
+	db = OidIsValid(slot->database) ? spine_shared_find_database(slot->database) : NULL;
 	may_run = db && db->holds == 0 && slot->wanted && slot->pid == 0;
 	if (may_run)
 	{
@@ -235,7 +235,7 @@ detach(int code, Datum arg)
 		slot->pid = 0;
 		slot->latch = NULL;
 	}
-	spine_wake_launcher();
+	spine_shared_wake_launcher();
 	LWLockRelease(spine_shared->lock);
 	ConditionVariableBroadcast(&spine_shared->progress);
 }

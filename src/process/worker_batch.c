@@ -145,7 +145,7 @@ finish_batch(SpineWorker *worker, const SpineBatch *batch, TimestampTz started, 
 
 	spine_consumer_finish_batch(worker->consumer, batch->nrecords, batch->moves, batch->nmoves);
 	spine_consumer_look_further(worker->consumer, false);
-	spine_count_batch(&worker->pipeline_name, batch->nupserts, INSTR_TIME_GET_DOUBLE(duration));
+	spine_counters_add_batch(&worker->pipeline_name, batch->nupserts, INSTR_TIME_GET_DOUBLE(duration));
 	spine_status_publish_batch(&worker->log, batch->moves, batch->nmoves, INSTR_TIME_GET_MILLISEC(duration));
 	(void) spine_consumer_records(worker->consumer, &nleft);
 	if (nleft == 0)
@@ -199,7 +199,7 @@ spine_worker_apply(SpineWorker *worker)
 	spine_worker_publish(worker);
 	spine_status_begin_batch(worker->status.slot);
 	pgstat_report_activity(STATE_RUNNING, "applying a batch");
-	spine_count_consumed(&worker->pipeline_name, spine_consumer_take_count(worker->consumer));
+	spine_counters_add_records(&worker->pipeline_name, spine_consumer_take_count(worker->consumer));
 
 	batch.records = spine_consumer_records(worker->consumer, &nrecords);
 	batch.nrecords = worker->piece ? Min(worker->piece, nrecords) : nrecords;

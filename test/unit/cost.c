@@ -38,15 +38,15 @@ static void
 make_events(bool nested)
 {
 	SpineRandom random;
-	char	   *tenant = spine_generate_tenant_literal("acme", 4);
+	char	   *tenant = spine_generator_tenant_literal("acme", 4);
 
 	spine_index_specs(specs, NSPECS);
-	spine_random_seed(&random, 1);
+	spine_generator_seed(&random, 1);
 	for (size_t i = 0; i < EVENTS; i++)
 	{
 		char		event[MAX_EVENT / 3];
 
-		event_len[i] = spine_generate_event(&random, tenant, INT64_C(1700000000000000) + (int64_t) i,
+		event_len[i] = spine_generator_event(&random, tenant, INT64_C(1700000000000000) + (int64_t) i,
 											event, sizeof(event));
 		if (nested)
 			event_len[i] = (size_t) snprintf(events[i], MAX_EVENT, "{\"list\":[%s,%s],\"tenant\":\"acme\"}",

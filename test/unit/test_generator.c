@@ -48,7 +48,7 @@ make_event(SpineRandom *random, const char *literal,
 	static char event[1024];
 	static char string[1024];
 	char		reason[200];
-	size_t		len = spine_generate_event(random, literal, unix_time_us, event, sizeof(event));
+	size_t		len = spine_generator_event(random, literal, unix_time_us, event, sizeof(event));
 
 	assert_int_equal(len, strlen(event));
 	if (spine_decode(event, len, specs, NFIELDS, SIZE_MAX, fields, reason, sizeof(reason)) != SPINE_DECODED)
@@ -94,12 +94,12 @@ test_seed(void **state)
 	SpineRandom random;
 
 	(void) state;
-	spine_random_seed(&random, 1234567);
+	spine_generator_seed(&random, 1234567);
 	assert_true(random.state[0] == UINT64_C(6457827717110365317));
 	assert_true(random.state[1] == UINT64_C(3203168211198807973));
 	assert_true(random.state[2] == UINT64_C(9817491932198370423));
 	assert_true(random.state[3] == UINT64_C(4593380528125082431));
-	spine_random_seed(&random, 0);
+	spine_generator_seed(&random, 0);
 	assert_true(random.state[0] != 0);
 }
 
@@ -115,14 +115,14 @@ test_deterministic(void **state)
 	char		event_c[1024];
 
 	(void) state;
-	spine_random_seed(&a, 7);
-	spine_random_seed(&b, 7);
-	spine_random_seed(&c, 8);
+	spine_generator_seed(&a, 7);
+	spine_generator_seed(&b, 7);
+	spine_generator_seed(&c, 8);
 	for (int i = 0; i < 100; i++)
 	{
-		spine_generate_event(&a, "\"t\"", i, event_a, sizeof(event_a));
-		spine_generate_event(&b, "\"t\"", i, event_b, sizeof(event_b));
-		spine_generate_event(&c, "\"t\"", i, event_c, sizeof(event_c));
+		spine_generator_event(&a, "\"t\"", i, event_a, sizeof(event_a));
+		spine_generator_event(&b, "\"t\"", i, event_b, sizeof(event_b));
+		spine_generator_event(&c, "\"t\"", i, event_c, sizeof(event_c));
 		assert_string_equal(event_a, event_b);
 		assert_string_not_equal(event_a, event_c);
 	}
@@ -144,10 +144,10 @@ test_tenants(void **state)
 	SpineField	fields[NFIELDS];
 
 	(void) state;
-	spine_random_seed(&random, 1);
+	spine_generator_seed(&random, 1);
 	for (size_t i = 0; i < sizeof(tenants) / sizeof(tenants[0]); i++)
 	{
-		char	   *literal = spine_generate_tenant_literal(tenants[i].tenant, tenants[i].len);
+		char	   *literal = spine_generator_tenant_literal(tenants[i].tenant, tenants[i].len);
 
 		assert_non_null(literal);
 		make_event(&random, literal, 0, fields);
@@ -156,8 +156,8 @@ test_tenants(void **state)
 	}
 
 	/* lengths that json-c's int would not hold are refused, not cut */
-	assert_null(spine_generate_tenant_literal("x", (size_t) INT32_MAX + 1));
-	assert_null(spine_generate_tenant_literal("x", (size_t) UINT32_MAX + 2));
+	assert_null(spine_generator_tenant_literal("x", (size_t) INT32_MAX + 1));
+	assert_null(spine_generator_tenant_literal("x", (size_t) UINT32_MAX + 2));
 }
 
 static void
@@ -188,7 +188,7 @@ test_event_times(void **state)
 	/* the server's time zone is none of its business */
 	setenv("TZ", "NPT-5:45", 1);
 	tzset();
-	spine_random_seed(&random, 1);
+	spine_generator_seed(&random, 1);
 	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
 	{
 		make_event(&random, "\"t\"", times[i].unix_time_us, fields);
@@ -232,7 +232,7 @@ test_distribution(void **state)
 
 	(void) state;
 	assert_non_null(uuids);
-	spine_random_seed(&random, 42);
+	spine_generator_seed(&random, 42);
 	for (int i = 0; i < DRAWS; i++)
 	{
 		long		order;
@@ -302,16 +302,16 @@ test_short_buffer(void **state)
 	size_t		len;
 
 	(void) state;
-	spine_random_seed(&random, 3);
+	spine_generator_seed(&random, 3);
 	again = random;
-	len = spine_generate_event(&random, "\"t\"", 0, whole, sizeof(whole));
+	len = spine_generator_event(&random, "\"t\"", 0, whole, sizeof(whole));
 	for (size_t size = 0; size <= len + 1; size++)
 	{
 		char	   *buf = malloc(size + 1);
 
 		memset(buf, '#', size + 1);
 		random = again;
-		assert_int_equal(spine_generate_event(&random, "\"t\"", 0, buf, size), len);
+		assert_int_equal(spine_generator_event(&random, "\"t\"", 0, buf, size), len);
 		assert_int_equal(buf[size], '#');
 		if (size > 0)
 		{
@@ -321,7 +321,7 @@ test_short_buffer(void **state)
 		free(buf);
 	}
 	random = again;
-	assert_int_equal(spine_generate_event(&random, "\"t\"", 0, NULL, 0), len);
+	assert_int_equal(spine_generator_event(&random, "\"t\"", 0, NULL, 0), len);
 }
 
 int

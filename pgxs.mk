@@ -14,6 +14,7 @@ OBJS = \
 	src/kafka/cluster.o \
 	src/kafka/option_list.o \
 	src/kafka/options.o \
+	src/kafka/configuration.o \
 	src/kafka/client.o \
 	src/kafka/client_cache.o \
 	src/kafka/producer.o \
@@ -46,6 +47,7 @@ OBJS = \
 	src/process/session_settings.o \
 	src/process/assignment.o \
 	src/process/probe.o \
+	src/process/child.o \
 	src/process/launcher.o \
 	src/process/database_holds.o \
 	src/process/embedded_broker.o \

@@ -48,6 +48,13 @@ extern bool spine_kafka_options_apply(const char *options, rd_kafka_conf_t *conf
 									  char *reason, size_t reason_size);
 
 /*
+ * The configuration of a client; arguments as of spine_client_create.  Raises an error
+ * when an option is refused.  The caller adds the callbacks, and frees it.
+ */
+extern rd_kafka_conf_t *spine_configuration_make(SpineClientKind kind, const SpineCluster *cluster,
+												 const char *group_id, const SpinePrefetch *prefetch);
+
+/*
  * How an error of the library has to be met.  Nowhere else do its codes become
  * classes.
  */

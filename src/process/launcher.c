@@ -9,8 +9,6 @@
  */
 #include "process/launcher.h"
 
-#include <signal.h>
-
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -21,6 +19,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "process/child.h"
 #include "process/default_cluster.h"
 #include "process/embedded_broker.h"
 #include "process/shared.h"
@@ -32,23 +31,11 @@
 #include "utils/timestamp.h"
 
 #define DATABASE_SCAN_MS	60000	/* for changes that nobody has told us of */
-#define RESTART_MS			1000	/* after a child has ended by itself */
-#define LAST_RESTART_MS		60000	/* for a probe that fails, doubled up to this */
-#define NO_SLOT_RETRY_MS	5000
 #define PROBES_AT_A_TIME	2	/* each takes one of max_worker_processes */
 
-/* A child process as only the launcher sees it. */
-typedef struct Child
-{
-	BackgroundWorkerHandle *handle; /* NULL: not started, or ended */
-	TimestampTz start_after;	/* 0: at once */
-	int			failures;		/* of a probe, in a row */
-	int			signalled_pid;	/* told to end */
-} Child;
-
-static Child probes[SPINE_MAX_DATABASES];	/* by database slot */
-static Child workers[SPINE_MAX_WORKERS];	/* by worker slot */
-static Child broker;
+static SpineChild probes[SPINE_MAX_DATABASES];	/* by database slot */
+static SpineChild workers[SPINE_MAX_WORKERS];	/* by worker slot */
+static SpineChild broker;
 
 /* A process that was added; the number of its entry is that in extra_pids. */
 typedef struct Extra
@@ -56,7 +43,7 @@ typedef struct Extra
 	const char *function;
 	const char *name;
 	bool		(*is_wanted) (void);
-	Child		child;
+	SpineChild	child;
 } Extra;
 
 static Extra extras[SPINE_MAX_EXTRAS];
@@ -71,84 +58,22 @@ wake_no_later_than(TimestampTz when)
 		wake_at = when;
 }
 
-static TimestampTz
-from_now(int ms)
-{
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
-}
-
-/* Is there no such child?  Notices that it has ended. */
+/* If the child has to pause, the launcher looks again when the pause is over. */
 static bool
-is_stopped(Child *child)
+may_start(SpineChild *child)
 {
-	pid_t		pid;
-
-	if (child->handle && GetBackgroundWorkerPid(child->handle, &pid) == BGWH_STOPPED)
-	{
-		pfree(child->handle);
-		child->handle = NULL;
-		child->start_after = child->signalled_pid ? 0 :
-			from_now(Min(RESTART_MS << Min(child->failures, 10), LAST_RESTART_MS));
-		child->signalled_pid = 0;
-	}
-	return child->handle == NULL;
-}
-
-static bool
-may_start(Child *child)
-{
-	if (!is_stopped(child))
-		return false;
-	if (child->start_after > GetCurrentTimestamp())
-	{
+	if (spine_child_may_start(child))
+		return true;
+	if (spine_child_is_stopped(child))
 		wake_no_later_than(child->start_after);
-		return false;
-	}
-	return true;
+	return false;
 }
 
 static void
-start(Child *child, const char *function, const char *type, const char *name,
-	  Datum argument)
+start(SpineChild *child, const char *function, const char *type, const char *name, Datum argument)
 {
-	static bool complained = false;
-	BackgroundWorker process = {0};
-
-	process.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	process.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	process.bgw_restart_time = BGW_NEVER_RESTART;	/* that is our job */
-	process.bgw_main_arg = argument;
-	process.bgw_notify_pid = MyProcPid;
-	strlcpy(process.bgw_library_name, "spine", sizeof(process.bgw_library_name));
-	strlcpy(process.bgw_function_name, function, sizeof(process.bgw_function_name));
-	strlcpy(process.bgw_type, type, sizeof(process.bgw_type));
-	strlcpy(process.bgw_name, name, sizeof(process.bgw_name));
-
-	if (RegisterDynamicBackgroundWorker(&process, &child->handle))
-	{
-		complained = false;
-		return;
-	}
-	child->handle = NULL;
-	child->start_after = from_now(NO_SLOT_RETRY_MS);
-	wake_no_later_than(child->start_after);
-	if (!complained)
-		ereport(WARNING,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not start %s: no background worker slots left", name),
-				 errhint("Increase \"max_worker_processes\".")));
-	complained = true;
-}
-
-/* Asks a process to end, once. */
-static void
-stop(Child *child, int pid)
-{
-	if (pid != 0 && child->signalled_pid != pid)
-	{
-		kill(pid, SIGTERM);
-		child->signalled_pid = pid;
-	}
+	if (!spine_child_start(child, function, type, name, argument))
+		wake_no_later_than(child->start_after);
 }
 
 /* The OIDs of all databases that could have the extension. */
@@ -263,7 +188,7 @@ static Oid
 database_to_probe(int slot)
 {
 	SpineDatabase *db = &spine_shared->databases[slot];
-	Child	   *probe = &probes[slot];
+	SpineChild *probe = &probes[slot];
 	Oid			oid = InvalidOid;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
@@ -293,11 +218,11 @@ start_probes(void)
 	int			running = 0;
 
 	for (int i = 0; i < SPINE_MAX_DATABASES; i++)
-		running += !is_stopped(&probes[i]);
+		running += !spine_child_is_stopped(&probes[i]);
 
 	for (int i = 0; i < SPINE_MAX_DATABASES && running < PROBES_AT_A_TIME; i++)
 	{
-		Oid			oid = is_stopped(&probes[i]) ? database_to_probe(i) : InvalidOid;
+		Oid			oid = spine_child_is_stopped(&probes[i]) ? database_to_probe(i) : InvalidOid;
 
 		if (OidIsValid(oid))
 		{
@@ -330,8 +255,8 @@ static void
 tend_worker(int number)
 {
 	SpineWorkerSlot *slot = &spine_shared->workers[number];
-	Child	   *worker = &workers[number];
-	bool		stopped = is_stopped(worker);
+	SpineChild *worker = &workers[number];
+	bool		stopped = spine_child_is_stopped(worker);
 	bool		wanted = false;
 	int			pid;
 	char		name[BGW_MAXLEN];
@@ -357,7 +282,7 @@ tend_worker(int number)
 	if (wanted && pid == 0 && may_start(worker))
 		start(worker, "spine_worker_main", "spine worker", name, Int32GetDatum(number));
 	else if (!wanted)
-		stop(worker, pid);
+		spine_child_stop(worker, pid);
 }
 
 /* Does any database have the extension?  is_certain: all databases were probed. */
@@ -386,7 +311,7 @@ extension_exists(bool *is_certain)
  * that a new launcher finds what its predecessor has started.
  */
 static void
-tend(Child *child, const int *claimed_pid, bool wanted, const char *function, const char *name,
+tend(SpineChild *child, const int *claimed_pid, bool wanted, const char *function, const char *name,
 	 Datum argument)
 {
 	int			pid;
@@ -398,7 +323,7 @@ tend(Child *child, const int *claimed_pid, bool wanted, const char *function, co
 	if (wanted && pid == 0 && may_start(child))
 		start(child, function, name, name, argument);
 	else if (!wanted)
-		stop(child, pid);
+		spine_child_stop(child, pid);
 }
 
 /*
@@ -493,7 +418,7 @@ spine_launcher_main(Datum arg)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		wake_at = from_now(DATABASE_SCAN_MS);
+		wake_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DATABASE_SCAN_MS);
 
 		if (ConfigReloadPending)
 		{

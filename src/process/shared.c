@@ -225,6 +225,7 @@ spine_shared_copy_table(HTAB *table, Size entry_size, long *n)
 SpineDatabase *
 spine_shared_find_database(Oid oid)
 {
+	Assert(LWLockHeldByMe(spine_shared->lock));
 	for (int i = 0; i < SPINE_MAX_DATABASES; i++)
 	{
 		if (spine_shared->databases[i].oid == oid)
@@ -273,6 +274,7 @@ spine_shared_claim(int *pid)
 void
 spine_shared_wake_launcher(void)
 {
+	Assert(LWLockHeldByMe(spine_shared->lock));
 	if (spine_shared->launcher_latch)
 		SetLatch(spine_shared->launcher_latch);
 }
@@ -280,6 +282,7 @@ spine_shared_wake_launcher(void)
 void
 spine_shared_wake_workers(Oid database)
 {
+	Assert(LWLockHeldByMe(spine_shared->lock));
 	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
 	{
 		SpineWorkerSlot *slot = &spine_shared->workers[i];

@@ -225,6 +225,17 @@ is((ask($session, q{SELECT spine_produce('recovered', 10)}))[0], '10', 'the sess
 ok(wait_applied($external), 'all is applied');
 is(count_of('recovered', $external), '10', 'once');
 
+# The client of a session that is ended goes before the session's memory does.
+my $doomed = $external->background_psql('postgres', on_error_stop => 0);
+ask($doomed, q{SET spine.topic = 'unread'});
+my ($doomed_pid) = ask($doomed, 'SELECT pg_backend_pid()');
+$doomed->query_until(qr/started/, "\\echo started\nSELECT spine_produce('doomed', 10000000);\n");
+$external->poll_query_until('postgres', q{SELECT EXISTS (SELECT FROM spine_produced() WHERE tenant = 'doomed')});
+is($external->safe_psql('postgres', "SELECT pg_terminate_backend($doomed_pid, 60000)"), 't', 'a session that is ended while it sends');
+is((ask($session, 'SELECT 1'))[0], '1', 'takes no other with it');
+unlike(slurp_file($external->logfile), qr/was terminated by signal/, 'and does not crash');
+$doomed->{run}->kill_kill;
+
 set_config($external, 'spine.brokers' => '127.0.0.1:1');
 $external->poll_query_until('postgres', q{SELECT spine_brokers() = '127.0.0.1:1'});
 $start = time;

@@ -131,8 +131,8 @@ add_databases(List *oids)
 }
 
 /*
- * Frees the slots of databases that are not among those given, except of those that a
- * backend holds.  Returns their OIDs.  The caller holds the lock.
+ * Frees the slots of all databases that are not in the list and not held by a backend.
+ * Returns their OIDs.  The caller holds the lock.
  */
 static List *
 remove_databases(List *oids)

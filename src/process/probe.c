@@ -26,9 +26,9 @@
 typedef struct Findings
 {
 	bool		has_extension;
-	NameData   *pipelines;		/* all of them, those that should run first */
+	NameData   *pipelines;		/* those that should run come first */
 	uint64		npipelines;
-	uint64		nrunning;
+	uint64		nrunning;		/* how many should run */
 } Findings;
 
 static bool
@@ -127,7 +127,7 @@ want_workers(const Findings *found)
 	return left_out;
 }
 
-/* In a transaction; the pipelines are SPI's. */
+/* In a transaction and connected to SPI, whose memory the pipelines are in. */
 static Findings
 look(void)
 {

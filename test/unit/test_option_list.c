@@ -80,11 +80,11 @@ test_refusals(void **state)
 {
 	(void) state;
 	assert_read("client.id=a acks=0",
-				"!Option \"acks\" cannot be set here: spine's producers are idempotent, and that decides it.");
+				"!Option \"acks\" cannot be set here: spine's producers are idempotent, which fixes its value.");
 	assert_read("internal.termination.signal=15",
-				"!Option \"internal.termination.signal\" cannot be set here: it would replace a signal handler of the server's.");
+				"!Option \"internal.termination.signal\" cannot be set here: it would replace one of the server's signal handlers.");
 	assert_read("sasl.kerberos.principal='$(id)'",
-				"!Option \"sasl.kerberos.principal\" cannot be set here: librdkafka would run kinit in the server, by a shell; keep a ticket in the cache of the server's user instead.");
+				"!Option \"sasl.kerberos.principal\" cannot be set here: librdkafka would run kinit in the server, through a shell; keep a ticket in the cache of the server's user instead.");
 	assert_read("no.such.option=1", "!An option that spine does not know: \"no.such.option\".");
 	assert_read("Client.Id=1", "!An option that spine does not know: \"Client.Id\".");
 }

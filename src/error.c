@@ -30,7 +30,7 @@ format_text(char *to, size_t size, const char *format, va_list args)
 }
 
 void
-spine_error_set(SpineError *error, SpineErrorClass class, const char *message,...)
+spine_error_set(SpineError *error, SpineErrorClass class, const char *message, ...)
 {
 	va_list		args;
 
@@ -43,7 +43,7 @@ spine_error_set(SpineError *error, SpineErrorClass class, const char *message,..
 }
 
 void
-spine_error_set_detail(SpineError *error, const char *detail,...)
+spine_error_set_detail(SpineError *error, const char *detail, ...)
 {
 	va_list		args;
 
@@ -53,7 +53,7 @@ spine_error_set_detail(SpineError *error, const char *detail,...)
 }
 
 void
-spine_error_set_hint(SpineError *error, const char *hint,...)
+spine_error_set_hint(SpineError *error, const char *hint, ...)
 {
 	va_list		args;
 

@@ -35,10 +35,10 @@ typedef struct SpineError
 
 /* Sets the class and the message; the rest is empty, and `since` is now. */
 extern void spine_error_set(SpineError *error, SpineErrorClass class,
-							const char *message,...) pg_attribute_printf(3, 4);
+							const char *message, ...) pg_attribute_printf(3, 4);
 
-extern void spine_error_set_detail(SpineError *error, const char *detail,...) pg_attribute_printf(2, 3);
-extern void spine_error_set_hint(SpineError *error, const char *hint,...) pg_attribute_printf(2, 3);
+extern void spine_error_set_detail(SpineError *error, const char *detail, ...) pg_attribute_printf(2, 3);
+extern void spine_error_set_hint(SpineError *error, const char *hint, ...) pg_attribute_printf(2, 3);
 
 /* From an error that was caught; the class is the caller's to choose. */
 extern void spine_error_copy(SpineError *error, SpineErrorClass class, const ErrorData *edata);

@@ -39,7 +39,7 @@ typedef struct SpineFormat
 	 * Makes a decoder for these fields; NULL if there is no memory.  Copies the specs.
 	 * The caller frees the decoder with free().
 	 */
-	SpineDecoder *(*compile) (const SpineFieldSpec *specs, int nspecs);
+	SpineDecoder *(*compile)(const SpineFieldSpec *specs, int nspecs);
 
 	/*
 	 * Decodes a record into an event: sets its operation, record and fields.  The fields
@@ -50,15 +50,15 @@ typedef struct SpineFormat
 	 * Any outcome except SPINE_DECODED comes with a reason in plain words, and leaves the
 	 * event undefined.
 	 */
-	SpineDecodeOutcome (*decode) (SpineDecoder *decoder, const SpineRecord *record,
-								  size_t max_memory, SpineEvent *event,
-								  char *reason, size_t reason_size);
+	SpineDecodeOutcome (*decode)(SpineDecoder *decoder, const SpineRecord *record,
+								 size_t max_memory, SpineEvent *event,
+								 char *reason, size_t reason_size);
 
 	/* Ends all events decoded so far: their memory is used again or given back. */
-	void		(*reset) (SpineDecoder *decoder);
+	void		(*reset)(SpineDecoder *decoder);
 
 	/* Frees the decoder and its events.  Safe on NULL. */
-	void		(*free) (SpineDecoder *decoder);
+	void		(*free)(SpineDecoder *decoder);
 } SpineFormat;
 
 extern const SpineFormat spine_format_json;

@@ -26,10 +26,10 @@ typedef struct SpineHeader
 typedef struct SpineRecordSource
 {
 	/* Gets header number i, counted from 0; false: there is none. */
-	bool		(*header) (const SpineRecord *record, size_t i, SpineHeader *header);
+	bool		(*header)(const SpineRecord *record, size_t i, SpineHeader *header);
 
 	/* Frees the key, value and headers. */
-	void		(*release) (SpineRecord *record);
+	void		(*release)(SpineRecord *record);
 } SpineRecordSource;
 
 /*

@@ -22,7 +22,7 @@ typedef struct SpineReduceKey
  * The candidate is always later in the log, so an equal version is newer.
  * It may longjmp out of spine_reduce, which owns nothing.
  */
-typedef bool (*SpineIsNewer) (size_t candidate, size_t incumbent, void *arg);
+typedef bool (*SpineIsNewer)(size_t candidate, size_t incumbent, void *arg);
 
 /* How many table entries spine_reduce needs for n rows: a power of two. */
 extern size_t spine_reduce_table_size(size_t n);

@@ -132,7 +132,7 @@ escape(char *buffer, size_t size, const char *text)
 }
 
 void
-log_message(const char *format,...)
+log_message(const char *format, ...)
 {
 	char		text[1024];
 	char		time[32];

@@ -22,7 +22,7 @@ extern bool log_open(const char *file, LogFormat format);
 extern bool log_reopen(void);
 
 /* Any thread may call the next two.  Only the first line of a message is logged. */
-extern void log_message(const char *format,...) __attribute__((format(printf, 1, 2)));
+extern void log_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 extern void log_request(const char *client, const char *method, const char *target,
 						unsigned status, uint64_t bytes, double seconds);

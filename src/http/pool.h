@@ -19,13 +19,13 @@ typedef struct PoolJob
 } PoolJob;
 
 /* May the job be done together with first, which has waited longer? */
-typedef bool (*PoolMayJoin) (const PoolJob *job, const PoolJob *first);
+typedef bool (*PoolMayJoin)(const PoolJob *job, const PoolJob *first);
 
 /*
  * Does a list of jobs on a thread of the pool.  The first job has waited longest, and
  * the others may join it.
  */
-typedef void (*PoolWork) (PoolJob *jobs, DbSession *session);
+typedef void (*PoolWork)(PoolJob *jobs, DbSession *session);
 
 /* False, with errno: not all threads could be started. */
 extern bool pool_start(int threads, const DbOptions *options, PoolMayJoin may_join, PoolWork work);

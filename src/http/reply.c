@@ -13,7 +13,7 @@
 #include <zlib.h>
 
 void
-reply_error(Reply *reply, unsigned status, const char *parameter, const char *format,...)
+reply_error(Reply *reply, unsigned status, const char *parameter, const char *format, ...)
 {
 	struct json_object *object = json_object_new_object();
 	const char *json;

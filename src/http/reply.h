@@ -36,7 +36,7 @@ typedef struct Reply
  * name.  parameter may be NULL.
  */
 extern void reply_error(Reply *reply, unsigned status, const char *parameter,
-						const char *format,...) __attribute__((format(printf, 4, 5)));
+						const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* Makes the reply a 503: there is no memory for an answer now. */
 extern void reply_no_room(Reply *reply);

@@ -25,7 +25,7 @@
 #include "utils/memutils.h"
 
 StaticAssertDecl(SPINE_LOG_START == RD_KAFKA_OFFSET_BEGINNING &&
-				 SPINE_LOG_END == RD_KAFKA_OFFSET_END,
+					 SPINE_LOG_END == RD_KAFKA_OFFSET_END,
 				 "the library's names for the ends of a log");
 
 static SpineClient *live_clients = NULL;

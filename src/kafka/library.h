@@ -31,7 +31,7 @@ struct SpineClient
 	 * Called before the client goes, at the end of the process too: the owner
 	 * releases what it holds of the library.  Set by the owner, or NULL.
 	 */
-	void		(*before_release) (void *owner);
+	void		(*before_release)(void *owner);
 	void	   *owner;
 
 	rd_kafka_event_t *reports;	/* being handed out by spine_producer_poll, or NULL */

@@ -143,7 +143,7 @@ put_hex(Writer *writer, uint64_t value, size_t ndigits)
 /* By hand: snprintf took as long as everything else about sending an event. */
 size_t
 spine_generator_event(SpineRandom *random, const char *tenant_literal,
-					 int64_t unix_time_us, char *buf, size_t size)
+					  int64_t unix_time_us, char *buf, size_t size)
 {
 	/* the version, 4, and the variant, binary 10, are part of a random uuid */
 	uint64_t	uuid_high = (draw(random) & ~UINT64_C(0xf000)) | 0x4000;

@@ -37,8 +37,8 @@ extern char *spine_generator_tenant_literal(const char *tenant, size_t len);
  * UTC, microseconds).
  */
 extern size_t spine_generator_event(SpineRandom *random,
-								   const char *tenant_literal,
-								   int64_t unix_time_us,
-								   char *buf, size_t size);
+									const char *tenant_literal,
+									int64_t unix_time_us,
+									char *buf, size_t size);
 
 #endif							/* SPINE_GENERATOR_H */

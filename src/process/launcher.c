@@ -42,7 +42,7 @@ typedef struct Extra
 {
 	const char *function;
 	const char *name;
-	bool		(*is_wanted) (void);
+	bool		(*is_wanted)(void);
 	SpineChild	child;
 } Extra;
 
@@ -444,7 +444,7 @@ spine_launcher_main(Datum arg)
 }
 
 void
-spine_launcher_add(const char *function, const char *name, bool (*is_wanted) (void))
+spine_launcher_add(const char *function, const char *name, bool (*is_wanted)(void))
 {
 	Assert(process_shared_preload_libraries_in_progress);
 	if (nextras == SPINE_MAX_EXTRAS)

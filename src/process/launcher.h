@@ -14,7 +14,7 @@
  * must stay.  is_wanted is called in the launcher, without the lock, and again after
  * each reload; it must not raise an error.
  */
-extern void spine_launcher_add(const char *function, const char *name, bool (*is_wanted) (void));
+extern void spine_launcher_add(const char *function, const char *name, bool (*is_wanted)(void));
 
 /*
  * The first thing that the process does: takes its place, with the argument of its main

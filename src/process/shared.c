@@ -37,7 +37,7 @@ static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
 StaticAssertDecl(offsetof(SpineProgressKey, database) == offsetof(SpinePipelineKey, database) &&
-				 offsetof(SpineProgressKey, pipeline) == offsetof(SpinePipelineKey, name),
+					 offsetof(SpineProgressKey, pipeline) == offsetof(SpinePipelineKey, name),
 				 "SpineProgressKey begins as SpinePipelineKey does");
 
 static void
@@ -125,7 +125,7 @@ spine_shared_init(void)
 }
 
 void
-spine_shared_remove(HTAB *table, bool (*is_gone) (const void *entry, const void *arg),
+spine_shared_remove(HTAB *table, bool (*is_gone)(const void *entry, const void *arg),
 					const void *arg)
 {
 	HASH_SEQ_STATUS scan;

@@ -174,7 +174,7 @@ extern void spine_shared_add_table(HTAB **where, const char *name, long max_entr
  * Removes the entries of a table that `is_gone` says so of.  It is called under the
  * lock, and must not raise an error.
  */
-extern void spine_shared_remove(HTAB *table, bool (*is_gone) (const void *entry, const void *arg),
+extern void spine_shared_remove(HTAB *table, bool (*is_gone)(const void *entry, const void *arg),
 								const void *arg);
 
 /* Removes the entries of a database from all tables.  Takes the lock. */

@@ -159,7 +159,7 @@ spine_prune_progress(const SpineLog *log, int32 npartitions)
 
 int64
 spine_status_applied_offset(const NameData *pipeline, const char *topic,
-					   const char *cluster_id, int32 partition)
+							const char *cluster_id, int32 partition)
 {
 	SpineProgressKey key;
 	SpineProgress *progress;

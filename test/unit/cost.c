@@ -34,7 +34,7 @@ static const SpineFieldSpec specs[] = {
 
 static SpineDecoder *decoder;
 
-typedef void (*Work) (size_t n);
+typedef void (*Work)(size_t n);
 
 static void
 make_events(bool nested)
@@ -49,7 +49,7 @@ make_events(bool nested)
 		char		event[MAX_EVENT / 3];
 
 		event_len[i] = spine_generator_event(&random, tenant, INT64_C(1700000000000000) + (int64_t) i,
-											event, sizeof(event));
+											 event, sizeof(event));
 		if (nested)
 			event_len[i] = (size_t) snprintf(events[i], MAX_EVENT, "{\"list\":[%s,%s],\"tenant\":\"acme\"}",
 											 event, event);

@@ -73,7 +73,7 @@ static const GoodCase plain_cases[] = {
 	{BYTES("{\"a\":5e10}"), SPINE_FIELD_NUMERIC, BYTES("5e10")},
 	{BYTES("{\"a\":5e00}"), SPINE_FIELD_NUMERIC, BYTES("5e00")},
 	{BYTES("{\"a\":0.1000000000000000055511151231257827}"), SPINE_FIELD_NUMERIC,
-	BYTES("0.1000000000000000055511151231257827")},
+	 BYTES("0.1000000000000000055511151231257827")},
 	{BYTES("{\"a\":999999999999999999}"), SPINE_FIELD_NUMERIC, BYTES("999999999999999999")},
 	{BYTES("{\"a\":-999999999999999999}"), SPINE_FIELD_NUMERIC, BYTES("-999999999999999999")},
 	{BYTES("{\"a\":1000000000000000000}"), SPINE_FIELD_NUMERIC, BYTES("1000000000000000000")},
@@ -85,16 +85,16 @@ static const GoodCase plain_cases[] = {
 	{BYTES("{\"a\":18446744073709551616}"), SPINE_FIELD_NUMERIC, BYTES("18446744073709551616")},
 	{BYTES("{\"a\":-18446744073709551616 }"), SPINE_FIELD_NUMERIC, BYTES("-18446744073709551616")},
 	{BYTES("{\"a\":123456789012345678901234567890123456789012345678901234567890}"), SPINE_FIELD_NUMERIC,
-	BYTES("123456789012345678901234567890123456789012345678901234567890")},
+	 BYTES("123456789012345678901234567890123456789012345678901234567890")},
 	{BYTES("{\"a\":12345678901234567890.5}"), SPINE_FIELD_NUMERIC, BYTES("12345678901234567890.5")},
 	{BYTES("{\"a\":12345678901234567890e5}"), SPINE_FIELD_NUMERIC, BYTES("12345678901234567890e5")},
 
 	/* a huge integer in an unknown key is no reason to refuse the record */
 	{BYTES("{\"z\":123456789012345678901234567890,\"a\":7}"), SPINE_FIELD_NUMERIC, BYTES("7")},
 	{BYTES("{\"a\":\"12345678901234567890\",\"z\":12345678901234567890}"), SPINE_FIELD_TEXT,
-	BYTES("12345678901234567890")},
+	 BYTES("12345678901234567890")},
 	{BYTES("{\"x\":11111111111111111111,\"a\":[22222222222222222222],\"a\":33333333333333333333,\"y\":-1}"),
-	SPINE_FIELD_NUMERIC, BYTES("33333333333333333333")},
+	 SPINE_FIELD_NUMERIC, BYTES("33333333333333333333")},
 
 	/* strings */
 	{BYTES("{\"a\":\"\"}"), SPINE_FIELD_TEXT, BYTES("")},
@@ -108,16 +108,16 @@ static const GoodCase plain_cases[] = {
 	{BYTES("{\"b\":\"\\u0000\" , \"a\":1}"), SPINE_FIELD_NUMERIC, BYTES("1")},
 	{BYTES("{\"a\":\"\\ud83d\\ude00\"}"), SPINE_FIELD_TEXT, BYTES("\xf0\x9f\x98\x80")},
 	{BYTES("{\"a\":\"\\uD800\\uDC00\\uDBFF\\uDFFF\"}"), SPINE_FIELD_TEXT,
-	BYTES("\xf0\x90\x80\x80\xf4\x8f\xbf\xbf")},
+	 BYTES("\xf0\x90\x80\x80\xf4\x8f\xbf\xbf")},
 	{BYTES("{\"a\":\"\\ud7ff\\ue000\\uffff\"}"), SPINE_FIELD_TEXT, BYTES("\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf")},
 	{BYTES("{\"a\":\"\\\\ud800\"}"), SPINE_FIELD_TEXT, BYTES("\\ud800")},
 
 	/* the first and the last sequence of each length, and those around the surrogates */
 	{BYTES("{\"a\":\"\xc2\x80\xdf\xbf\"}"), SPINE_FIELD_TEXT, BYTES("\xc2\x80\xdf\xbf")},
 	{BYTES("{\"a\":\"\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf\"}"), SPINE_FIELD_TEXT,
-	BYTES("\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf")},
+	 BYTES("\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf")},
 	{BYTES("{\"a\":\"\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"}"), SPINE_FIELD_TEXT,
-	BYTES("\xf0\x90\x80\x80\xf4\x8f\xbf\xbf")},
+	 BYTES("\xf0\x90\x80\x80\xf4\x8f\xbf\xbf")},
 
 	/* objects and arrays are JSON anyway */
 	{BYTES("{\"a\":{}}"), SPINE_FIELD_JSON, BYTES("{}")},
@@ -136,11 +136,11 @@ static const GoodCase as_json_cases[] = {
 	{BYTES("{\"a\":\"\"}"), SPINE_FIELD_JSON, BYTES("\"\"")},
 	{BYTES("{\"a\":\"5e0\"}"), SPINE_FIELD_JSON, BYTES("\"5e0\"")},
 	{BYTES("{\"a\":\"\\u0000\\u001f\\\"\\\\\\/\\n\\ud83d\\ude00\"}"), SPINE_FIELD_JSON,
-	BYTES("\"\\u0000\\u001f\\\"\\\\\\/\\n\\ud83d\\ude00\"")},
+	 BYTES("\"\\u0000\\u001f\\\"\\\\\\/\\n\\ud83d\\ude00\"")},
 	{BYTES("{\"a\":{\"b\":{\"b\":[\"x\\u0000y\",1e400,-0.0,0.10,{\"\":null}]}}}"), SPINE_FIELD_JSON,
-	BYTES("{\"b\":{\"b\":[\"x\\u0000y\",1e400,-0.0,0.10,{\"\":null}]}}")},
+	 BYTES("{\"b\":{\"b\":[\"x\\u0000y\",1e400,-0.0,0.10,{\"\":null}]}}")},
 	{BYTES("{\"a\":[18446744073709551616,-9223372036854775809,\"12345678901234567890\",1]}"), SPINE_FIELD_JSON,
-	BYTES("[18446744073709551616,-9223372036854775809,\"12345678901234567890\",1]")},
+	 BYTES("[18446744073709551616,-9223372036854775809,\"12345678901234567890\",1]")},
 	{BYTES("{\"a\":{\"k\":1,\"l\":2,\"k\":3}}"), SPINE_FIELD_JSON, BYTES("{\"k\":1,\"l\":2,\"k\":3}")},
 	{BYTES("{\"a\":{\"\xc3\xa9\\n\":1}}"), SPINE_FIELD_JSON, BYTES("{\"\xc3\xa9\\n\":1}")},
 };
@@ -600,7 +600,7 @@ test_every_surrogate_pair(void **state)
 	{
 		char		json[32];
 		unsigned char utf8[4] = {0xF0 | code >> 18, 0x80 | (code >> 12 & 0x3F), 0x80 | (code >> 6 & 0x3F),
-		0x80 | (code & 0x3F)};
+								 0x80 | (code & 0x3F)};
 
 		sprintf(json, "{\"a\":\"\\u%04x\\u%04x\"}", 0xD800 + ((code - 0x10000) >> 10), 0xDC00 + (code & 0x3FF));
 		assert_true(decode_exact(json, strlen(json), &spec, 1, &field, reason));

@@ -63,7 +63,6 @@ extern const char *spine_client_identity(const SpineClient *client);
  * more each time the client is polled.
  */
 extern const SpineError *spine_client_error(const SpineClient *client);
-extern void spine_client_forget_error(SpineClient *client);
 
 /* Raises that trouble as an error of the current transaction. */
 pg_noreturn extern void spine_client_raise_error(const SpineClient *client);

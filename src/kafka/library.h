@@ -67,6 +67,7 @@ extern SpineErrorClass spine_client_classify(rd_kafka_resp_err_t code);
  */
 extern void spine_client_note_error(SpineClient *client, rd_kafka_resp_err_t code,
 									const char *reason);
+extern void spine_client_forget_error(SpineClient *client);
 
 /*
  * The owner will not poll for a while: what the client reports until spine_client_wake

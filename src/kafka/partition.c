@@ -6,7 +6,6 @@
 #include "kafka/consumer_internal.h"
 
 #include "port/pg_crc32c.h"
-#include "utils/memutils.h"
 
 /*
  * The library reports such trouble once, and some (a bad checksum) it then leaves
@@ -36,12 +35,6 @@ spine_partition_set_read(SpinePartition *partition, int64 read_to)
 	partition->health = SPINE_HEALTH_WELL;
 	partition->tried_at = 0;
 	partition->is_reported = false;
-}
-
-int64
-spine_partition_start(const SpinePartition *partition)
-{
-	return partition->is_checked ? partition->read_to : partition->mark_offset;
 }
 
 /* Of what tells one record from another; the same on every architecture. */

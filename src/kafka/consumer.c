@@ -145,9 +145,8 @@ note_event(SpineConsumer *consumer, SpinePartition *partition, const rd_kafka_me
 	}
 
 	/*
-	 * A partition that was read, and whose position is not there any more: where the topic
-	 * was made again, others may have grown beyond their positions.  Read all from their
-	 * marks.
+	 * The partition was read, and its position is gone.  If the topic was made again, other
+	 * partitions may have grown beyond their positions: all are read from their marks.
 	 */
 	if (partition && partition->health == SPINE_HEALTH_STUCK && partition->is_read &&
 		partition->reason == SPINE_STUCK_NO_OFFSET)
@@ -240,8 +239,8 @@ spine_consumer_find_offsets(SpineConsumer *consumer, int n, const int32 *partiti
  * -------------------------------------------------------------------------- */
 
 /*
- * Are the records much larger than the library knows, which counts the bytes of values
- * alone?  Then the consumer is to be connected again, to prefetch fewer.
+ * Are the records much larger than the library knows?  It counts only the bytes of values.
+ * Then the consumer has to be connected again, to prefetch fewer records.
  */
 static bool
 prefetches_too_much(SpineConsumer *consumer)
@@ -311,8 +310,8 @@ mark_last_record(const SpineConsumer *consumer, SpinePartition *partition)
 }
 
 /*
- * Checks the partitions by their marks that are read over another connection than before,
- * and tries one of those again that are stuck: the library reports such trouble only once.
+ * Checks partitions by their marks if they are read over another connection than before,
+ * and tries one stuck partition again: the library reports such trouble only once.
  */
 static SpinePollKind
 tend_partitions(SpineConsumer *consumer, SpineStuck *stuck)

@@ -37,7 +37,7 @@ spine_partition_set_read(SpinePartition *partition, int64 read_to)
 	partition->is_reported = false;
 }
 
-/* Of what tells one record from another; the same on every architecture. */
+/* Of all that tells one record from another; the same on every architecture. */
 static int64
 checksum(int64 time_ms, const void *key, size_t key_len, const void *value, size_t value_len)
 {

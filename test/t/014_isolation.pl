@@ -190,8 +190,11 @@ tell_broker($pair, 'split spine-postgres-orders');
 my $divided = spine_node('divided', conf => "spine.brokers = '$pair->{address}'");
 send_values($pair->{address}, 'events', $_, [ order_event(order_id => "divided-$_") ]) for 0, 1;
 ok(wait_applied($divided), 'with a broker for each of two partitions');
+$divided->safe_psql('postgres', q{SELECT spine_pause('orders')});
+ok(wait_for_state($divided, 'paused'), 'paused');
 $divided->safe_psql('postgres', <<'SQL');
-UPDATE spine_offsets SET next_offset = 1000, worker_next_offset = 1000, mark_offset = 999 WHERE partition = 1
+UPDATE spine_offsets SET next_offset = 1000, worker_next_offset = 1000, mark_offset = 999 WHERE partition = 1;
+SELECT spine_resume('orders');
 SQL
 comes_to($divided, 'one is lost',
 	q{SELECT bool_or(state = 'failed' AND last_error ~ 'partition 1 .* ends at offset 1, before the position 1000') FROM spine_status});

@@ -19,7 +19,7 @@
  *		await commit	wait until such a commit has come
  *		split GROUP		let the second broker lead partition 1, and the first one coordinate
  *						the group
- *		lose			end the second broker
+ *		mute			let the second broker not answer questions for offsets any more
  */
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #define FETCH			1		/* of Kafka's request types */
+#define LIST_OFFSETS	2
 #define OFFSET_COMMIT	8
 
 int
@@ -91,8 +92,12 @@ main(int argc, char **argv)
 			rd_kafka_mock_partition_set_leader(cluster, argv[1], 1, 2);
 			rd_kafka_mock_coordinator_set(cluster, "group", line + 6, 1);
 		}
-		else if (strcmp(line, "lose") == 0)
-			rd_kafka_mock_broker_set_down(cluster, 2);
+		else if (strcmp(line, "mute") == 0)
+		{
+			for (int i = 0; i < 1000; i++)
+				rd_kafka_mock_broker_push_request_error_rtts(cluster, 2, LIST_OFFSETS, 1,
+															 RD_KAFKA_RESP_ERR_NO_ERROR, 600 * 1000);
+		}
 		printf("done\n");
 		fflush(stdout);
 	}

@@ -52,6 +52,9 @@ get_source() {
 # can be copied.
 build() (
     cd "$work/source"
+
+    # only a make that nothing else has started generates PostgreSQL's headers
+    unset MAKELEVEL MAKEFLAGS MFLAGS
     ./configure --quiet --prefix=/pgsql "${options[@]}"
     # shellcheck disable=SC2016     # it is the loader that expands $ORIGIN
     local make=(make -s -j "$(nproc)" rpathdir='$$ORIGIN/../lib' DESTDIR="$work/root")

@@ -24,24 +24,6 @@ typedef struct SpineDecoded
 	SpineDeadLetter *letters;	/* of the records that cannot be decoded */
 } SpineDecoded;
 
-/* What became of them. */
-typedef struct SpineApplied
-{
-	SpineRefusals refusals;		/* in a row, over several calls; set it before the call */
-
-	/* with SPINE_APPLIED: */
-	size_t		nletters;
-	SpineDeadLetter *letters;	/* of all that were not applied, in the order of the records */
-	uint64		nupserts;		/* rows written by sinks that count them */
-	int			nsubtransactions;	/* that the search has written in */
-
-	/* with SPINE_TABLE_AT_FAULT: */
-	SpineError	error;
-
-	/* with SPINE_TOO_MANY_REFUSALS: the first record that there was no room for */
-	const SpineRecord *unsettled;
-} SpineApplied;
-
 /*
  * Decodes records with the plan's decoder.  The result lies in the current memory context,
  * and is valid until spine_records_forget or the next call for the plan, whichever is

@@ -11,7 +11,6 @@
 
 #include "apply/field_text.h"
 #include "apply/record_time.h"
-#include "catalog/pg_type.h"
 #include "common/int.h"
 #include "event/json_reader.h"
 #include "mb/pg_wchar.h"
@@ -397,7 +396,7 @@ record_field(SpineSource source, const SpineRecord *record)
 	pg_unreachable();
 }
 
-/* Of a record's fields the decoder has seen to that. */
+/* For columns that do not take a field: the decoder has checked the fields. */
 static void
 check_jsonb_memory(const SpineColumn *column, const SpineField *field)
 {
@@ -430,7 +429,7 @@ spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 		value = bind_field(column, field);
 	}
 
-	/* where the default applies, SQL checks that */
+	/* if the default applies, SQL checks it */
 	if (OidIsValid(column->input->domain) && !(*missing && column->default_expr))
 		domain_check(value, *isnull, column->input->domain, &column->input->domain_checks,
 					 column->input->context);

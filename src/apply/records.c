@@ -4,7 +4,6 @@
  */
 #include "apply/records.h"
 
-#include "utils/memutils.h"
 
 /* SQLSTATEs of what decoding refuses. */
 static const char *const decode_sqlstates[] = {

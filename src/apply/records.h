@@ -9,8 +9,6 @@
 #ifndef SPINE_RECORDS_H
 #define SPINE_RECORDS_H
 
-#include "apply/apply.h"
-#include "apply/dead_letters.h"
 #include "apply/search.h"
 
 /* Records after decoding.  Applying them does not change this: every attempt sees the same. */

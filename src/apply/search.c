@@ -18,7 +18,7 @@
 #include "apply/transaction.h"
 #include "miscadmin.h"
 
-/* Suspects to look at before the table is held to be at fault, if no breaker trips. */
+/* After so many suspects the table is held to be at fault, if no breaker trips. */
 #define MAX_SUSPECTS	1000
 
 typedef struct Search

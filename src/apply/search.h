@@ -9,7 +9,7 @@
 #include "apply/dead_letters.h"
 #include "error.h"
 
-/* So many subtransactions of one transaction write at most. */
+/* At most this many subtransactions of one transaction write. */
 #define SPINE_MAX_SUBTRANSACTIONS	60
 
 /* How many records in a row the database has refused for one reason. */

@@ -2,8 +2,8 @@
  * sink_upsert.c
  *		Sinks of mode "upsert": one row per key, of the newest version.
  *
- * The events of a batch are reduced to the newest per key first; then the statement
- * updates a row only if it is not newer.  Keys and versions of types whose equality is
+ * The events of a batch are reduced to the newest per key first.  Then the statement
+ * updates a row unless the row is newer.  Keys and versions of types whose equality is
  * not that of their bytes are reduced by the statement instead.
  */
 #include "apply/sink.h"
@@ -12,7 +12,6 @@
 #include "catalog/pg_type.h"
 #include "event/reduce.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 /* What the version comparison of a batch needs. */
 typedef struct VersionValues

@@ -8,7 +8,6 @@
 #include "catalog/own_tables.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/builtins.h"
 
 /*
  * An identity column that may be written has its sequence as default.  No default names

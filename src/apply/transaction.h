@@ -36,8 +36,8 @@ extern SpineTransactionEnd spine_transaction_run(SpineStep step, void *arg, Spin
 extern bool spine_subtransaction_run(SpineStep step, void *arg, SpineError *error);
 
 /*
- * Runs step outside of any transaction, with which it has no business.  True: it has run
- * to its end.  False: *error says why not.  Returns in the caller's memory context.
+ * Runs step outside of any transaction.  True: it has run to its end.  False: *error says
+ * why not.  Returns in the caller's memory context.
  */
 extern bool spine_step_run(SpineStep step, void *arg, SpineError *error);
 

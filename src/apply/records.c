@@ -4,7 +4,6 @@
  */
 #include "apply/records.h"
 
-
 /* SQLSTATEs of what decoding refuses. */
 static const char *const decode_sqlstates[] = {
 	[SPINE_NO_VALUE] = "22004",

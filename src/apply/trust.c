@@ -38,7 +38,7 @@ struct SpineTrust
 {
 	MemoryContext context;
 	int			ntables;
-	SpineTrustedTable *tables;
+	const SpineTrustedTable *tables;
 	List	   *bookkeeping;	/* the extension's own tables that batches write to */
 	List	   *watched;		/* all tables that were looked at */
 	bool		watch_everything;	/* while the tables are being looked at */
@@ -428,8 +428,7 @@ spine_trust_make(const SpineTrustedTable *tables, int n)
 	watch();
 	trust->context = CurrentMemoryContext;
 	trust->ntables = n;
-	trust->tables = palloc(n * sizeof(SpineTrustedTable));
-	memcpy(trust->tables, tables, n * sizeof(SpineTrustedTable));
+	trust->tables = tables;
 	trust->nchanges = 1;
 
 	*callback = (MemoryContextCallback) {.func = release, .arg = trust};

@@ -18,7 +18,10 @@ typedef struct SpineTrustedTable
 /* What is known of the tables of one plan. */
 typedef struct SpineTrust SpineTrust;
 
-/* Nothing is looked at yet.  In the current memory context, and goes with it. */
+/*
+ * Nothing is looked at yet.  Goes with the current memory context, which holds the tables
+ * as well.
+ */
 extern SpineTrust *spine_trust_make(const SpineTrustedTable *tables, int n);
 
 /*

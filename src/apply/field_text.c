@@ -8,7 +8,6 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
 TimestampTz
 spine_field_time(const SpineField *field)
@@ -55,7 +54,7 @@ spine_field_text(const SpineField *field, char *buf)
 			spelled.text = timestamptz_to_str(spine_field_time(field));
 			break;
 		case SPINE_FIELD_UUID:
-			spelled.text = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(field->bytes)));
+			spelled.text = DatumGetCString(DirectFunctionCall1(uuid_out, PointerGetDatum(field->bytes)));
 			break;
 		case SPINE_FIELD_NUMERIC:
 		case SPINE_FIELD_TEXT:

@@ -165,18 +165,17 @@ compare_keys(const void *a, const void *b, void *arg)
 static void
 reduce(const SpineSink *sink, SpineRows *rows)
 {
-	int			nneeded = sink->nkeys + 1;
-	int		   *needed = palloc(nneeded * sizeof(int));
-	VersionValues version = {.type = sink->columns[sink->version].base_type, .values = NULL};
+	int		   *needed = palloc((sink->nkeys + 1) * sizeof(int));
+	VersionValues version;
 	SpineReduceKey *keys;
 	uint32	   *table;
 
 	memcpy(needed, sink->keys, sink->nkeys * sizeof(int));
 	needed[sink->nkeys] = sink->version;
-	spine_rows_bind(sink, rows, needed, nneeded);
+	spine_rows_bind(sink, rows, needed, sink->nkeys + 1);
 
 	keys = make_keys(sink, rows);
-	version.values = rows->bound[sink->version];
+	version = (VersionValues) {sink->columns[sink->version].base_type, rows->bound[sink->version]};
 	table = MemoryContextAllocHuge(CurrentMemoryContext,
 								   spine_reduce_table_size(rows->nevents) * sizeof(uint32));
 	rows->kept = palloc(rows->nevents * sizeof(uint32));

@@ -3,7 +3,7 @@
  *		Records to rows: decode, bind, reduce, apply, and find the records to blame.
  *
  * These functions know nothing of positions, nor of the process that calls them: a
- * worker's batch puts them between its fence and its positions; a backend may call them in
+ * worker's batch calls them between its fence and its positions; a backend may call them in
  * its own transaction, and roll that back.
  */
 #ifndef SPINE_RECORDS_H
@@ -25,7 +25,7 @@ typedef struct SpineDecoded
 /*
  * Decodes records with the plan's decoder.  The result lies in the current memory context,
  * and is valid until spine_records_forget or the next call for the plan, whichever is
- * first; the records have to stay as long.  Needs no transaction, and looks nothing up.
+ * first; the records must last as long.  Needs no transaction, and looks nothing up.
  * Raises an error (transient) when there is no memory.
  */
 extern void spine_records_decode(SpinePlan *plan, const SpineRecord *records, size_t n,
@@ -36,8 +36,8 @@ extern void spine_records_forget(SpinePlan *plan);
 
 /*
  * Writes decoded records to the sinks of the plan, in the caller's transaction with SPI:
- * all events, or none, since an error of the database is raised.  Returns SPINE_APPLIED or
- * SPINE_PLAN_OUTDATED; then nothing is written.
+ * all events, or none, since an error of the database is raised.  Returns SPINE_APPLIED, or
+ * SPINE_PLAN_OUTDATED if it has written nothing.
  */
 extern SpineApplyOutcome spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded,
 											 SpineApplied *applied);

@@ -22,7 +22,8 @@ typedef struct SpineRefusals
 /* What became of the records of a batch: see records.h. */
 typedef struct SpineApplied
 {
-	SpineRefusals refusals;		/* in a row, over several calls; set it before the call */
+	SpineRefusals refusals;		/* in a row, over several calls: set it before; valid
+								 * afterwards with SPINE_APPLIED */
 
 	/* with SPINE_APPLIED: */
 	size_t		nletters;

@@ -17,6 +17,9 @@
  *		stall GROUP		let the second broker coordinate the group, and not answer the
  *						next commit to it
  *		await commit	wait until such a commit has come
+ *		split GROUP		let the second broker lead partition 1, and the first one coordinate
+ *						the group
+ *		lose			end the second broker
  */
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
@@ -83,6 +86,13 @@ main(int argc, char **argv)
 				   stalls > 0)
 				usleep(10000);
 		}
+		else if (strncmp(line, "split ", 6) == 0)
+		{
+			rd_kafka_mock_partition_set_leader(cluster, argv[1], 1, 2);
+			rd_kafka_mock_coordinator_set(cluster, "group", line + 6, 1);
+		}
+		else if (strcmp(line, "lose") == 0)
+			rd_kafka_mock_broker_set_down(cluster, 2);
 		printf("done\n");
 		fflush(stdout);
 	}

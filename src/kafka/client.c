@@ -31,18 +31,6 @@ StaticAssertDecl(SPINE_LOG_START == RD_KAFKA_OFFSET_BEGINNING &&
 static SpineClient *live_clients = NULL;
 static bool exit_callback_registered = false;
 
-/* Blocks every signal for threads that are about to be made; returns the old mask. */
-static sigset_t
-block_signals(void)
-{
-	sigset_t	all;
-	sigset_t	old_mask;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old_mask);
-	return old_mask;
-}
-
 SpineErrorClass
 spine_client_classify(rd_kafka_resp_err_t code)
 {
@@ -196,13 +184,15 @@ allocate_client(void)
 static void
 start_client(SpineClient *client, SpineClientKind kind, rd_kafka_conf_t *conf)
 {
+	sigset_t	all;
 	sigset_t	old_mask;
 	char		errstr[256];
 
 	rd_kafka_conf_set_opaque(conf, client);
 	rd_kafka_conf_set_log_cb(conf, note_log);
 	rd_kafka_conf_set_error_cb(conf, note_error);
-	old_mask = block_signals();
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old_mask);
 	client->rk = rd_kafka_new(kind == SPINE_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER,
 							  conf, errstr, sizeof(errstr));
 	pthread_sigmask(SIG_SETMASK, &old_mask, NULL);

@@ -15,39 +15,6 @@
 
 typedef struct SpineClient SpineClient;
 
-typedef enum SpineClientKind
-{
-	SPINE_CONSUMER,
-	SPINE_PRODUCER
-} SpineClientKind;
-
-/* How much a consumer may fetch before it is asked for it. */
-typedef struct SpinePrefetch
-{
-	int			partitions;		/* that share one answer of a broker */
-	int			records;		/* the most records, even if they have few bytes: see below */
-} SpinePrefetch;
-
-/*
- * The limits of what is prefetched.  The library counts the bytes of values, but
- * neither keys nor headers.  Where those are larger than the values, the library has
- * to be told how many records these bytes are.  The number of small records is limited
- * anyway.
- */
-#define SPINE_PREFETCH_KB		32768
-#define SPINE_PREFETCH_RECORDS	100000
-
-/*
- * Starts a client of a cluster that has an address.  group_id and prefetch are for
- * consumers, NULL otherwise.  Raises an error when the options do not fit together.
- * The client lives until spine_client_destroy, or until the process ends.
- */
-extern SpineClient *spine_client_create(SpineClientKind kind, const SpineCluster *cluster,
-										const char *group_id, const SpinePrefetch *prefetch);
-
-/* Safe on NULL.  The owner has released its messages and events before. */
-extern void spine_client_destroy(SpineClient *client);
-
 /* Is it a client of the embedded broker? */
 extern bool spine_client_is_embedded(const SpineClient *client);
 
@@ -63,7 +30,6 @@ extern const char *spine_client_identity(const SpineClient *client);
  * more each time the client is polled.
  */
 extern const SpineError *spine_client_error(const SpineClient *client);
-extern void spine_client_forget_error(SpineClient *client);
 
 /* Raises that trouble as an error of the current transaction. */
 pg_noreturn extern void spine_client_raise_error(const SpineClient *client);

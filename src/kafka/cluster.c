@@ -4,8 +4,6 @@
  */
 #include "kafka/cluster.h"
 
-#include "utils/memutils.h"
-
 bool
 spine_cluster_is_same(const SpineCluster *a, const SpineCluster *b)
 {

@@ -1,7 +1,6 @@
 /*
  * consumer.c
- *		The life of a consumer: connecting, assigning, polling, and what is handed to the
- *		caller of it all.
+ *		The life of a consumer: connecting, polling, and handing out batches.
  */
 #include "kafka/consumer_internal.h"
 
@@ -31,7 +30,7 @@ spine_consumer_create(const SpineCluster *cluster, const char *topic, const char
 	consumer->cluster = spine_cluster_copy(cluster, context);
 	consumer->topic = MemoryContextStrdup(context, topic);
 	consumer->group = MemoryContextStrdup(context, group);
-	consumer->max_records = max_records;
+	consumer->max_records = consumer->limit = max_records;
 	consumer->prefetch.partitions = FIRST_PREFETCH_SHARE;
 	consumer->prefetch.records = SPINE_PREFETCH_RECORDS;
 	consumer->buffer.topic = consumer->topic;
@@ -92,7 +91,7 @@ void
 spine_consumer_disconnect(SpineConsumer *consumer)
 {
 	spine_client_destroy(consumer->client);
-	consumer->topic_is_gone = consumer->log_is_lost = false;
+	consumer->log_is_lost = false;
 }
 
 void
@@ -105,12 +104,10 @@ spine_consumer_wait(SpineConsumer *consumer, long timeout_ms)
  * Taking messages
  * -------------------------------------------------------------------------- */
 
-/* The end of a partition, or trouble with it. */
+/* The end of a partition, or trouble with it.  partition: NULL if it is not assigned. */
 static void
-note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
+note_event(SpineConsumer *consumer, SpinePartition *partition, const rd_kafka_message_t *message)
 {
-	SpinePartition *partition = spine_consumer_find_partition(consumer, message->partition);
-
 	switch (message->err)
 	{
 		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
@@ -129,14 +126,13 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
 		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
 		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-			consumer->topic_is_gone = true;
+			consumer->log_is_lost = true;
 			break;
 
 		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
 		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-			if (partition == NULL)
-				break;
-			spine_partition_set_stuck(partition, SPINE_STUCK_NO_OFFSET, NULL, consumer->context);
+			if (partition)
+				spine_partition_set_stuck(partition, SPINE_STUCK_NO_OFFSET, NULL, consumer->context);
 			break;
 
 		default:
@@ -149,9 +145,8 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 	}
 
 	/*
-	 * A partition that was read, and whose position is not there any more: where the topic
-	 * was made again, others may have grown beyond their positions.  Read all from their
-	 * marks.
+	 * The partition was read, and its position is gone.  If the topic was made again, other
+	 * partitions may have grown beyond their positions: all are read from their marks.
 	 */
 	if (partition && partition->health == SPINE_HEALTH_STUCK && partition->is_read &&
 		partition->reason == SPINE_STUCK_NO_OFFSET)
@@ -160,10 +155,10 @@ note_event(SpineConsumer *consumer, const rd_kafka_message_t *message)
 
 /* Takes what has arrived.  Returns whether the batch is full. */
 static bool
-take_messages(SpineConsumer *consumer, int max_records)
+take_messages(SpineConsumer *consumer)
 {
 	SpineRecordBuffer *buffer = &consumer->buffer;
-	size_t		limit = spine_record_buffer_limit(buffer, max_records);
+	size_t		limit = spine_record_buffer_limit(buffer, consumer->limit);
 
 	while (buffer->nrecords < limit)
 	{
@@ -174,25 +169,21 @@ take_messages(SpineConsumer *consumer, int max_records)
 
 		if (message == NULL)
 			return is_full;
-		if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		{
-			note_event(consumer, message);
-			rd_kafka_message_destroy(message);
-			continue;
-		}
 
-		/* NULL: left over from an assignment that is no more */
-		partition = spine_consumer_find_partition(consumer, message->partition);
-		if (partition == NULL || !consumer->is_assigned ||
-			!spine_partition_accepts(partition, consumer->client, message, consumer->context))
+		/* NULL: the message is left over from an assignment that is no more */
+		partition = consumer->is_assigned ?
+			spine_consumer_find_partition(consumer, message->partition) : NULL;
+		if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+			note_event(consumer, partition, message);
+		else if (partition && spine_partition_accepts(partition, consumer->client, message, consumer->context))
 		{
-			rd_kafka_message_destroy(message);
+			spine_record_buffer_add(buffer, message, next);
+			spine_partition_set_read(partition, message->offset + 1);
+			partition->last_record = buffer->nrecords;
+			consumer->nread++;
 			continue;
 		}
-		spine_record_buffer_add(buffer, message, next);
-		spine_partition_set_read(partition, message->offset + 1);
-		partition->last_record = buffer->nrecords;
-		consumer->nread++;
+		rd_kafka_message_destroy(message);
 	}
 	return true;
 }
@@ -209,7 +200,7 @@ take_messages(SpineConsumer *consumer, int max_records)
 static void
 describe_silence(SpineConsumer *consumer, SpineError *error)
 {
-	(void) take_messages(consumer, consumer->max_records);
+	(void) take_messages(consumer);
 	*error = *spine_client_error(consumer->client);
 }
 
@@ -223,41 +214,24 @@ spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error)
 		describe_silence(consumer, error);
 		return count;
 	}
-	strlcpy(consumer->cluster_id, spine_client_identity(consumer->client), sizeof(consumer->cluster_id));
-	spine_client_forget_error(consumer->client);
-	consumer->topic_is_gone = false;
 	return count;
 }
 
 const char *
 spine_consumer_cluster_id(const SpineConsumer *consumer)
 {
-	return consumer->cluster_id;
+	return spine_client_identity(consumer->client);
 }
 
-static bool
-find_offsets(SpineConsumer *consumer, int n, const int32 *partitions, int64 which, int64 *offsets,
-			 SpineError *error)
+bool
+spine_consumer_find_offsets(SpineConsumer *consumer, int n, const int32 *partitions, int64 time_ms,
+							int64 *offsets, SpineError *error)
 {
-	if (spine_client_find_offsets(consumer->client, consumer->topic, n, partitions, which, offsets,
+	if (spine_client_find_offsets(consumer->client, consumer->topic, n, partitions, time_ms, offsets,
 								  BROKER_TIMEOUT_MS))
 		return true;
 	describe_silence(consumer, error);
 	return false;
-}
-
-bool
-spine_consumer_find_starts(SpineConsumer *consumer, int n, const int32 *partitions, int64 *offsets,
-						   SpineError *error)
-{
-	return find_offsets(consumer, n, partitions, SPINE_LOG_START, offsets, error);
-}
-
-bool
-spine_consumer_find_ends(SpineConsumer *consumer, int n, const int32 *partitions, int64 *offsets,
-						 SpineError *error)
-{
-	return find_offsets(consumer, n, partitions, SPINE_LOG_END, offsets, error);
 }
 
 /* --------------------------------------------------------------------------
@@ -265,8 +239,8 @@ spine_consumer_find_ends(SpineConsumer *consumer, int n, const int32 *partitions
  * -------------------------------------------------------------------------- */
 
 /*
- * Are the records much larger than the library knows, which counts the bytes of values
- * alone?  Then the consumer is to be connected again, to prefetch fewer.
+ * Are the records much larger than the library knows?  It counts only the bytes of values.
+ * Then the consumer has to be connected again, to prefetch fewer records.
  */
 static bool
 prefetches_too_much(SpineConsumer *consumer)
@@ -294,8 +268,8 @@ look_for_offset(SpineConsumer *consumer, SpineStuck *stuck)
 	int64		start;
 	int64		end;
 
-	if (!spine_consumer_find_starts(consumer, 1, &stuck->partition, &start, &error) ||
-		!spine_consumer_find_ends(consumer, 1, &stuck->partition, &end, &error))
+	if (!spine_consumer_find_offsets(consumer, 1, &stuck->partition, SPINE_LOG_START, &start, &error) ||
+		!spine_consumer_find_offsets(consumer, 1, &stuck->partition, SPINE_LOG_END, &end, &error))
 		return true;			/* no more is known */
 	if (stuck->offset < start)
 	{
@@ -336,8 +310,8 @@ mark_last_record(const SpineConsumer *consumer, SpinePartition *partition)
 }
 
 /*
- * Checks the partitions by their marks that are read over another connection than before,
- * and tries one of those again that are stuck: the library reports such trouble only once.
+ * Checks partitions by their marks if they are read over another connection than before,
+ * and tries one stuck partition again: the library reports such trouble only once.
  */
 static SpinePollKind
 tend_partitions(SpineConsumer *consumer, SpineStuck *stuck)
@@ -347,6 +321,7 @@ tend_partitions(SpineConsumer *consumer, SpineStuck *stuck)
 	SpinePollKind kind = SPINE_POLL_RECORDS;
 	int			n = 0;
 	bool		has_tried = false;
+	bool		is_stuck = false;
 	SpineError	error;
 
 	for (int i = 0; i < consumer->npartitions; i++)
@@ -362,8 +337,7 @@ tend_partitions(SpineConsumer *consumer, SpineStuck *stuck)
 		if (is_due)
 		{
 			has_tried = true;
-			if (look_into(consumer, partition, stuck))
-				kind = SPINE_POLL_PARTITION_STUCK;
+			is_stuck = look_into(consumer, partition, stuck);
 			partition->tried_at = GetCurrentTimestamp();
 		}
 		mark_last_record(consumer, partition);
@@ -375,9 +349,14 @@ tend_partitions(SpineConsumer *consumer, SpineStuck *stuck)
 	if (!spine_consumer_find_marks(consumer, partitions, n, &error))
 		kind = SPINE_POLL_BROKER_SILENT;
 	else if (!spine_consumer_restart(consumer, partitions, n))
+	{
+		consumer->log_is_lost = true;
 		kind = SPINE_POLL_LOG_LOST;
+	}
 	pfree(partitions);
-	return kind;
+
+	/* what else there is can be told by the next poll */
+	return is_stuck ? SPINE_POLL_PARTITION_STUCK : kind;
 }
 
 SpinePoll
@@ -386,7 +365,8 @@ spine_consumer_poll(SpineConsumer *consumer, int max_records)
 	SpinePoll	poll = {.kind = SPINE_POLL_RECORDS};
 
 	spine_client_drain_wakeups(consumer->client);
-	poll.is_full = take_messages(consumer, max_records);
+	consumer->limit = max_records;
+	poll.is_full = take_messages(consumer);
 
 	if (prefetches_too_much(consumer))
 	{
@@ -395,8 +375,6 @@ spine_consumer_poll(SpineConsumer *consumer, int max_records)
 	}
 	else if (consumer->log_is_lost)
 		poll.kind = SPINE_POLL_LOG_LOST;
-	else if (consumer->topic_is_gone)
-		poll.kind = SPINE_POLL_TOPIC_GONE;
 	else if (spine_client_error(consumer->client)->class != SPINE_NO_ERROR)
 		poll.kind = SPINE_POLL_BROKER_SILENT;
 	else
@@ -467,6 +445,7 @@ spine_consumer_reached_end(const SpineConsumer *consumer)
 bool
 spine_consumer_has_batch(const SpineConsumer *consumer)
 {
+	Assert(consumer->is_assigned);
 	for (int i = 0; i < consumer->npartitions; i++)
 	{
 		if (consumer->partitions[i].read_to > consumer->partitions[i].next_offset)
@@ -482,9 +461,7 @@ spine_consumer_records(const SpineConsumer *consumer, size_t *n)
 	return consumer->buffer.records;
 }
 
-/*
- * The last of a partition's records among the first n of the batch; NULL: there is none.
- */
+/* The last of a partition's records among the first n of the batch; NULL: there is none. */
 static const SpineRecord *
 last_record_of(const SpineConsumer *consumer, const SpinePartition *partition, size_t n)
 {
@@ -501,6 +478,7 @@ spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, int *n)
 {
 	SpineMove  *moves = palloc0(Max(consumer->npartitions, 1) * sizeof(SpineMove));
 
+	Assert(consumer->is_assigned);	/* or read_to is that of a batch that was dropped */
 	*n = 0;
 	for (int i = 0; i < consumer->npartitions; i++)
 	{

@@ -15,7 +15,7 @@
 #include "error.h"
 #include "event/position.h"
 #include "event/record.h"
-#include "kafka/cluster.h"
+#include "kafka/client.h"
 
 typedef struct SpineConsumer SpineConsumer;
 
@@ -35,7 +35,7 @@ extern void spine_consumer_close(SpineConsumer *consumer);
 extern void spine_consumer_connect(SpineConsumer *consumer);
 extern bool spine_consumer_is_connected(const SpineConsumer *consumer);
 
-/* Would a consumer that is made of these be the same? */
+/* Would a consumer made of these be the same? */
 extern bool spine_consumer_is_for(const SpineConsumer *consumer, const SpineCluster *cluster,
 								  const char *topic, int max_records);
 
@@ -55,14 +55,12 @@ extern void spine_consumer_wait(SpineConsumer *consumer, long timeout_ms);
  */
 extern int	spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error);
 
-/* Which cluster answered that.  Lives as long as the consumer, and may change. */
+/* Which cluster answered that.  Lives until the next question, or the end of the client. */
 extern const char *spine_consumer_cluster_id(const SpineConsumer *consumer);
 
-/* Where the partitions begin, or end.  False: *error says why not. */
-extern bool spine_consumer_find_starts(SpineConsumer *consumer, int n, const int32 *partitions,
-									   int64 *offsets, SpineError *error);
-extern bool spine_consumer_find_ends(SpineConsumer *consumer, int n, const int32 *partitions,
-									 int64 *offsets, SpineError *error);
+/* As spine_client_find_offsets.  False: *error says why not. */
+extern bool spine_consumer_find_offsets(SpineConsumer *consumer, int n, const int32 *partitions,
+										int64 time_ms, int64 *offsets, SpineError *error);
 
 /*
  * Reads these positions from now on, which are in the order of their partitions; first
@@ -80,9 +78,9 @@ typedef enum SpinePollKind
 {
 	SPINE_POLL_RECORDS,			/* what had arrived, if anything, is in the batch */
 	SPINE_POLL_PARTITION_STUCK, /* `stuck` says which, and why; the others go on */
-	SPINE_POLL_TOPIC_GONE,		/* the topic, or a partition of it, is not there */
 	SPINE_POLL_BROKER_SILENT,	/* the broker could not be reached */
-	SPINE_POLL_LOG_LOST			/* connect, if need be, and assign the positions again */
+	SPINE_POLL_LOG_LOST			/* a partition is gone, or another log: connect, if need
+								 * be, and assign the positions again */
 } SpinePollKind;
 
 typedef enum SpineStuckReason
@@ -101,7 +99,7 @@ typedef struct SpineStuck
 	int64		offset;			/* that cannot be read */
 	int64		log_offset;
 	const char *text;			/* lives until the next poll */
-	bool		is_news;		/* not reported before for this partition, since it was read */
+	bool		is_news;		/* not reported since the partition was last read */
 } SpineStuck;
 
 typedef struct SpinePoll
@@ -124,15 +122,15 @@ extern SpinePoll spine_consumer_poll(SpineConsumer *consumer, int max_records);
 extern bool spine_consumer_is_well(const SpineConsumer *consumer);
 
 /*
- * Let a batch take more than fits: of the records in hand none can be applied, and only
- * if another one can are they to blame.
+ * Lets a batch take more than fits: none of the records in hand can be applied, and they
+ * are to blame only if another one can.
  */
 extern void spine_consumer_look_further(SpineConsumer *consumer, bool further);
 
 /* How many records were read since this was last asked. */
 extern size_t spine_consumer_take_count(SpineConsumer *consumer);
 
-/* A partition, for those who look. */
+/* What spine_status shows of a partition. */
 typedef struct SpineProgressReport
 {
 	int32		partition;
@@ -168,16 +166,17 @@ extern void spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords
  * -------------------------------------------------------------------------- */
 
 /*
- * Tells the group the positions if that is due, without waiting for the answer.  Not
- * while spine_consumer_is_committing.  Returns after how many ms to call it again; -1:
- * there is nothing to tell.
+ * Tells the group the positions if that is due, without waiting for the answer.  Not while
+ * spine_consumer_is_committing, which has to be asked if this returns 0.  Otherwise returns
+ * after how many ms to call it again; -1: there is nothing to tell.
  */
 extern long spine_consumer_commit_to_group(SpineConsumer *consumer);
 
 /*
  * Is the answer outstanding?  Then the caller sleeps with spine_consumer_wait, and does
  * nothing that may wait for a lock: a request that runs out would abort the process, see
- * group_commit.c.  One that takes too long disconnects the consumer.
+ * group_commit.c.  One that takes too long disconnects the consumer.  The caller polls
+ * before it sleeps otherwise: wake-ups for records are lost here.
  */
 extern bool spine_consumer_is_committing(SpineConsumer *consumer);
 

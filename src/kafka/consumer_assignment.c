@@ -4,8 +4,6 @@
  */
 #include "kafka/consumer_internal.h"
 
-#include "utils/memutils.h"
-
 static int
 compare_number(const void *number, const void *partition)
 {
@@ -51,19 +49,21 @@ release_queue(SpinePartition *partition)
 }
 
 /*
- * Ends the assignment, and waits until its partitions have stopped: librdkafka (2.0.2)
- * aborts the process when a partition is to be stopped again before it has stopped
- * ("Assertion `rktp->rktp_started' failed").
+ * Waits until the partitions have stopped: librdkafka (2.0.2) aborts the process when a
+ * partition is to be stopped again before it has stopped ("Assertion `rktp->rktp_started'
+ * failed").
  *
  * Stopping a partition leaves a message in its own queue that keeps the partition alive.
  * If the topic is deleted, the library forgets the partition, but not its thread, and the
  * client would never close.  So the queues are emptied here.
  */
-static void
-stop_partitions(SpineConsumer *consumer)
+void
+spine_consumer_unassign(SpineConsumer *consumer)
 {
 	rd_kafka_t *rk = consumer->client->rk;
 
+	spine_record_buffer_release(&consumer->buffer, consumer->buffer.nrecords);
+	spine_record_buffer_drop_taken(&consumer->buffer, -1);
 	if (!consumer->is_assigned)
 		return;
 
@@ -78,15 +78,6 @@ stop_partitions(SpineConsumer *consumer)
 	consumer->is_assigned = false;
 }
 
-/* Drops the batch, and all else that holds messages of the library. */
-void
-spine_consumer_unassign(SpineConsumer *consumer)
-{
-	spine_record_buffer_release(&consumer->buffer, consumer->buffer.nrecords);
-	spine_record_buffer_drop_taken(&consumer->buffer, -1);
-	stop_partitions(consumer);
-}
-
 bool
 spine_consumer_find_marks(SpineConsumer *consumer, SpinePartition *const *partitions, int n, SpineError *error)
 {
@@ -99,7 +90,7 @@ spine_consumer_find_marks(SpineConsumer *consumer, SpinePartition *const *partit
 		numbers[i] = partitions[i]->partition;
 		has_mark |= partitions[i]->mark_offset >= 0;
 	}
-	if (has_mark && !spine_consumer_find_starts(consumer, n, numbers, starts, error))
+	if (has_mark && !spine_consumer_find_offsets(consumer, n, numbers, SPINE_LOG_START, starts, error))
 		return false;
 	for (int i = 0; i < n; i++)
 		partitions[i]->is_checked = partitions[i]->mark_offset < 0 || partitions[i]->mark_offset < starts[i];
@@ -149,7 +140,7 @@ make_list(const SpineConsumer *consumer, SpinePartition *const *partitions, int 
 
 	for (int i = 0; i < n; i++)
 		rd_kafka_topic_partition_list_add(list, consumer->topic, partitions[i]->partition)->offset =
-			spine_partition_start(partitions[i]);
+			partitions[i]->is_checked ? partitions[i]->read_to : partitions[i]->mark_offset;
 	return list;
 }
 
@@ -160,23 +151,12 @@ open_queue(const SpineConsumer *consumer, SpinePartition *partition)
 													partition->partition);
 }
 
-/* Pointers to all partitions; palloc'ed. */
-static SpinePartition **
-all_partitions(const SpineConsumer *consumer)
-{
-	SpinePartition **all = palloc(Max(consumer->npartitions, 1) * sizeof(SpinePartition *));
-
-	for (int i = 0; i < consumer->npartitions; i++)
-		all[i] = &consumer->partitions[i];
-	return all;
-}
-
 bool
 spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n, SpineError *error)
 {
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_resp_err_t err;
-	SpinePartition **all;
+	SpinePartition **all = palloc(Max(n, 1) * sizeof(SpinePartition *));
 
 	spine_consumer_unassign(consumer);
 	if (n > 2 * consumer->prefetch.partitions)
@@ -187,7 +167,8 @@ spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, i
 		return false;
 	}
 	set_partitions(consumer, positions, n);
-	all = all_partitions(consumer);
+	for (int i = 0; i < n; i++)
+		all[i] = &consumer->partitions[i];
 	if (!spine_consumer_find_marks(consumer, all, n, error))
 		return false;
 
@@ -224,7 +205,7 @@ spine_consumer_restart(SpineConsumer *consumer, SpinePartition *const *partition
 	bool		done;
 
 	done = is_done(rd_kafka_incremental_unassign(rk, list));
-	await_library(rk);			/* as in stop_partitions */
+	await_library(rk);			/* as in spine_consumer_unassign */
 	await_library(rk);
 	for (int i = 0; i < n; i++)
 	{

@@ -13,7 +13,7 @@
 /* Messages taken from the library at a time. */
 #define SPINE_POLL_CHUNK		1000
 
-/* The most records that are looked at further, and their bytes. */
+/* A batch that looks further may have at least so many records. */
 #define SPINE_LOOK_FURTHER_ROWS	1000
 
 /* --------------------------------------------------------------------------
@@ -36,7 +36,7 @@ typedef struct SpineRecordBuffer
 	ssize_t		next_taken;
 } SpineRecordBuffer;
 
-/* How many records fit, and has a batch of so many room for another? */
+/* The most records that the batch may have now. */
 extern size_t spine_record_buffer_limit(const SpineRecordBuffer *buffer, int max_records);
 
 /*
@@ -75,7 +75,7 @@ typedef enum SpineHealth
 typedef struct SpinePartition
 {
 	int32		partition;
-	rd_kafka_queue_t *queue;	/* its own; see stop_partitions */
+	rd_kafka_queue_t *queue;	/* its own; see spine_consumer_unassign */
 	int64		next_offset;	/* the position: the first offset that is not committed */
 	int64		read_to;		/* one past what the batch covers */
 	size_t		last_record;	/* of the batch, counted from 1; 0: none */
@@ -87,7 +87,7 @@ typedef struct SpinePartition
 	int64		mark_crc;
 	bool		is_checked;		/* by its mark, as far as possible */
 	uint64		connection;		/* that it was checked on; 0: none yet */
-	bool		is_suspect;		/* that has changed: take no more unchecked */
+	bool		is_suspect;		/* that has changed: check it before taking more */
 
 	SpineHealth health;
 	SpineStuckReason reason;	/* while it is stuck */
@@ -117,9 +117,6 @@ extern bool spine_partition_accepts_end(SpinePartition *partition, const SpineCl
 /* Makes a record the mark. */
 extern void spine_partition_set_mark(SpinePartition *partition, const SpineRecord *record);
 
-/* Where it is to be read from: from its mark, if that has to be compared first. */
-extern int64 spine_partition_start(const SpinePartition *partition);
-
 /* --------------------------------------------------------------------------
  * group_commit.c
  * -------------------------------------------------------------------------- */
@@ -145,8 +142,8 @@ struct SpineConsumer
 	char	   *topic;
 	char	   *group;
 	int			max_records;
+	int			limit;			/* the max_records of the last poll */
 	SpineClient *client;		/* NULL: not connected */
-	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
 	SpinePrefetch prefetch;		/* that the client is started with */
 
 	int			npartitions;	/* of this consumer, in ascending order */
@@ -155,8 +152,7 @@ struct SpineConsumer
 	SpineRecordBuffer buffer;
 	size_t		nread;			/* records read since spine_consumer_take_count */
 	bool		reached_end;	/* of a partition, since the last report */
-	bool		topic_is_gone;	/* as the library has reported */
-	bool		log_is_lost;	/* a partition that was read is another log */
+	bool		log_is_lost;	/* a partition is gone, or another log */
 	SpineGroupCommit group_commit;
 };
 

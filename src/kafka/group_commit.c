@@ -117,7 +117,8 @@ spine_consumer_commit_to_group(SpineConsumer *consumer)
 	commit->is_due = false;
 
 	/* the group is ours, unless the cluster's options name another */
-	if (rd_kafka_conf_get(rd_kafka_conf(consumer->client->rk), "group.id", group, &size) == RD_KAFKA_CONF_OK)
-		begin_commit(consumer, group);
-	return -1;
+	if (rd_kafka_conf_get(rd_kafka_conf(consumer->client->rk), "group.id", group, &size) != RD_KAFKA_CONF_OK)
+		return -1;
+	begin_commit(consumer, group);
+	return 0;
 }

@@ -11,6 +11,39 @@
 
 #include "kafka/client.h"
 
+typedef enum SpineClientKind
+{
+	SPINE_CONSUMER,
+	SPINE_PRODUCER
+} SpineClientKind;
+
+/* How much a consumer may fetch before it is asked for it. */
+typedef struct SpinePrefetch
+{
+	int			partitions;		/* that share one answer of a broker */
+	int			records;		/* the most records, even if they have few bytes: see below */
+} SpinePrefetch;
+
+/*
+ * The limits of what is prefetched.  The library counts the bytes of values, but
+ * neither keys nor headers.  Where those are larger than the values, the library has
+ * to be told how many records these bytes are.  The number of small records is limited
+ * anyway.
+ */
+#define SPINE_PREFETCH_KB		32768
+#define SPINE_PREFETCH_RECORDS	100000
+
+/*
+ * Starts a client of a cluster that has an address.  group_id and prefetch are for
+ * consumers, NULL otherwise.  Raises an error when the options do not fit together.
+ * The client lives until spine_client_destroy, or until the process ends.
+ */
+extern SpineClient *spine_client_create(SpineClientKind kind, const SpineCluster *cluster,
+										const char *group_id, const SpinePrefetch *prefetch);
+
+/* Safe on NULL.  The owner has released its messages and events before. */
+extern void spine_client_destroy(SpineClient *client);
+
 /* Brokers that share a slot share their count: that costs a needless look, no more. */
 #define SPINE_CONNECTION_SLOTS	64
 
@@ -67,6 +100,7 @@ extern SpineErrorClass spine_client_classify(rd_kafka_resp_err_t code);
  */
 extern void spine_client_note_error(SpineClient *client, rd_kafka_resp_err_t code,
 									const char *reason);
+extern void spine_client_forget_error(SpineClient *client);
 
 /*
  * The owner will not poll for a while: what the client reports until spine_client_wake

@@ -6,7 +6,6 @@
 #include "kafka/consumer_internal.h"
 
 #include "port/pg_crc32c.h"
-#include "utils/memutils.h"
 
 /*
  * The library reports such trouble once, and some (a bad checksum) it then leaves
@@ -38,13 +37,7 @@ spine_partition_set_read(SpinePartition *partition, int64 read_to)
 	partition->is_reported = false;
 }
 
-int64
-spine_partition_start(const SpinePartition *partition)
-{
-	return partition->is_checked ? partition->read_to : partition->mark_offset;
-}
-
-/* Of what tells one record from another; the same on every architecture. */
+/* Of all that tells one record from another; the same on every architecture. */
 static int64
 checksum(int64 time_ms, const void *key, size_t key_len, const void *value, size_t value_len)
 {

@@ -1,8 +1,6 @@
 /*
  * producer.h
- *		Sending records through a client, and what became of them.
- *
- * The client is a SPINE_PRODUCER.
+ *		Sending records through a client of client_cache.h, and what became of them.
  */
 #ifndef SPINE_PRODUCER_H
 #define SPINE_PRODUCER_H

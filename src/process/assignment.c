@@ -72,7 +72,7 @@ find_first_offsets(Search *search, SpineError *error)
 	int32	   *partitions = palloc(Max(search->n, 1) * sizeof(int32));
 	int64	   *offsets = palloc(Max(search->n, 1) * sizeof(int64));
 	bool		all_known = true;
-	bool		found;
+	int64		first = SPINE_LOG_START;
 
 	for (int i = 0; i < search->n; i++)
 	{
@@ -82,12 +82,10 @@ find_first_offsets(Search *search, SpineError *error)
 	if (all_known)
 		return true;
 
-	/* of a partition that joins a topic we know everything is new, and so of a new log */
+	/* in a partition that joins a topic we know, everything is new; so it is in a new log */
 	if (request->starts_at_latest && !search->known_topic && !search->lost_log)
-		found = spine_consumer_find_ends(request->consumer, search->n, partitions, offsets, error);
-	else
-		found = spine_consumer_find_starts(request->consumer, search->n, partitions, offsets, error);
-	if (!found)
+		first = SPINE_LOG_END;
+	if (!spine_consumer_find_offsets(request->consumer, search->n, partitions, first, offsets, error))
 		return false;
 
 	for (int i = 0; i < search->n; i++)

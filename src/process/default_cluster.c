@@ -11,7 +11,6 @@
 #include "fmgr.h"
 #include "kafka/options.h"
 #include "process/shared.h"
-#include "storage/condition_variable.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"

@@ -3,8 +3,6 @@
  *		The settings of a session that works on users' tables unattended, whatever the
  *		database and its roles have set.
  */
-#include "compat.h"
-
 #include "process/session_settings.h"
 
 #include "apply/transaction.h"

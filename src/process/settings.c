@@ -50,14 +50,14 @@ spine_settings_init(void)
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("spine.breaker_records",
-							"So many records in a row that the database refuses for one reason fail the pipeline.",
+							"The pipeline fails when this many records in a row are refused for one reason.",
 							"The table is then held to be at fault; 0 makes dead letters of them all.",
 							&spine_breaker_records, 1000, 0, INT_MAX,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("spine.max_record_memory",
-							"The most memory that jsonb of one record may take while it is made, about.",
+							"About how much memory the jsonb values of one record may take while they are made.",
 							"A record that would take more becomes a dead letter.",
 							&spine_max_record_memory_kb, 96 * 1024, 1024, INT_MAX,
 							PGC_SUSET, GUC_UNIT_KB,

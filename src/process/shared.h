@@ -164,15 +164,15 @@ typedef enum SpineTableKey
  * Other shared memory under the same lock: called from _PG_init, after
  * spine_shared_init.  *where is set when the server has its shared memory; the memory
  * is zero then.  A table never has more than max_entries; HASH_ENTER_NULL says when it
- * is full.  `name` must stay.
+ * is full.  `name` is not copied.
  */
 extern void spine_shared_add_struct(void **where, const char *name, Size size);
 extern void spine_shared_add_table(HTAB **where, const char *name, long max_entries,
 								   Size key_size, Size entry_size, SpineTableKey key);
 
 /*
- * Removes the entries of a table that `is_gone` says so of.  It is called under the
- * lock, and must not raise an error.
+ * Removes the entries of a table for which `is_gone` returns true.  It is called under the
+ * lock, and must not raise an error.  Takes the lock.
  */
 extern void spine_shared_remove(HTAB *table, bool (*is_gone)(const void *entry, const void *arg),
 								const void *arg);

@@ -150,7 +150,7 @@ is_not_of_topic(const void *entry, const void *arg)
 }
 
 void
-spine_prune_progress(const SpineLog *log, int32 npartitions)
+spine_status_prune(const SpineLog *log, int32 npartitions)
 {
 	Topic		topic = {log, npartitions};
 
@@ -286,26 +286,15 @@ Datum
 spine_partition_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	SpineProgress *copies;
-	int			n = 0;
-	HASH_SEQ_STATUS scan;
 	SpineProgress *progress;
+	long		n;
 
 	InitMaterializedSRF(fcinfo, 0);
-
-	/* copied first: nothing that may fail is done under the lock */
-	copies = palloc_extended(SPINE_MAX_PARTITIONS * sizeof(SpineProgress), MCXT_ALLOC_HUGE);
-	LWLockAcquire(spine_shared->lock, LW_SHARED);
-	hash_seq_init(&scan, spine_progress);
-	while ((progress = hash_seq_search(&scan)) != NULL)
+	progress = spine_shared_copy_table(spine_progress, sizeof(SpineProgress), &n);
+	for (long i = 0; i < n; i++)
 	{
-		if (progress->key.database == MyDatabaseId && n < SPINE_MAX_PARTITIONS)
-			copies[n++] = *progress;
+		if (progress[i].key.database == MyDatabaseId)
+			put_progress(result, &progress[i]);
 	}
-	LWLockRelease(spine_shared->lock);
-
-	for (int i = 0; i < n; i++)
-		put_progress(result, &copies[i]);
-	pfree(copies);
 	return (Datum) 0;
 }

@@ -34,7 +34,6 @@
  * What the worker holds, and how it lets go of it
  * -------------------------------------------------------------------------- */
 
-/* The catalog or a target has changed: load them again. */
 void
 spine_worker_forget_pipeline(SpineWorker *worker)
 {
@@ -54,7 +53,6 @@ leave_log(SpineWorker *worker)
 	worker->is_assigned = worker->has_stuck = false;
 }
 
-/* Where there is something to do. */
 SpineStage
 spine_worker_next_stage(SpineWorker *worker)
 {
@@ -96,7 +94,6 @@ spine_worker_report_running(SpineWorker *worker)
 	spine_worker_status_running(&worker->status, !worker->has_stuck);
 }
 
-/* The error says why the worker cannot go on. */
 SpineStage
 spine_worker_meet_error(SpineWorker *worker)
 {
@@ -123,7 +120,6 @@ rest(SpineWorker *worker)
 	return spine_worker_next_stage(worker);
 }
 
-/* Sleeps until the time is over or something happens. */
 void
 spine_worker_sleep(SpineWorker *worker, long timeout_ms)
 {

@@ -14,7 +14,7 @@
 
 #define PARTITION_CHECK_MS		10000	/* new partitions, a broker that is back */
 
-/* Of small records for a wide table the fields are the most: 64 MB of them. */
+/* With small records and a wide table, the fields take the most memory: 64 MB here. */
 #define MAX_BATCH_FIELDS		(4 * 1024 * 1024)
 
 /* --------------------------------------------------------------------------
@@ -43,7 +43,10 @@ log_summary(SpineWorker *worker)
 	worker->summary_events = worker->summary_batches = worker->summary_dead_letters = 0;
 }
 
-/* Work that comes due with time; returns how long until the next, in ms. */
+/*
+ * Work that comes due with time.  Returns how long until the next, in ms; 0: the broker is
+ * committing to the group.
+ */
 static long
 do_chores(SpineWorker *worker)
 {
@@ -57,15 +60,15 @@ do_chores(SpineWorker *worker)
 	return PARTITION_CHECK_MS;
 }
 
-/* Sleeps until there is a batch that has waited long enough. */
+/* Is there a batch that has waited long enough?  If not, sleeps for a while, if it may. */
 static SpineStage
-await_batch(SpineWorker *worker, bool is_full)
+await_batch(SpineWorker *worker, bool is_full, bool may_sleep)
 {
 	long		timeout_ms = do_chores(worker);
 
-	if (spine_consumer_is_committing(worker->consumer))
-		return spine_worker_next_stage(worker);
-	if (worker->has_stuck)
+	if (timeout_ms == 0)
+		return SPINE_READING;
+	if (!spine_consumer_is_well(worker->consumer))
 		timeout_ms = Min(timeout_ms, SPINE_STUCK_RETRY_MS);
 	if (spine_consumer_has_batch(worker->consumer))
 	{
@@ -81,7 +84,8 @@ await_batch(SpineWorker *worker, bool is_full)
 		if (spine_consumer_reached_end(worker->consumer))
 			spine_worker_publish(worker);
 	}
-	spine_worker_sleep(worker, timeout_ms);
+	if (may_sleep)
+		spine_worker_sleep(worker, timeout_ms);
 	return SPINE_READING;
 }
 
@@ -89,37 +93,29 @@ SpineStage
 spine_worker_read(SpineWorker *worker)
 {
 	SpinePoll	poll = spine_consumer_poll(worker->consumer, batch_limit(worker));
+	bool		must_count = poll.kind == SPINE_POLL_BROKER_SILENT ||
+		spine_worker_is_due(worker->counted_at, PARTITION_CHECK_MS);
 
-	switch (poll.kind)
+	if (poll.kind == SPINE_POLL_LOG_LOST)
 	{
-		case SPINE_POLL_RECORDS:
-			break;
-		case SPINE_POLL_PARTITION_STUCK:
-			worker->has_stuck = true;
-			spine_worker_status_stuck(&worker->status, worker->log.topic, &poll.stuck);
-			return SPINE_READING;		/* the others go on */
-		case SPINE_POLL_TOPIC_GONE:
-		case SPINE_POLL_BROKER_SILENT:
-			if (!spine_worker_count_partitions(worker))
-				return spine_worker_meet_error(worker);
-			if (poll.kind == SPINE_POLL_TOPIC_GONE)
-				worker->is_assigned = false;
-			return spine_worker_next_stage(worker);
-		case SPINE_POLL_LOG_LOST:
-			worker->is_assigned = false;
-			return spine_worker_next_stage(worker);
+		worker->is_assigned = false;
+		return spine_worker_next_stage(worker);
 	}
-
-	if (worker->has_stuck && spine_consumer_is_well(worker->consumer))
+	if (poll.kind == SPINE_POLL_PARTITION_STUCK)	/* the others go on */
+	{
+		worker->has_stuck = true;
+		spine_worker_status_stuck(&worker->status, worker->log.topic, &poll.stuck);
+	}
+	else if (worker->has_stuck && spine_consumer_is_well(worker->consumer))
 		spine_worker_report_running(worker);
-	if (spine_worker_is_due(worker->counted_at, PARTITION_CHECK_MS))
-	{
-		if (!spine_worker_count_partitions(worker))
-			return spine_worker_meet_error(worker);
-		if (!worker->is_assigned)
-			return SPINE_ASSIGNING;
-	}
-	return await_batch(worker, poll.is_full);
+
+	if (must_count && !spine_worker_count_partitions(worker))
+		return spine_worker_meet_error(worker);
+	if (!worker->is_assigned)
+		return SPINE_ASSIGNING;
+
+	/* counting may have reset the latch, and more partitions may be stuck */
+	return await_batch(worker, poll.is_full, poll.kind == SPINE_POLL_RECORDS && !must_count);
 }
 
 /* --------------------------------------------------------------------------

@@ -22,9 +22,11 @@
 static void
 remember(const char **string, const char *value)
 {
+	char	   *copy = MemoryContextStrdup(TopMemoryContext, value);
+
 	if (*string)
 		pfree((void *) *string);
-	*string = MemoryContextStrdup(TopMemoryContext, value);
+	*string = copy;
 }
 
 /* --------------------------------------------------------------------------
@@ -70,7 +72,7 @@ spine_worker_load(SpineWorker *worker)
  * CONNECTING
  * -------------------------------------------------------------------------- */
 
-/* Step: starts the client.  It has no business with the database, but its errors do. */
+/* Step: starts the client.  False: the embedded broker is not running. */
 static bool
 open_consumer(void *arg)
 {
@@ -82,13 +84,15 @@ open_consumer(void *arg)
 		char	   *group = psprintf("spine-%s-%s", get_database_name(MyDatabaseId),
 									 NameStr(worker->pipeline_name));
 
+		if (cluster.address == NULL)
+			return false;
 		worker->consumer = spine_consumer_create(&cluster, worker->log.topic, group, spine_batch_rows);
 	}
 	spine_consumer_connect(worker->consumer);
 	return true;
 }
 
-/* The embedded broker sets our latch when it is up, shortly after the first of us. */
+/* The broker sets the latches of the workers when it is up, shortly after the first one. */
 static SpineStage
 await_embedded_broker(SpineWorker *worker)
 {
@@ -113,13 +117,17 @@ SpineStage
 spine_worker_connect(SpineWorker *worker)
 {
 	worker->batch_started = 0;
-	if (spine_default_cluster().address == NULL)
-		return await_embedded_broker(worker);
-
+	switch (spine_transaction_run(open_consumer, worker, &worker->error))
+	{
+		case SPINE_COMMITTED:
+			break;
+		case SPINE_ROLLED_BACK:
+			return await_embedded_broker(worker);
+		case SPINE_ABORTED:
+			return spine_worker_meet_error(worker);
+	}
 	if (!worker->has_stuck)
 		spine_status_set_state(worker->status.slot, SPINE_STARTING, NULL);
-	if (spine_transaction_run(open_consumer, worker, &worker->error) != SPINE_COMMITTED)
-		return spine_worker_meet_error(worker);
 	return spine_worker_next_stage(worker);
 }
 
@@ -127,10 +135,6 @@ spine_worker_connect(SpineWorker *worker)
  * ASSIGNING
  * -------------------------------------------------------------------------- */
 
-/*
- * Asks the broker for the topic's partitions; a new number ends the assignment.  False:
- * the broker does not answer, or has no such topic, as worker->error says.
- */
 bool
 spine_worker_count_partitions(SpineWorker *worker)
 {
@@ -208,13 +212,13 @@ spine_worker_assign(SpineWorker *worker)
 		return spine_consumer_is_connected(worker->consumer) ? spine_worker_meet_error(worker) : SPINE_CONNECTING;
 
 	/* only now, so that it is not the trouble on the way here that stays to be read */
-	if (worker->lost_log && spine_default_cluster().embedded)
+	if (worker->lost_log && spine_default_cluster_is_embedded())
 		report_lost_log(worker);
 	worker->lost_log = false;
 
 	worker->is_assigned = true;
 	worker->batch_started = 0;
-	spine_prune_progress(&worker->log, worker->npartitions);
+	spine_status_prune(&worker->log, worker->npartitions);
 	spine_worker_publish(worker);
 	spine_worker_report_running(worker);
 	return SPINE_READING;

@@ -15,14 +15,13 @@ void
 spine_worker_status_trouble(SpineWorkerStatus *status, const SpineError *error, bool is_news)
 {
 	SpineWorkerState state = error->class == SPINE_TRANSIENT ? SPINE_WAITING : SPINE_FAILED;
-
+	bool		is_same = spine_error_is_same(&status->reported, error);
 	SpineError	lasting = *error;
 
-	/* one that is still the same began when it was first met */
-	if (spine_error_is_same(&status->reported, error))
+	if (is_same)
 		lasting.since = status->reported.since;
 	spine_status_set_state(status->slot, state, &lasting);
-	if (is_news && !spine_error_is_same(&status->reported, error))
+	if (is_news && !is_same)
 		ereport(LOG,
 				(errmsg("pipeline \"%s\" is %s: %s", NameStr(status->pipeline),
 						state == SPINE_FAILED ? "failed" : "waiting", spine_error_text(error, false)),

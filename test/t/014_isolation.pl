@@ -182,6 +182,31 @@ comes_to($node, 'nothing is lost', q{SELECT count(*) = 3 FROM events WHERE order
 is(client_threads($node), $threads, 'with the same client');
 
 #
+# A partition is lost, and then its broker: nobody can be asked about it, and the other
+# partition goes on all the same.
+#
+my $pair = start_broker('events', 2, 2);
+tell_broker($pair, 'split spine-postgres-orders');
+my $divided = spine_node('divided', conf => "spine.brokers = '$pair->{address}'");
+send_values($pair->{address}, 'events', $_, [ order_event(order_id => "divided-$_") ]) for 0, 1;
+ok(wait_applied($divided), 'with a broker for each of two partitions');
+$divided->safe_psql('postgres', q{SELECT spine_pause('orders')});
+ok(wait_for_state($divided, 'paused'), 'paused');
+$divided->safe_psql('postgres', <<'SQL');
+UPDATE spine_offsets SET next_offset = 1000, worker_next_offset = 1000, mark_offset = 999 WHERE partition = 1;
+SELECT spine_resume('orders');
+SQL
+comes_to($divided, 'one is lost',
+	q{SELECT bool_or(state = 'failed' AND last_error ~ 'partition 1 .* ends at offset 1, before the position 1000') FROM spine_status});
+tell_broker($pair, 'lose');
+comes_to($divided, 'and its broker is away',
+	q{SELECT bool_or(last_error ~ 'offset 1000 of partition 1 of topic "events" is not there') FROM spine_status});
+send_values($pair->{address}, 'events', 0, [ order_event(order_id => 'divided-2') ]);
+comes_to($divided, 'the other one goes on', q{SELECT count(*) = 1 FROM events WHERE order_id = 'divided-2'});
+$divided->stop;
+stop_broker($pair);
+
+#
 # start = 'latest', with several workers at once: none of them takes what was
 # there before for newly added.
 #

@@ -20,7 +20,7 @@
 /* What a record that others have sent is taken to have; ours have less. */
 #define FOREIGN_RECORD_BYTES	1024
 
-/* A process reserves room for many events at a time. */
+/* A process reserves room for many records at a time. */
 #define RESERVE_BYTES			(64 * 1024)
 
 /* The end of a partition, as producers learned it. */
@@ -115,10 +115,9 @@ release_at_exit(int code, Datum arg)
 }
 
 static bool
-reserve_more(int64 bytes)
+reserve_more(void)
 {
 	static bool is_registered = false;
-	int64		used;
 	bool		fits;
 
 	if (!is_registered)
@@ -127,12 +126,13 @@ reserve_more(int64 bytes)
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	forget_other_log();
-	used = unapplied_bytes() + shared->in_flight_bytes;
-
-	/* what is too large by itself is sent when it is alone */
-	fits = used == 0 || used + bytes <= PARTITION_ROOM_BYTES;
+	fits = unapplied_bytes() + shared->in_flight_bytes + RESERVE_BYTES <= PARTITION_ROOM_BYTES;
 	if (fits)
-		shared->in_flight_bytes += bytes;
+	{
+		shared->in_flight_bytes += RESERVE_BYTES;
+		reserved_bytes += RESERVE_BYTES;
+		unused_bytes += RESERVE_BYTES;
+	}
 	LWLockRelease(spine_shared->lock);
 	return fits;
 }
@@ -140,27 +140,13 @@ reserve_more(int64 bytes)
 bool
 spine_backpressure_reserve(const SpineClient *client, int64 bytes)
 {
+	Assert(bytes <= RESERVE_BYTES);
 	if (!spine_client_is_embedded(client))
 		return true;
-
-	if (unused_bytes < bytes)
-	{
-		int64		more = Max(bytes, RESERVE_BYTES);
-
-		if (!reserve_more(more))
-			return false;
-		reserved_bytes += more;
-		unused_bytes += more;
-	}
+	if (unused_bytes < bytes && !reserve_more())
+		return false;
 	unused_bytes -= bytes;
 	return true;
-}
-
-void
-spine_backpressure_keep(const SpineClient *client, int64 bytes)
-{
-	if (spine_client_is_embedded(client))
-		unused_bytes += bytes;
 }
 
 static void

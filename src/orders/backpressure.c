@@ -243,7 +243,7 @@ spine_backpressure_learn(SpineClient *client, const char *topic, int timeout_ms)
 
 	n = spine_client_count_partitions(client, topic, timeout_ms);
 	if (n <= 0)
-		return false;
+		return n == 0;			/* nothing is in a topic that does not exist */
 	partitions = palloc(n * sizeof(int32));
 	ends = palloc(n * sizeof(int64));
 	for (int i = 0; i < n; i++)

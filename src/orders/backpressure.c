@@ -6,8 +6,8 @@
  * Producers learn the ends of the logs from their delivery reports, and from the
  * broker before one of them sends the first record to a topic that shared memory does
  * not know: after a crash restart, the log is older than the shared memory.  The applied
- * positions come from the workers.  All is in shared memory, so that all sessions see
- * the same.  A partition that no pipeline reads counts as not applied.
+ * positions come from the workers.  All of this is in shared memory, so that all sessions
+ * see the same.  A partition that no pipeline reads counts as not applied.
  */
 #include "orders/backpressure.h"
 
@@ -17,7 +17,7 @@
 /* librdkafka's mock cluster keeps 5 MB a partition, as sent. */
 #define PARTITION_ROOM_BYTES	(3 * 1024 * 1024)
 
-/* What a record that others have sent is taken to have; ours have less. */
+/* The assumed size of records that others have sent; ours are smaller. */
 #define FOREIGN_RECORD_BYTES	1024
 
 /* A process reserves room for many records at a time. */

@@ -187,6 +187,10 @@ set_config($node, 'spine.producer_rate' => 1000, 'spine.producer_tenants' => 'on
 ok(await_events_of('one') && await_events_of('and two'), 'spine.producer_rate starts it, for each tenant');
 set_config($node, 'spine.producer_tenants' => 'three');
 ok(await_events_of('three'), 'spine.producer_tenants changes them');
+set_config($node, 'spine.producer_tenants' => '');
+ok($node->poll_query_until('postgres', "$producers AND wait_event IS NOT NULL", '1'), 'without tenants it waits');
+set_config($node, 'spine.producer_tenants' => 'four');
+ok(await_events_of('four'), 'and goes on when there are some');
 is($node->safe_psql('postgres', $producers), '1', 'one process does it');
 
 #

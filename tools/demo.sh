@@ -3,7 +3,7 @@
 # spine-http to look at it.
 #
 #   tools/demo.sh start   set the demo up, or make sure that the existing one runs
-#   tools/demo.sh stop    stop the demo and remove all of it
+#   tools/demo.sh stop    stop the demo and remove everything
 #
 # BROKERS=host:port uses that broker; BROKERS= goes back to the embedded one.
 #

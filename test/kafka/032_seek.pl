@@ -68,9 +68,9 @@ is(query("SELECT * FROM spine_seek('orders', NULL, timestamptz '$time')"), "0|5|
 comes_to($node, 'the records from that time on are read again', q{SELECT count(*) = 3 AND bool_and(id = 'after') FROM arrivals});
 is(query(q{SELECT count(*) FROM events}), '6', 'a table with a key has nothing twice');
 is(query(q{SELECT * FROM spine_seek('orders', 0, '-infinity'::timestamptz)}), '0|5|0', '-infinity moves to the oldest record');
-is(query(q{SELECT * FROM spine_seek('orders', 0, '1900-01-01')}) =~ s/.*\|//r, '0', 'so does a time before all records');
+is(query(q{SELECT * FROM spine_seek('orders', 0, '1900-01-01')}) =~ s/.*\|//r, '0', 'a time before all records moves to the oldest record');
 is(query(q{SELECT * FROM spine_seek('orders', 0, 'infinity'::timestamptz)}) =~ s/.*\|//r, '5', 'infinity moves to the end');
-is(query(q{SELECT * FROM spine_seek('orders', 0, '2999-01-01')}) =~ s/.*\|//r, '5', 'so does a time after all records');
+is(query(q{SELECT * FROM spine_seek('orders', 0, '2999-01-01')}) =~ s/.*\|//r, '5', 'a time after all records moves to the end');
 
 #
 # The mark is gone: retention has removed all of the log, or compaction has removed the

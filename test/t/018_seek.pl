@@ -99,10 +99,10 @@ while (my ($what, $sql) = splice @moves, 0, 2)
 	ok(wait_applied($node), "$what: spine_wait waits until everything is applied");
 	is(query('SELECT count(*), (SELECT count(*) FROM arrivals) FROM events'), '10|10', "$what: then everything is applied");
 }
-is(query("BEGIN; $to_start SELECT spine_wait('0'); ROLLBACK") =~ s/.*\n//sr, 'f', 'spine_wait in the transaction of the seek is told so too');
+is(query("BEGIN; $to_start SELECT spine_wait('0'); ROLLBACK") =~ s/.*\n//sr, 'f', 'spine_wait is false in the transaction of the seek');
 $holder->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE arrivals IN SHARE MODE; SELECT spine_wait()');
 query($to_start);
-is($holder->query_safe(q{SELECT spine_wait('0')}), 'f', 'so is spine_wait in a transaction that sees an older state');
+is($holder->query_safe(q{SELECT spine_wait('0')}), 'f', 'spine_wait is false in a transaction that sees an older state');
 $holder->query_safe('COMMIT');
 $holder->quit;
 query('TRUNCATE arrivals');

@@ -115,14 +115,14 @@ sub wake_workers
 }
 
 # Checks that the pipeline fails for the reason, and continues once the cause is removed.
-sub fails_until_mended
+sub fails_until_fixed
 {
-	my ($pipeline, $what, $reason, $mend, $is_asleep) = @_;
+	my ($pipeline, $what, $reason, $fix, $is_asleep) = @_;
 
 	comes_to($node, "$what: the pipeline fails",
 		"SELECT bool_and(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ \$q\$$reason\$q\$) FROM spine_status WHERE pipeline = '$pipeline'");
 	is_safe($what);
-	as_super($mend);
+	as_super($fix);
 	wake_workers() unless $is_asleep;
 	ok(wait_applied($node), "$what: the pipeline continues when the cause is removed");
 	is_safe("$what, removed");
@@ -139,7 +139,7 @@ is_safe('no attack');
 is(as_app('CREATE TRIGGER t BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION app.evil_trigger()'), '',
 	'the role can make a trigger on a target');
 produce();
-fails_until_mended('orders', 'a row trigger',
+fails_until_fixed('orders', 'a row trigger',
 	'trigger "t" of table public.events would run function app.evil_trigger\(\) of role app with the rights of role \w+ HINT',
 	'DROP TRIGGER t ON events', 1);
 
@@ -166,7 +166,7 @@ foreach my $case (
 
 	is(as_app("CREATE TRIGGER t $trigger"), '', "$what: the role can make it");
 	produce();
-	fails_until_mended('orders', $what, $reason, "DROP TRIGGER t ON $table");
+	fails_until_fixed('orders', $what, $reason, "DROP TRIGGER t ON $table");
 }
 
 # Harmless triggers, and what makes them harmful
@@ -186,20 +186,20 @@ is_safe('SECURITY DEFINER, a trusted function, a disabled trigger');
 
 is(as_app('ALTER FUNCTION app.evil_definer() SECURITY INVOKER'), '', 'the function becomes SECURITY INVOKER');
 produce();
-fails_until_mended('orders', 'no longer SECURITY DEFINER', 'trigger "t" of table public.events', 'DROP TRIGGER t ON events');
+fails_until_fixed('orders', 'no longer SECURITY DEFINER', 'trigger "t" of table public.events', 'DROP TRIGGER t ON events');
 as_super('ALTER TABLE events ENABLE TRIGGER off');
 produce();
-fails_until_mended('orders', 'no longer disabled', 'trigger "off" of table public.events', 'DROP TRIGGER off ON events');
+fails_until_fixed('orders', 'no longer disabled', 'trigger "off" of table public.events', 'DROP TRIGGER off ON events');
 as_super('ALTER FUNCTION good() OWNER TO app');
 produce();
-fails_until_mended('orders', q{the function is given to the role}, 'trigger "good" of table public.current_orders',
+fails_until_fixed('orders', q{the function is given to the role}, 'trigger "good" of table public.current_orders',
 	'ALTER FUNCTION good() OWNER TO CURRENT_USER');
 as_super('ALTER ROLE shop SUPERUSER; ALTER FUNCTION good() OWNER TO shop');
 produce();
 ok(wait_applied($node), q{a superuser's function: events flow});
 as_super('ALTER ROLE shop NOSUPERUSER');
 produce();
-fails_until_mended('orders', 'a function of a role that is no longer a superuser', 'function public.good\(\) of role shop', 'DROP FUNCTION good() CASCADE');
+fails_until_fixed('orders', 'a function of a role that is no longer a superuser', 'function public.good\(\) of role shop', 'DROP FUNCTION good() CASCADE');
 
 # The triggers that count orders cannot be replaced; otherwise the totals would silently
 # stop moving.
@@ -219,7 +219,7 @@ ok(wait_applied($node), 'a trigger of a member of the role: events flow');
 as_super(q{SELECT setval('app.escalated', 1, false)});
 as_super('REVOKE shop FROM app');
 produce();
-fails_until_mended('owned', 'a trigger of a role that is no longer a member', 'function app.evil_trigger\(\) of role app with the rights of role shop',
+fails_until_fixed('owned', 'a trigger of a role that is no longer a member', 'function app.evil_trigger\(\) of role app with the rights of role shop',
 	'DROP TRIGGER t ON owned');
 as_super(q{DELETE FROM spine_pipelines WHERE name = 'owned'; DROP TABLE owned});
 
@@ -244,7 +244,7 @@ ok(wait_applied($node), 'a partitioned target: events flow');
 is(as_app('CREATE TRIGGER t BEFORE INSERT ON parted_acme_1 FOR EACH ROW EXECUTE FUNCTION app.evil_trigger()'), '',
 	'the role can make a trigger on a partition');
 produce();
-fails_until_mended('parted', 'a trigger on a partition', 'trigger "t" of table public.parted_acme_1', 'DROP TRIGGER t ON parted_acme_1');
+fails_until_fixed('parted', 'a trigger on a partition', 'trigger "t" of table public.parted_acme_1', 'DROP TRIGGER t ON parted_acme_1');
 
 # In the middle of a batch, after the batch has checked the triggers
 foreach my $case (
@@ -261,7 +261,7 @@ foreach my $case (
 	is(as_app("CREATE TRIGGER t BEFORE INSERT ON parted_acme_1 $trigger"), '', "$what: the role can make it in the middle of a batch");
 	$session->query_safe('SELECT pg_advisory_unlock(1)');
 	$session->quit;
-	fails_until_mended('parted', "$what, in the middle of a batch", 'trigger "t" of table public.parted_acme_1',
+	fails_until_fixed('parted', "$what, in the middle of a batch", 'trigger "t" of table public.parted_acme_1',
 		'DROP TRIGGER t ON parted_acme_1');
 }
 is(as_super('SELECT count(*) FROM spine_dead_letters'), '0', 'no record is blamed');
@@ -270,7 +270,7 @@ as_super('CREATE TABLE parted_of_app PARTITION OF parted DEFAULT; ALTER TABLE pa
 is(as_app('ALTER TABLE parted_of_app ADD CHECK (app.evil())'), '', 'the owner of a partition can add code to it');
 is_safe('a CHECK added by the owner of a partition');
 as_super(q{SELECT spine_produce('globex', 10)});
-fails_until_mended('parted', q{a partition of the role's}, 'partition public.parted_of_app of table public.parted belongs to role app',
+fails_until_fixed('parted', q{a partition of the role's}, 'partition public.parted_of_app of table public.parted belongs to role app',
 	'DROP TABLE parted_of_app; CREATE TABLE parted_of_us PARTITION OF parted DEFAULT');
 as_super(q{DELETE FROM spine_pipelines WHERE name = 'parted'; DROP TABLE parted});
 
@@ -291,7 +291,7 @@ INSERT INTO app.referencing SELECT serial FROM referenced;
 CREATE TRIGGER t AFTER UPDATE ON app.referencing FOR EACH ROW EXECUTE FUNCTION app.evil_trigger();
 SQL
 produce();
-fails_until_mended('referenced', 'a foreign key with a trigger behind it', 'trigger "t" of table app.referencing', 'DROP TABLE app.referencing');
+fails_until_fixed('referenced', 'a foreign key with a trigger behind it', 'trigger "t" of table app.referencing', 'DROP TABLE app.referencing');
 as_super(q{DELETE FROM spine_pipelines WHERE name = 'referenced'; DROP TABLE referenced});
 
 #
@@ -348,14 +348,14 @@ foreach my $case (
 	[ 'a foreign key', 'table app.totals has a foreign key to public.spine_order_totals', 'DROP TABLE app.totals' ],
 	[ 'spine_order_totals', 'of table public.spine_order_totals runs function', 'DROP TRIGGER t ON spine_order_totals' ])
 {
-	my ($what, $reason, $mend) = @$case;
+	my ($what, $reason, $fix) = @$case;
 
 	comes_to($node, "the pipeline fails: $what",
 		"SELECT bool_and(state = 'failed' AND last_error ~ '$reason') FROM spine_status WHERE pipeline = 'orders'");
 	like(as_app('TRUNCATE current_orders'), $refused, 'refused: a TRUNCATE that moves the totals')
 	  if $what =~ /foreign|totals/;
 	is_safe($what);
-	as_super($mend);
+	as_super($fix);
 	wake_workers();
 }
 ok(wait_applied($node), 'all foreign triggers are gone: events flow');

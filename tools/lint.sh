@@ -150,7 +150,7 @@ forgotten_objects() {
         echo "$listed" | grep -qxF "$file" || echo "$file: not in the OBJS of pgxs.mk"
     done
     for file in $listed; do
-        [ -e "$file" ] || echo "$file: in the OBJS of pgxs.mk, but not there"
+        [ -e "$file" ] || echo "$file: in the OBJS of pgxs.mk, but does not exist"
     done
 }
 

@@ -1,6 +1,6 @@
-# The front door. The extension itself is built by pgxs.mk, PostgreSQL's way;
-# this file hands PGXS's own goals on to it and keeps the developer's goals.
-# (They cannot share one file: PGXS already has a target named `check`.)
+# The front door. pgxs.mk builds the extension, PostgreSQL's way; this file passes
+# PGXS's own goals on to it, and has the developer's goals. (They cannot share one
+# file, because PGXS already has a target named `check`.)
 #
 # PG_CONFIG=/path/to/pg_config chooses the PostgreSQL, for every goal.
 
@@ -12,7 +12,7 @@ PGXS_GOALS = all install uninstall installcheck installdirs
 
 all: ## build the extension (the default)
 install: ## install it into the PostgreSQL of PG_CONFIG
-uninstall: ## take it out again
+uninstall: ## remove it from there
 installcheck: ## pg_regress against a running server that preloads spine
 
 $(PGXS_GOALS):
@@ -28,7 +28,7 @@ deps: ## install the packages that building, demo and check need
 demo: ## set up and start a private server with live data [BROKERS=host:port]
 	@tools/demo.sh start
 
-demo-stop: ## end the demo and remove all of it
+demo-stop: ## stop the demo and remove everything
 	@tools/demo.sh stop
 
 check: ## set up and run every test, in a private copy
@@ -49,7 +49,7 @@ check-assert: ## pg_regress and TAP tests on a PostgreSQL with assertions [T=nam
 check-kafka: ## the tests on a real Kafka [T=name of one file] [BROKERS=host:port]
 	@tools/check.sh kafka
 
-check-code: ## all that depends on versions: neither lint nor check-k8s
+check-code: ## the parts of check that depend on versions: without lint and check-k8s
 	@tools/check.sh code
 
 check-sql: ## the extension's scripts, with pgspot
@@ -60,7 +60,7 @@ check-k8s: ## the cluster's manifests, alert rules and scripts, without a cluste
 	@tools/deps.sh k8s
 	@tools/check-k8s.sh
 
-check-image: ## build the image on a base of Debian's, and try it [SUITE=trixie]
+check-image: ## build the image on a plain Debian, and try it [SUITE=trixie]
 	@tools/check-image.sh $(SUITE)
 
 check-matrix: ## build and test on PostgreSQL 15, 17 and 18 [SUITES="bookworm trixie sid"]
@@ -79,7 +79,7 @@ kafka: ## download and start a real Kafka, on loopback, to try things with
 	@tools/kafka.sh start build/kafka-server
 	@cat build/kafka-server/env
 
-kafka-stop: ## end it and remove its data
+kafka-stop: ## stop that Kafka and remove its data
 	@tools/kafka.sh stop build/kafka-server
 
 image: ## build the container image [IMAGE=spine-postgres:dev BASE_IMAGE=...]
@@ -88,16 +88,16 @@ image: ## build the container image [IMAGE=spine-postgres:dev BASE_IMAGE=...]
 cluster: ## create the local cluster "data-platform" (docker, k3d, kubectl)
 	@tools/cluster.sh create
 
-cluster-delete: ## end it, with all its data
+cluster-delete: ## delete the cluster and all its data
 	@tools/cluster.sh delete
 
 secrets: ## make the cluster's passwords, once
 	@tools/cluster.sh secrets
 
-phase-1: ## build the image, bring all of it up on the cluster, wait until ready
+phase-1: ## build the image, bring everything up on the cluster, wait until ready
 	@tools/cluster.sh up phase-1-ingest
 
-tilt: ## the same, and again with each change of a source [PHASE=phase-1-ingest]
+tilt: ## the same, repeated whenever a source changes [PHASE=phase-1-ingest]
 	@tools/cluster.sh tilt $(or $(PHASE),phase-1-ingest)
 
 fuzz: ## fuzz the decoder until you stop it [FUZZ_SECONDS=n]

@@ -76,7 +76,7 @@ def show(about):
         about['commit'], about['at'], machine['cpu'], machine['cores'], machine['memory_mb'], machine['kernel'],
         ', '.join('%s %s' % item for item in versions.items() if item[1])))
     if machine['busy_before'] > 0.05:
-        print('others used %.0f %% of the machine before the start: compare ratios, believe no seconds'
+        print('other processes used %.0f %% of the machine before the start: compare ratios, do not trust seconds'
               % (100 * machine['busy_before']))
 
 
@@ -115,9 +115,9 @@ def main(parts):
         private.close()
     print()
     show(results.about)
-    print('medians of %d runs; the ratio is that of each run, and of these the median\n' % sizes['runs'])
+    print('medians of %d runs; a ratio is the median of the ratios within each run\n' % sizes['runs'])
     print(results.table())
-    print('\nall of it: build/bench/results.json')
+    print('\nall results: build/bench/results.json')
 
 
 if __name__ == '__main__':

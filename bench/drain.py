@@ -26,7 +26,7 @@ DECLARE
 BEGIN
     WHILE coalesce((SELECT sum(next_offset) FROM spine_offsets), 0) < to_offset LOOP
         IF clock_timestamp() > until THEN
-            RAISE 'spine did not apply all of it';
+            RAISE 'spine did not apply everything';
         END IF;
         COMMIT;
         PERFORM pg_sleep(0.01);

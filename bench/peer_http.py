@@ -73,12 +73,12 @@ def start_peer(private, python, port, processes):
 def wait_until_up(port, server):
     for _ in range(300):
         if server.poll() is not None:
-            raise RuntimeError('a server of HTTP did not start')
+            raise RuntimeError('an HTTP server did not start')
         try:
             return urllib.request.urlopen('http://127.0.0.1:%d/stats' % port, timeout=5).read()
         except OSError:
             time.sleep(0.1)
-    raise RuntimeError('a server of HTTP does not answer')
+    raise RuntimeError('an HTTP server does not answer')
 
 
 def wrk(port, path, seconds, connections=CONNECTIONS):

@@ -237,7 +237,7 @@ def main(peers):
     print(results.table())
     for peer, reason in left_out.items():
         print('%s: %s' % (PEERS[peer][0], reason))
-    print('\nall of it: build/bench/peers.json')
+    print('\nall results: build/bench/peers.json')
     if any(reason.startswith('Failed') for reason in left_out.values()):
         sys.exit(1)
 

@@ -1,9 +1,9 @@
 /*
  * error.h
- *		What went wrong, as a value: how it has to be met, and what to tell a person.
+ *		What went wrong, as a value: how to deal with it, and what to tell a person.
  *
- * It is made where the trouble is found (an error of the server, a report of the
- * broker), is never compared as text, and reaches spine_status as it is.
+ * It is made where the trouble is found (an error of the server, a report of the broker),
+ * and reaches spine_status unchanged.
  */
 #ifndef SPINE_ERROR_H
 #define SPINE_ERROR_H
@@ -43,8 +43,10 @@ extern void spine_error_set_hint(SpineError *error, const char *hint, ...) pg_at
 /* From an error that was caught; the class is the caller's to choose. */
 extern void spine_error_copy(SpineError *error, SpineErrorClass class, const ErrorData *edata);
 
-/* Do the two say the same, whenever they were met?  (Two records are refused for one
- * reason even if their details differ.) */
+/*
+ * Do the two say the same, apart from `since`?  Two records are refused for the same reason
+ * even if their details differ.
+ */
 extern bool spine_error_is_same(const SpineError *a, const SpineError *b);
 extern bool spine_error_is_same_reason(const SpineError *a, const SpineError *b);
 

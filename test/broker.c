@@ -5,18 +5,18 @@
  *
  *		broker TOPIC PARTITIONS [BROKERS]
  *
- * The first of the brokers leads all partitions.  The program prints that broker's
- * address, and serves until its standard input ends.  It takes commands from there, one
- * a line, and prints "done" after each:
+ * The first broker leads all partitions.  The program prints that broker's address, and
+ * serves until its standard input ends.  It reads commands there, one a line, and prints
+ * "done" after each:
  *
  *		hide TOPIC		pretend that there is no such topic (otherwise a topic is created
  *						when it is asked for)
- *		show TOPIC		end that
+ *		show TOPIC		stop pretending so
  *		cut				cut all connections to the first broker
- *		refuse			refuse the right to read, once
+ *		refuse			refuse one request to read
  *		stall GROUP		let the second broker coordinate the group, and not answer the
  *						next commit to it
- *		await commit	wait until such a commit has come
+ *		await commit	wait until that commit has come
  *		split GROUP		let the second broker lead partition 1, and the first one coordinate
  *						the group
  *		mute			let the second broker not answer questions for offsets any more

@@ -30,7 +30,7 @@ prepare_apt() {
         -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$work/sources"
         -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache"
     )
-    apt-get "${apt_options[@]}" update || say "apt-get update failed for some of the sources"
+    apt-get "${apt_options[@]}" update || say "apt-get update failed for some sources"
 }
 
 # Puts the source, with Debian's patches, into $work/source.
@@ -44,7 +44,7 @@ get_source() {
         dpkg-source --no-check -x "$work/${package}_$version.dsc" "$work/source"
         return
     done
-    echo "there is no source of $package"
+    echo "no source of $package was found"
     return 1
 }
 
@@ -52,6 +52,9 @@ get_source() {
 # can be copied.
 build() (
     cd "$work/source"
+
+    # only a make that nothing else has started generates PostgreSQL's headers
+    unset MAKELEVEL MAKEFLAGS MFLAGS
     ./configure --quiet --prefix=/pgsql "${options[@]}"
     # shellcheck disable=SC2016     # it is the loader that expands $ORIGIN
     local make=(make -s -j "$(nproc)" rpathdir='$$ORIGIN/../lib' DESTDIR="$work/root")
@@ -66,7 +69,7 @@ finish() {
     rm -rf "$work"
     [ "$rc" = 0 ] || {
         tail -n 20 "$log" >&2
-        echo "assert-postgres: could not build it; all of the log is in build/assert.log" >&2
+        echo "assert-postgres: could not build $package; the whole log is in build/assert.log" >&2
     }
     exit "$rc"
 }

@@ -212,14 +212,14 @@ writes_nowhere() {
 }
 
 test_image() {
-    check 'it runs unprivileged' is "$(config_of '{{.OCIv1.Config.User}}')" postgres
+    check 'the image runs as an unprivileged user' is "$(config_of '{{.OCIv1.Config.User}}')" postgres
     check "the base's entrypoint is kept" is "$(config_of '{{.OCIv1.Config.Entrypoint}}')" '[docker-entrypoint.sh]'
-    check 'and its command' is "$(config_of '{{.OCIv1.Config.Cmd}}')" '[postgres]'
-    check 'it has a version' is "$(config_of '{{index .OCIv1.Config.Labels "org.opencontainers.image.version"}}')" \
+    check "the base's command is kept" is "$(config_of '{{.OCIv1.Config.Cmd}}')" '[postgres]'
+    check 'the image has a version' is "$(config_of '{{index .OCIv1.Config.Labels "org.opencontainers.image.version"}}')" \
         "$(sed -n "s/^default_version = '\(.*\)'/\1/p" spine.control)"
-    check 'and a revision' is "$(config_of '{{index .OCIv1.Config.Labels "org.opencontainers.image.revision"}}')" \
+    check 'the image has a revision' is "$(config_of '{{index .OCIv1.Config.Labels "org.opencontainers.image.revision"}}')" \
         "$(git -c safe.directory="$top" rev-parse HEAD 2>/dev/null || :)"
-    check 'no compiler and no headers are in it' has_no_compiler
+    check 'the image has no compiler and no headers' has_no_compiler
 }
 
 test_start() {
@@ -227,50 +227,50 @@ test_start() {
     start_database
     start_page
     check 'the health check waits for the first start' eventually is_healthy
-    check 'it is not root who runs it' is "$(stat -c %u "/proc/$(head -n 1 "$work/data/postmaster.pid")")" "$uid"
+    check 'the server does not run as root' is "$(stat -c %u "/proc/$(head -n 1 "$work/data/postmaster.pid")")" "$uid"
     check 'spine is preloaded' is "$(sql 'SHOW shared_preload_libraries')" spine
     check 'a file of settings is read' has_setting spine.log_interval 17s
     check 'the extension is there' is "$(sql "SELECT extversion FROM pg_extension WHERE extname = 'spine'")" \
         "$(sed -n "s/^default_version = '\(.*\)'/\1/p" spine.control)"
     check 'events flow through the embedded broker' is "$(sql "SELECT spine_produce('acme', 1000), spine_wait()")" '1000|t'
-    check 'every one of them, once' has_all 1000
+    check 'every event is there once' has_all 1000
     check 'the sidecar is ready' eventually answers 200 /readyz
-    check 'it has the orders' is "$(curl -s "http://127.0.0.1:$http_port/orders?limit=1" | sed 's/.*"order_id":"\([^"]*\)".*/\1/')" \
+    check 'the sidecar serves the orders' is "$(curl -s "http://127.0.0.1:$http_port/orders?limit=1" | sed 's/.*"order_id":"\([^"]*\)".*/\1/')" \
         "$(sql 'SELECT order_id FROM spine_orders(max_rows => 1)')"
-    check 'the page' answers 200 /
-    check 'and the metrics' is "$(curl -s "http://127.0.0.1:$http_port/metrics" | awk '/^spine_events_applied_total/ { n += $2 } END { print n }')" 1000
+    check 'the sidecar serves the page' answers 200 /
+    check 'the sidecar serves the metrics' is "$(curl -s "http://127.0.0.1:$http_port/metrics" | awk '/^spine_events_applied_total/ { n += $2 } END { print n }')" 1000
 }
 
 test_kill() {
     (sql "SELECT spine_produce('globex', 200000)" >/dev/null 2>&1 || :) &
     check 'events are being applied' eventually has_orders_of globex
     kill_all database KILL
-    check 'the container was killed at that' eventually has_ended database
-    check 'which the health check tells' is_unhealthy
+    check 'the container is killed meanwhile' eventually has_ended database
+    check 'the health check notices' is_unhealthy
     check 'the sidecar lives' answers 200 /healthz
-    check 'and says that the database is away' eventually answers 503 /orders
+    check 'the sidecar says that the database is away' eventually answers 503 /orders
     start_database
-    check 'the next one comes up' eventually is_healthy
+    check 'the next container comes up' eventually is_healthy
     check 'the sidecar is ready again' eventually answers 200 /readyz
     local events
     events=$(sql 'SELECT count(*) FROM events')
-    check "it has what was committed: $events events" test "$events" -gt 1000
-    check 'each of them once' has_all "$events"
+    check "the committed events are there: $events" test "$events" -gt 1000
+    check 'each committed event is there once' has_all "$events"
     check 'events flow again' is "$(sql "SELECT spine_produce('initech', 1000), spine_wait()")" '1000|t'
-    check 'those, too, once' has_all $((events + 1000))
+    check 'each new event is there once' has_all $((events + 1000))
 }
 
 test_stop() {
     local status=0
     kill "-$(config_of '{{.Docker.Config.StopSignal}}')" "$(main_process database)"
     wait "${job[database]}" || status=$?
-    check 'it ends in order, at the signal of the base' is "$status $(grep -c 'database system is shut down' "$work/database.log")" '0 2'
+    check "the container shuts down at the base's stop signal" is "$status $(grep -c 'database system is shut down' "$work/database.log")" '0 2'
     start_database -c spine.batch_rows=77
     check 'arguments are settings of the server' eventually has_setting spine.batch_rows 77
     kill_all page TERM
     check 'the sidecar ends' eventually has_ended page
-    check 'the database wrote to its volumes only' writes_nowhere database
-    check 'so did the sidecar' writes_nowhere page
+    check 'the database writes only to its volumes' writes_nowhere database
+    check 'the sidecar writes only to its volumes' writes_nowhere page
 }
 
 finish() {

@@ -145,7 +145,7 @@ tap() {
         options=(--verbose)
     fi
     if [ ! -e "${files[0]}" ]; then
-        echo "no TAP test is named like \"${T:-*}\""
+        echo "no TAP test matches \"${T:-*}\""
         return 1
     fi
     run_prove "$PWD" "${options[@]}" "${files[@]}"

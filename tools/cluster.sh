@@ -62,7 +62,7 @@ create() {
 secrets() {
     kube apply -f k8s/base/phase-0/namespace.yaml
     if kube get secret postgres-credentials >/dev/null 2>&1; then
-        say "the Secret postgres-credentials is there already"
+        say "the Secret postgres-credentials already exists"
         return
     fi
     head -c 24 /dev/urandom | base64 | tr -d '\n' |
@@ -89,11 +89,11 @@ all_ready() {
 }
 
 wait_until_ready() {
-    say "waiting until all is ready"
+    say "waiting until everything is ready"
     if ! all_ready; then
         kube get pods >&2
         kube get events --sort-by=.lastTimestamp 2>/dev/null | tail -n 20 >&2
-        die "it did not become ready; \"kubectl -n platform describe pod\" says more"
+        die "the cluster did not become ready; \"kubectl -n platform describe pod\" says more"
     fi
 }
 
@@ -119,7 +119,7 @@ show_peeks() {
 
 check_phase() {
     if [ -z "$phase" ] || [ ! -d "k8s/overlays/$phase" ]; then
-        die "PHASE=$phase is none; there is $(cd k8s/overlays && echo *)"
+        die "there is no PHASE=$phase; choose from: $(cd k8s/overlays && echo *)"
     fi
 }
 

@@ -3,7 +3,7 @@
 # spine-http to look at it.
 #
 #   tools/demo.sh start   set the demo up, or make sure that the existing one runs
-#   tools/demo.sh stop    stop the demo and remove all of it
+#   tools/demo.sh stop    stop the demo and remove everything
 #
 # BROKERS=host:port uses that broker; BROKERS= goes back to the embedded one.
 #
@@ -318,7 +318,7 @@ wait_for_rows() {
         sleep 1
         waited=$((waited + 1))
     done
-    echo " there they are"
+    echo " done"
 }
 
 show() {
@@ -338,10 +338,10 @@ show() {
 		    psql -c "SELECT spine_produce('acme', 100000)"         make events yourself ...
 		    psql -c "SELECT spine_wait()"                          ... and wait until they are applied
 		    curl "$SPINE_URL/orders?tenant=acme&limit=3"           what the page shows, as JSON
-		    psql -c "SELECT spine_brokers()"                       where kcat or any client can look in
-		    less .demo/log .demo/http.log                          the logs of the server and of the page's
+		    psql -c "SELECT spine_brokers()"                       where kcat or any other client can connect
+		    less .demo/log .demo/http.log                          the logs of the server and of spine-http
 		    make demo BROKERS=host:9092                            use a broker of your own
-		    make demo-stop                                         end it all
+		    make demo-stop                                         stop everything and remove it
 	TEXT
 }
 

@@ -190,7 +190,7 @@ goal=$1
 shift
 
 if ! has dpkg-query || ! has apt-get; then
-    echo "deps: this is not a Debian; please see to it yourself that there are:" "$@" >&2
+    echo "deps: this is not Debian; please install these packages yourself:" "$@" >&2
     exit 0
 fi
 
@@ -208,7 +208,7 @@ Have them installed (apt-get install --no-install-recommends ...), then try agai
 fi
 
 echo "==> installing what is missing: $*"
-apt update || echo "deps: apt-get update failed; trying with the lists that are there" >&2
+apt update || echo "deps: apt-get update failed; trying with the old lists" >&2
 
 # Only now is it certain that apt knows the distribution's versions.
 pg=$(pg_version)

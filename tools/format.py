@@ -88,7 +88,7 @@ def main(arguments):
         bad += len(lines)
         if check:
             for line in lines:
-                print(f"{path}:{line}: not as \"make format\" would have it")
+                print(f"{path}:{line}: not as \"make format\" would make it")
         elif lines:
             print(f"{path}: formatted")
             with open(path, "wb") as file:

@@ -1,11 +1,11 @@
 #!/bin/sh
-# The form of the files: C as .clang-format has it, all of them as .editorconfig has it.
+# The form of the files: C files follow .clang-format, and all files .editorconfig.
 #
 #   tools/format.sh           formats the C files
-#   tools/format.sh --check   names the lines that are not in form
+#   tools/format.sh --check   names the lines that break the rules
 #
-# The tools stay in build/tools, for the next run. Another version of clang-format has
-# other opinions; this one changes the least.
+# The tools stay in build/tools for the next run. Other versions of clang-format format
+# differently; this one changes the least.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -29,7 +29,7 @@ if [ -z "$tool" ]; then
 fi
 if [ -z "$tool" ]; then
     cat >&2 <<-'TEXT'
-		image: none of docker (with a running engine), podman and buildah is here.
+		image: docker (with a running engine), podman or buildah is needed.
 		On Debian: apt-get install buildah, or podman; Docker: https://docs.docker.com/engine/install/debian/
 	TEXT
     exit 1

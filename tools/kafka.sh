@@ -212,12 +212,12 @@ start() {
         make_configuration
     fi
     while :; do
-        [ -d "$dir/data" ] || format >"$dir/log" 2>&1 || { cat "$dir/log" >&2; die "could not make the storage"; }
+        [ -d "$dir/data" ] || format >"$dir/log" 2>&1 || { cat "$dir/log" >&2; die "could not format the storage"; }
         ! launch || return 0
         # Somebody else may have taken a port meanwhile. Then choose other ports.
         if [ -z "$is_new" ] || ! grep -q 'Address already in use' "$dir/log"; then
             tail -n 20 "$dir/log" >&2
-            die "it does not start; above is the end of $dir/log"
+            die "Kafka does not start; above is the end of $dir/log"
         fi
         make_configuration
         rm -rf "$dir/data"

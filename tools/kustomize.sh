@@ -24,14 +24,14 @@ in_kubectl() {
 # could not remove.
 build() {
     command -v go >/dev/null || {
-        echo "kustomize: neither kustomize 5 nor Go is here; \"make deps\" installs Go" >&2
+        echo "kustomize: neither kustomize 5 nor Go is installed; \"make deps\" installs Go" >&2
         exit 1
     }
     echo "==> building kustomize $version" >&2
     GOPATH=$PWD/go GOCACHE=$PWD/go/cache GOBIN=$PWD GOFLAGS=-modcacherw GOTOOLCHAIN=local CGO_ENABLED=0 \
         go install "sigs.k8s.io/kustomize/kustomize/v5@$version" >go.log 2>&1 || {
         tail -n 5 go.log >&2
-        echo "kustomize: it could not be built; was the Go module proxy reached?" >&2
+        echo "kustomize: the build failed; is the Go module proxy reachable?" >&2
         exit 1
     }
     rm -rf go go.log

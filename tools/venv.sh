@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a Python environment with these packages, unless it is there already.
+# Makes a Python environment with these packages, unless it already exists.
 #
 #   tools/venv.sh DIRECTORY PACKAGE==VERSION...
 set -eu
@@ -11,7 +11,7 @@ echo "==> installing $*"
 rm -rf "$venv"
 python3 -m venv "$venv"
 "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-cache-dir install --no-compile "$@" || {
-    echo "venv: pip could not install $*; was PyPI reached?" >&2
+    echo "venv: pip could not install $*; is PyPI reachable?" >&2
     exit 1
 }
 echo "$*" >"$venv/installed"

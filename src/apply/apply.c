@@ -2,8 +2,8 @@
  * apply.c
  *		Runs the statements of a plan's sinks, each as the role that the sink runs as.
  *
- * What hangs on a sink's table, such as a trigger or a domain's check, runs as that role
- * too, and nothing that it sets outlives the statement.
+ * Code that is attached to a sink's table, such as a trigger or a domain's check, runs as
+ * that role too, and nothing that it sets outlives the statement.
  */
 #include "apply/apply.h"
 
@@ -48,7 +48,7 @@ run_statement(SpineSink *sink, SpineSinkStatement which, Tuplestorestate *rows)
 	uint64		nwritten;
 	int			result;
 
-	/* a connection of its own, so that an error takes the name with it */
+	/* a connection of its own, so that an error ends the name as well */
 	SPI_connect();
 	if (SPI_register_relation(&relation) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not name the rows of a batch");

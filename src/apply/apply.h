@@ -18,8 +18,8 @@ typedef enum SpineApplyOutcome
 /*
  * Locks the sinks' tables against ALTER TABLE, and makes deferred constraints check at
  * once until the transaction ends, so that a record is refused while it can still be
- * found.  Returns false when the plan does not hold any more; raises an error when the
- * tables are not to be written to (trust.h).  In a transaction, before the following.
+ * found.  Returns false if the plan is outdated; raises an error if the tables must not be
+ * written to (trust.h).  In a transaction, before the following.
  */
 extern bool spine_apply_begin(const SpinePlan *plan);
 

@@ -11,7 +11,6 @@
 
 #include "apply/field_text.h"
 #include "apply/record_time.h"
-#include "catalog/pg_type.h"
 #include "common/int.h"
 #include "event/json_reader.h"
 #include "mb/pg_wchar.h"
@@ -27,24 +26,16 @@
  * -------------------------------------------------------------------------- */
 
 /*
- * A field's text as a C string in the server's encoding.  Raises an error for
- * bytes that are not valid UTF-8, a NUL among them, or that the server's
- * encoding cannot represent.
+ * A field's text as a C string in the server's encoding.  Raises an error for bytes that
+ * are not valid UTF-8, a NUL among them, or that the server's encoding cannot represent.
  */
 static char *
-server_string(const SpineField *field, size_t *len)
+server_string(const SpineField *field)
 {
-	char	   *converted;
-
 	/* checks the whole length, and so finds a NUL, when nothing is converted */
-	converted = pg_any_to_server(field->text, field->len, PG_UTF8);
-	if (converted == field->text)
-	{
-		*len = field->len;
-		return pnstrdup(field->text, field->len);
-	}
-	*len = strlen(converted);
-	return converted;
+	char	   *converted = pg_any_to_server(field->text, field->len, PG_UTF8);
+
+	return converted == field->text ? pnstrdup(field->text, field->len) : converted;
 }
 
 static Datum
@@ -81,6 +72,12 @@ plain_int64(const SpineField *field, int64 *result)
 		return false;
 	*result = value;
 	return true;
+}
+
+static bool
+fits_int4(int64 value)
+{
+	return value >= PG_INT32_MIN && value <= PG_INT32_MAX;
 }
 
 /* One more than the digit, 0 for what is none; a table, as digits are hard to predict. */
@@ -229,9 +226,7 @@ plain_timestamptz(const SpineField *field, TimestampTz *result)
 static Datum
 bind_by_input(const SpineColumn *column, const SpineField *field)
 {
-	size_t		len;
-
-	return InputFunctionCall(&column->input->function, server_string(field, &len),
+	return InputFunctionCall(&column->input->function, server_string(field),
 							 column->input->param, column->typmod);
 }
 
@@ -257,46 +252,35 @@ bind_jsonb(const SpineColumn *column, const SpineField *field)
 static Datum
 bind_spelled(const SpineColumn *column, const SpineField *field)
 {
+	int64		number;
+	pg_uuid_t  *uuid;
+	TimestampTz time;
+
 	switch (column->binding)
 	{
 		case SPINE_BIND_TEXT:
 			return bind_text(field);
 
 		case SPINE_BIND_INT8:
-			{
-				int64		value;
-
-				if (plain_int64(field, &value))
-					return Int64GetDatum(value);
-				break;
-			}
+			if (plain_int64(field, &number))
+				return Int64GetDatum(number);
+			break;
 
 		case SPINE_BIND_INT4:
-			{
-				int64		value;
-
-				if (plain_int64(field, &value) && value >= PG_INT32_MIN && value <= PG_INT32_MAX)
-					return Int32GetDatum((int32) value);
-				break;
-			}
+			if (plain_int64(field, &number) && fits_int4(number))
+				return Int32GetDatum((int32) number);
+			break;
 
 		case SPINE_BIND_UUID:
-			{
-				pg_uuid_t  *value = palloc(sizeof(pg_uuid_t));
-
-				if (plain_uuid(field, value))
-					return UUIDPGetDatum(value);
-				break;
-			}
+			uuid = palloc(sizeof(pg_uuid_t));
+			if (plain_uuid(field, uuid))
+				return UUIDPGetDatum(uuid);
+			break;
 
 		case SPINE_BIND_TIMESTAMPTZ:
-			{
-				TimestampTz value;
-
-				if (plain_timestamptz(field, &value))
-					return TimestampTzGetDatum(value);
-				break;
-			}
+			if (plain_timestamptz(field, &time))
+				return TimestampTzGetDatum(time);
+			break;
 
 		case SPINE_BIND_JSONB:
 			return bind_jsonb(column, field);
@@ -312,64 +296,16 @@ bind_spelled(const SpineColumn *column, const SpineField *field)
 }
 
 /* --------------------------------------------------------------------------
- * Other kinds of fields
+ * Fields
  * -------------------------------------------------------------------------- */
 
-/* The value of a field that is of the very type of the column.  False: it is not. */
-static bool
-bind_same_type(const SpineColumn *column, const SpineField *field, Datum *value)
-{
-	SpineBinding binding = column->binding;
-
-	switch (field->kind)
-	{
-		case SPINE_FIELD_BOOL:
-			*value = BoolGetDatum(field->boolean);
-			return binding == SPINE_BIND_BOOL;
-
-		case SPINE_FIELD_INT64:
-			if (binding == SPINE_BIND_INT4 && field->int64 >= PG_INT32_MIN && field->int64 <= PG_INT32_MAX)
-			{
-				*value = Int32GetDatum((int32) field->int64);
-				return true;
-			}
-			*value = Int64GetDatum(field->int64);
-			return binding == SPINE_BIND_INT8;
-
-		case SPINE_FIELD_DOUBLE:
-			*value = Float8GetDatum(field->float64);
-			return binding == SPINE_BIND_FLOAT8;
-
-		case SPINE_FIELD_BYTES:
-			if (binding == SPINE_BIND_BYTEA)
-				*value = PointerGetDatum(cstring_to_text_with_len((const char *) field->bytes, field->len));
-			return binding == SPINE_BIND_BYTEA;
-
-		case SPINE_FIELD_TIMESTAMP:
-			*value = TimestampTzGetDatum(spine_field_time(field));
-			return binding == SPINE_BIND_TIMESTAMPTZ;
-
-		case SPINE_FIELD_UUID:
-			if (binding == SPINE_BIND_UUID)
-			{
-				pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
-
-				memcpy(uuid->data, field->bytes, UUID_LEN);
-				*value = UUIDPGetDatum(uuid);
-			}
-			return binding == SPINE_BIND_UUID;
-
-		default:
-			return false;
-	}
-}
-
+/* A field that is neither absent nor null. */
 static Datum
 bind_field(const SpineColumn *column, const SpineField *field)
 {
+	SpineBinding binding = column->binding;
 	char		buf[SPINE_FIELD_TEXT_ROOM];
 	SpineField	spelled;
-	Datum		value;
 
 	switch (field->kind)
 	{
@@ -377,12 +313,45 @@ bind_field(const SpineColumn *column, const SpineField *field)
 		case SPINE_FIELD_TEXT:
 		case SPINE_FIELD_JSON:
 			return bind_spelled(column, field);
-		default:
-			if (bind_same_type(column, field, &value))
-				return value;
-			spelled = spine_field_text(field, buf);
-			return bind_spelled(column, &spelled);
+
+		case SPINE_FIELD_BOOL:
+			if (binding == SPINE_BIND_BOOL)
+				return BoolGetDatum(field->boolean);
+			break;
+
+		case SPINE_FIELD_INT64:
+			if (binding == SPINE_BIND_INT8)
+				return Int64GetDatum(field->int64);
+			if (binding == SPINE_BIND_INT4 && fits_int4(field->int64))
+				return Int32GetDatum((int32) field->int64);
+			break;
+
+		case SPINE_FIELD_DOUBLE:
+			if (binding == SPINE_BIND_FLOAT8)
+				return Float8GetDatum(field->float64);
+			break;
+
+		case SPINE_FIELD_BYTES:
+			if (binding == SPINE_BIND_BYTEA)
+				return PointerGetDatum(cstring_to_text_with_len((const char *) field->bytes, field->len));
+			break;
+
+		case SPINE_FIELD_TIMESTAMP:
+			if (binding == SPINE_BIND_TIMESTAMPTZ)
+				return TimestampTzGetDatum(spine_field_time(field));
+			break;
+
+		case SPINE_FIELD_UUID:
+			if (binding == SPINE_BIND_UUID)
+				return UUIDPGetDatum(memcpy(palloc(UUID_LEN), field->bytes, UUID_LEN));
+			break;
+
+		case SPINE_FIELD_ABSENT:
+		case SPINE_FIELD_NULL:
+			pg_unreachable();
 	}
+	spelled = spine_field_text(field, buf);
+	return bind_spelled(column, &spelled);
 }
 
 /* A field that is not one of the record's value. */
@@ -427,7 +396,7 @@ record_field(SpineSource source, const SpineRecord *record)
 	pg_unreachable();
 }
 
-/* Of a record's fields the decoder has seen to that. */
+/* For columns that do not take a field: the decoder has checked the fields. */
 static void
 check_jsonb_memory(const SpineColumn *column, const SpineField *field)
 {
@@ -460,7 +429,7 @@ spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 		value = bind_field(column, field);
 	}
 
-	/* where the default applies, SQL checks that */
+	/* if the default applies, SQL checks it */
 	if (OidIsValid(column->input->domain) && !(*missing && column->default_expr))
 		domain_check(value, *isnull, column->input->domain, &column->input->domain_checks,
 					 column->input->context);

@@ -17,7 +17,4 @@
 extern Datum spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 							  bool *isnull, bool *missing);
 
-/* The Datum of one field that is neither absent nor null; domains are not checked. */
-extern Datum spine_bind_field(const SpineColumn *column, const SpineField *field);
-
 #endif							/* SPINE_BIND_H */

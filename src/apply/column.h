@@ -56,8 +56,7 @@ typedef struct SpineColumn
 	int			field;			/* of SPINE_FROM_FIELD: index in the plan's fields */
 	SpineBinding binding;
 	SpineInput *input;
-	size_t		max_jsonb_memory;	/* to make one value of it; 0: the decoder has
-									 * seen to that */
+	size_t		max_jsonb_memory;	/* to make one value; 0: the decoder checks that */
 	const char *needed_as;		/* "key", "version": never null; NULL: may be null */
 	Oid			base_type;		/* of the values, which are passed to SQL */
 	int32		typmod;

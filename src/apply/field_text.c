@@ -5,11 +5,9 @@
 #include "apply/field_text.h"
 
 #include "apply/record_time.h"
-#include "common/shortest_dec.h"
-#include "miscadmin.h"
+#include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
 TimestampTz
 spine_field_time(const SpineField *field)
@@ -21,28 +19,6 @@ spine_field_time(const SpineField *field)
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("timestamp out of range")));
 	return time;
-}
-
-/* ISO, in UTC, whatever the session's TimeZone and DateStyle. */
-static void
-spell_time(TimestampTz time, char *text)
-{
-	struct pg_tm tm;
-	fsec_t		fsec;
-
-	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	tm.tm_isdst = 0;			/* or the zone would be left out */
-	EncodeDateTime(&tm, fsec, true, 0, NULL, USE_ISO_DATES, text);
-}
-
-static void
-spell_uuid(const uint8_t *bytes, char *text)
-{
-	for (int i = 0; i < UUID_LEN; i++)
-		text += sprintf(text, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", bytes[i]);
 }
 
 static char *
@@ -75,15 +51,14 @@ spine_field_text(const SpineField *field, char *buf)
 			spelled.text = spell_bytes(field);
 			break;
 		case SPINE_FIELD_TIMESTAMP:
-			spell_time(spine_field_time(field), buf);
+			spelled.text = timestamptz_to_str(spine_field_time(field));
 			break;
 		case SPINE_FIELD_UUID:
-			spell_uuid(field->bytes, buf);
+			spelled.text = DatumGetCString(DirectFunctionCall1(uuid_out, PointerGetDatum(field->bytes)));
 			break;
 		case SPINE_FIELD_NUMERIC:
 		case SPINE_FIELD_TEXT:
 		case SPINE_FIELD_JSON:
-			return *field;
 		case SPINE_FIELD_ABSENT:
 		case SPINE_FIELD_NULL:
 			pg_unreachable();

@@ -6,16 +6,18 @@
 #define SPINE_FIELD_TEXT_H
 
 #include "compat.h"
-#include "event/event.h"
-#include "utils/datetime.h"
 
-/* For the text of a number, a time or a UUID. */
-#define SPINE_FIELD_TEXT_ROOM	(MAXDATELEN + 1)
+#include "common/shortest_dec.h"
+#include "datatype/timestamp.h"
+#include "event/event.h"
+
+/* For the text of a number. */
+#define SPINE_FIELD_TEXT_ROOM	DOUBLE_SHORTEST_DECIMAL_LEN
 
 /*
- * A field, neither absent nor null, as one whose value is a text; one that is already so is
- * returned as it is.  Times are ISO and in UTC, whatever the session's settings.  buf has
- * SPINE_FIELD_TEXT_ROOM bytes; a longer text is palloc'ed.
+ * A field of a kind whose value is not a text, as a field of text.  With the settings of
+ * role.h, so that times are in UTC.  buf has SPINE_FIELD_TEXT_ROOM bytes and holds the text
+ * of a number; other texts last until the memory context or the next call.
  */
 extern SpineField spine_field_text(const SpineField *field, char *buf);
 

@@ -41,7 +41,7 @@ extern SpinePlan *spine_plan_make(const SpinePipeline *pipeline, size_t max_reco
 extern void spine_plan_free(SpinePlan *plan);
 
 /*
- * Does the plan hold?  In a transaction that has locked the sinks' tables: none was
+ * Is the plan still valid?  In a transaction that has locked the sinks' tables: none was
  * altered, the plan's SQL still names the tables that the sinks mean, and the pipeline's
  * owner may still act for the roles that the plan runs as.
  */

@@ -4,9 +4,6 @@
  */
 #include "apply/records.h"
 
-#include "access/xact.h"
-#include "utils/memutils.h"
-
 /* SQLSTATEs of what decoding refuses. */
 static const char *const decode_sqlstates[] = {
 	[SPINE_NO_VALUE] = "22004",
@@ -51,17 +48,22 @@ spine_records_forget(SpinePlan *plan)
 	plan->format->reset(plan->decoder);
 }
 
+/* False: the plan is outdated. */
+static bool
+begin(const SpinePlan *plan, const SpineDecoded *decoded, SpineApplied *applied)
+{
+	applied->nletters = decoded->nletters;
+	applied->letters = decoded->letters;
+	applied->nupserts = 0;
+	applied->nsubtransactions = 0;
+	return spine_apply_begin(plan);
+}
+
 SpineApplyOutcome
 spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded, SpineApplied *applied)
 {
-	Assert(IsTransactionState());
-
-	if (!spine_apply_begin(plan))
+	if (!begin(plan, decoded, applied))
 		return SPINE_PLAN_OUTDATED;
-	applied->nletters = decoded->nletters;
-	applied->letters = decoded->letters;
-	applied->nsubtransactions = 0;
-	applied->nupserts = 0;
 	if (decoded->nevents > 0)
 	{
 		applied->nupserts = spine_apply(plan, decoded->events, decoded->nevents, SPINE_SINK_PLAIN);
@@ -86,37 +88,23 @@ SpineApplyOutcome
 spine_records_search(SpinePlan *plan, const SpineDecoded *decoded, int breaker,
 					 SpineApplied *applied)
 {
-	SpineSearch search = {
-		.plan = plan,
-		.nevents = decoded->nevents,
-		.context = decoded->context,
-		.breaker = breaker,
-		.refusals = applied->refusals
-	};
+	SpineEvent *events;
 	SpineApplyOutcome outcome;
 
-	Assert(IsTransactionState());
-	if (!spine_apply_begin(plan))
+	if (!begin(plan, decoded, applied))
 		return SPINE_PLAN_OUTDATED;
 
-	search.events = MemoryContextAllocHuge(CurrentMemoryContext, Max(decoded->nevents, 1) * sizeof(SpineEvent));
-	memcpy(search.events, decoded->events, decoded->nevents * sizeof(SpineEvent));
 	applied->letters = MemoryContextAllocHuge(decoded->context, Max(decoded->nrecords, 1) * sizeof(SpineDeadLetter));
 	memcpy(applied->letters, decoded->letters, decoded->nletters * sizeof(SpineDeadLetter));
-	search.letters = applied->letters + decoded->nletters;
+	events = MemoryContextAllocHuge(CurrentMemoryContext, Max(decoded->nevents, 1) * sizeof(SpineEvent));
+	memcpy(events, decoded->events, decoded->nevents * sizeof(SpineEvent));
 
-	outcome = spine_search(&search);
-	pfree(search.events);
-	applied->error = search.error;
-	applied->unsettled = search.unsettled;
-	if (outcome != SPINE_APPLIED)
-		return outcome;
-
-	spine_trust_check(plan->trust);
-	applied->refusals = search.refusals;
-	applied->nupserts = search.nupserts;
-	applied->nsubtransactions = search.nsubtransactions;
-	applied->nletters = decoded->nletters + search.nletters;
-	qsort(applied->letters, applied->nletters, sizeof(SpineDeadLetter), compare_letters);
-	return SPINE_APPLIED;
+	outcome = spine_search(plan, events, decoded->nevents, breaker, decoded->context, applied);
+	pfree(events);
+	if (outcome == SPINE_APPLIED)
+	{
+		spine_trust_check(plan->trust);
+		qsort(applied->letters, applied->nletters, sizeof(SpineDeadLetter), compare_letters);
+	}
+	return outcome;
 }

@@ -3,14 +3,12 @@
  *		Records to rows: decode, bind, reduce, apply, and find the records to blame.
  *
  * These functions know nothing of positions, nor of the process that calls them: a
- * worker's batch puts them between its fence and its positions; a backend may call them in
+ * worker's batch calls them between its fence and its positions; a backend may call them in
  * its own transaction, and roll that back.
  */
 #ifndef SPINE_RECORDS_H
 #define SPINE_RECORDS_H
 
-#include "apply/apply.h"
-#include "apply/dead_letters.h"
 #include "apply/search.h"
 
 /* Records after decoding.  Applying them does not change this: every attempt sees the same. */
@@ -24,28 +22,10 @@ typedef struct SpineDecoded
 	SpineDeadLetter *letters;	/* of the records that cannot be decoded */
 } SpineDecoded;
 
-/* What became of them. */
-typedef struct SpineApplied
-{
-	SpineRefusals refusals;		/* in a row, over several calls; set it before the call */
-
-	/* with SPINE_APPLIED: */
-	size_t		nletters;
-	SpineDeadLetter *letters;	/* of all that were not applied, in the order of the records */
-	uint64		nupserts;		/* rows written by sinks that count them */
-	int			nsubtransactions;	/* that the search has written in */
-
-	/* with SPINE_TABLE_AT_FAULT: */
-	SpineError	error;
-
-	/* with SPINE_TOO_MANY_REFUSALS: the first record that there was no room for */
-	const SpineRecord *unsettled;
-} SpineApplied;
-
 /*
  * Decodes records with the plan's decoder.  The result lies in the current memory context,
  * and is valid until spine_records_forget or the next call for the plan, whichever is
- * first; the records have to stay as long.  Needs no transaction, and looks nothing up.
+ * first; the records must last as long.  Needs no transaction, and looks nothing up.
  * Raises an error (transient) when there is no memory.
  */
 extern void spine_records_decode(SpinePlan *plan, const SpineRecord *records, size_t n,
@@ -56,8 +36,8 @@ extern void spine_records_forget(SpinePlan *plan);
 
 /*
  * Writes decoded records to the sinks of the plan, in the caller's transaction with SPI:
- * all events, or none, since an error of the database is raised.  Returns SPINE_APPLIED or
- * SPINE_PLAN_OUTDATED; then nothing is written.
+ * all events, or none, since an error of the database is raised.  Returns SPINE_APPLIED, or
+ * SPINE_PLAN_OUTDATED if it has written nothing.
  */
 extern SpineApplyOutcome spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded,
 											 SpineApplied *applied);

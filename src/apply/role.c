@@ -19,7 +19,7 @@ spine_role_fix_settings(void)
 	};
 	int			level = NewGUCNestLevel();
 
-	/* in a worker they all are like that already */
+	/* in a worker, all of them have these values already */
 	for (int i = 0; i < (int) lengthof(settings); i++)
 	{
 		if (strcmp(GetConfigOption(settings[i][0], false, false), settings[i][1]) != 0)

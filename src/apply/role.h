@@ -2,7 +2,7 @@
  * role.h
  *		Acts as another role for a while, and with settings of our own.
  *
- * Nothing is to be restored after an error: the end of the (sub)transaction does that.
+ * Nothing needs to be restored after an error: the end of the (sub)transaction does that.
  */
 #ifndef SPINE_ROLE_H
 #define SPINE_ROLE_H
@@ -18,8 +18,8 @@ typedef struct SpineRole
 } SpineRole;
 
 /*
- * Acts as the role, in a security-restricted operation: for code that hangs on a sink's
- * table, such as a trigger or the check of a domain.  What such code sets ends with it.
+ * Acts as the role, in a security-restricted operation: for code that is attached
+ * to a sink's table, such as a trigger or the check of a domain.  What such code sets ends with it.
  */
 extern void spine_role_assume(SpineRole *saved, Oid role);
 extern void spine_role_resume(const SpineRole *saved);

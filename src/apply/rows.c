@@ -11,7 +11,7 @@
 #include "utils/memutils.h"
 
 /*
- * The records of a worker's batch have a quarter of that at most, so that their rows stay in
+ * The records of a worker's batch take at most a quarter of this, so their rows stay in
  * memory.  But jsonb is up to six times as large as its text.  Rows beyond this go to a file,
  * which the end of the (sub)transaction removes.
  */
@@ -25,8 +25,8 @@
  * -------------------------------------------------------------------------- */
 
 /*
- * Where c<i> and m<i> were more columns than a row can have, the rows have `missing`
- * instead of all m<i>: a byte for each column with a default.
+ * If c<i> and m<i> are more columns than a row can have, the rows have `missing` instead
+ * of all m<i>: a byte for each column with a default.
  */
 void
 spine_rows_describe(SpineSink *sink)
@@ -144,8 +144,8 @@ spine_rows_bind(const SpineSink *sink, SpineRows *rows, const int *columns, int 
 /*
  * Asks the processor's caches for what storing a row will read: first the values that
  * are bound, and the fields of the others; when those are there, what they point to.
- * Inlined, since GCC takes a function that does nothing else for one without effect,
- * and leaves out its calls.
+ * Inlined, since GCC thinks that a function that does nothing else has no effect, and
+ * omits the calls.
  */
 static pg_attribute_always_inline void
 prefetch_row(const SpineSink *sink, const SpineRows *rows, size_t event, bool follow)
@@ -190,7 +190,7 @@ store_rows(const SpineSink *sink, SpineRows *rows)
 		int			attribute = sink->ncolumns;
 		int			ndefaults = 0;
 
-		/* in the order of their keys they are all over the memory */
+		/* in the order of their keys they are scattered over the memory */
 		if (kept && row + 2 * PREFETCH_ROWS < rows->nkept)
 		{
 			prefetch_row(sink, rows, kept[row + 2 * PREFETCH_ROWS], false);

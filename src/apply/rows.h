@@ -26,7 +26,7 @@ struct SpineRows
 	const SpineColumn *current; /* whose value is being made: for errors */
 };
 
-/* Completes a sink that is described otherwise: the type of its rows. */
+/* Sets the type of a sink's rows, when all else is known of the sink. */
 extern void spine_rows_describe(SpineSink *sink);
 
 /* Appends "SELECT ... FROM spine_rows AS u", with defaults for what the records lack. */

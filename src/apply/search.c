@@ -17,15 +17,30 @@
 #include "access/xact.h"
 #include "apply/transaction.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 
-/* Suspects to look at before the table is held to be at fault, if no breaker trips. */
+/* After so many suspects the table is held to be at fault, if no breaker trips. */
 #define MAX_SUSPECTS	1000
+
+typedef struct Search
+{
+	SpinePlan  *plan;
+	SpineEvent *events;
+	size_t		nevents;
+	int			breaker;
+	MemoryContext context;
+	SpineApplied *applied;
+	SpineApplyOutcome outcome;
+	size_t		npassed;		/* events that are applied */
+	int			nrefused;		/* in a row for one reason, among these events */
+	bool		has_suspects;	/* refused as if the table were at fault */
+	int			nsuspects;		/* of these: whose values are right */
+	SpineError	suspicion;		/* of the last of them */
+} Search;
 
 /* Part of the events, for one nested attempt. */
 typedef struct Range
 {
-	SpineSearch *search;
+	Search	   *search;
 	const SpineSink *sink;		/* to convert for */
 	size_t		first;			/* moves on while converting */
 	size_t		n;				/* to apply */
@@ -53,12 +68,14 @@ apply_range(void *arg)
 }
 
 static void
-blame(SpineSearch *search, const SpineRecord *record, const SpineError *error)
+blame(Search *search, const SpineRecord *record, const SpineError *error)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(search->context);
+	char	   *reason = spine_error_text(error, true);
 
-	search->letters[search->nletters++] =
-		spine_dead_letter_make(record, error->sqlstate, spine_error_text(error, true));
+	search->applied->letters[search->applied->nletters++] =
+		spine_dead_letter_make(record, error->sqlstate, reason);
+	pfree(reason);
 	MemoryContextSwitchTo(old_context);
 	if (error->class == SPINE_STRUCTURAL)
 	{
@@ -69,7 +86,7 @@ blame(SpineSearch *search, const SpineRecord *record, const SpineError *error)
 
 /* Takes the events out whose values cannot be converted. */
 static void
-search_values(SpineSearch *search)
+search_values(Search *search)
 {
 	for (int i = 0; i < search->plan->nsinks; i++)
 	{
@@ -95,21 +112,21 @@ search_values(SpineSearch *search)
 }
 
 static bool
-give_up(SpineSearch *search, const SpineError *error)
+give_up(Search *search, const SpineError *error)
 {
-	search->error = *error;
+	search->applied->error = *error;
 	search->outcome = SPINE_TABLE_AT_FAULT;
 	return false;
 }
 
 static bool
-trip_breaker(SpineSearch *search)
+trip_breaker(Search *search)
 {
-	const SpineError *error = &search->refusals.error;
-	SpineError	verdict = *error;
+	const SpineError *error = &search->applied->refusals.error;
+	SpineError	verdict;
 
 	spine_error_set(&verdict, SPINE_STRUCTURAL, "%d records in a row were refused for one reason: %s",
-					search->refusals.n, error->message);
+					search->applied->refusals.n, error->message);
 	strlcpy(verdict.sqlstate, error->sqlstate, sizeof(verdict.sqlstate));
 	strlcpy(verdict.detail, error->detail, sizeof(verdict.detail));
 	strlcpy(verdict.column, error->column, sizeof(verdict.column));
@@ -121,9 +138,9 @@ trip_breaker(SpineSearch *search)
 
 /* The database has refused a record whose values are right.  False: the search ends. */
 static bool
-note_refusal(SpineSearch *search, const SpineRecord *record, const SpineError *error)
+note_refusal(Search *search, const SpineRecord *record, const SpineError *error)
 {
-	SpineRefusals *refusals = &search->refusals;
+	SpineRefusals *refusals = &search->applied->refusals;
 
 	if (refusals->n == 0 || !spine_error_is_same_reason(&refusals->error, error))
 		refusals->n = search->nrefused = 0;
@@ -142,7 +159,7 @@ note_refusal(SpineSearch *search, const SpineRecord *record, const SpineError *e
 
 /* False: the search ends; search->outcome says how. */
 static bool
-search_range(SpineSearch *search, size_t first, size_t n)
+search_range(Search *search, size_t first, size_t n)
 {
 	Range		range = {.search = search, .first = first, .n = n};
 	SpineError	error;
@@ -153,14 +170,15 @@ search_range(SpineSearch *search, size_t first, size_t n)
 
 	if (spine_subtransaction_run(apply_range, &range, &error))
 	{
-		search->nupserts += range.nupserts;
+		search->applied->nupserts += range.nupserts;
 		search->npassed += n;
-		search->refusals.n = search->nrefused = 0;
+		search->applied->refusals.n = search->nrefused = 0;
 
 		/* with more, every snapshot of the server would have to look them up on disk */
-		if (++search->nsubtransactions < SPINE_MAX_SUBTRANSACTIONS || first + n == search->nevents)
+		if (++search->applied->nsubtransactions < SPINE_MAX_SUBTRANSACTIONS ||
+			first + n == search->nevents)
 			return true;
-		search->unsettled = search->events[first + n].record;
+		search->applied->unsettled = search->events[first + n].record;
 		search->outcome = SPINE_TOO_MANY_REFUSALS;
 		return false;
 	}
@@ -170,17 +188,27 @@ search_range(SpineSearch *search, size_t first, size_t n)
 }
 
 SpineApplyOutcome
-spine_search(SpineSearch *search)
+spine_search(SpinePlan *plan, SpineEvent *events, size_t n, int breaker, MemoryContext context,
+			 SpineApplied *applied)
 {
+	Search		search = {
+		.plan = plan,
+		.events = events,
+		.nevents = n,
+		.breaker = breaker,
+		.context = context,
+		.applied = applied,
+		.outcome = SPINE_APPLIED
+	};
+
 	Assert(IsTransactionState());
-	search->outcome = SPINE_APPLIED;
-	search_values(search);
-	if (search_range(search, 0, search->nevents) && search->npassed == 0)
+	search_values(&search);
+	if (search_range(&search, 0, search.nevents) && search.npassed == 0)
 	{
-		if (search->has_suspects)
-			(void) give_up(search, &search->suspicion);
-		else if (search->breaker > 0 && search->refusals.n >= search->breaker && search->nrefused > 0)
-			(void) trip_breaker(search);
+		if (search.has_suspects)
+			(void) give_up(&search, &search.suspicion);
+		else if (breaker > 0 && applied->refusals.n >= breaker && search.nrefused > 0)
+			(void) trip_breaker(&search);
 	}
-	return search->outcome;
+	return search.outcome;
 }

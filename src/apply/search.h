@@ -9,7 +9,7 @@
 #include "apply/dead_letters.h"
 #include "error.h"
 
-/* So many subtransactions of one transaction write at most. */
+/* At most this many subtransactions of one transaction write. */
 #define SPINE_MAX_SUBTRANSACTIONS	60
 
 /* How many records in a row the database has refused for one reason. */
@@ -19,48 +19,40 @@ typedef struct SpineRefusals
 	SpineError	error;			/* of the last of them */
 } SpineRefusals;
 
-typedef struct SpineSearch
+/* What became of the records of a batch: see records.h. */
+typedef struct SpineApplied
 {
-	SpinePlan  *plan;
-	SpineEvent *events;			/* in log order; the search reorders them */
-	size_t		nevents;
-	SpineDeadLetter *letters;	/* room for one per event */
-	MemoryContext context;		/* for the reasons of the letters */
-	int			breaker;		/* so many refusals in a row are the table's fault; 0: none are */
-	SpineRefusals refusals;		/* those before these events, and afterwards those of them, too */
+	SpineRefusals refusals;		/* in a row, over several calls: set it before; valid
+								 * afterwards with SPINE_APPLIED */
 
-	/* out, with SPINE_APPLIED: */
+	/* with SPINE_APPLIED: */
 	size_t		nletters;
+	SpineDeadLetter *letters;	/* of all that were not applied, in the order of the records */
 	uint64		nupserts;		/* rows written by sinks that count them */
-	int			nsubtransactions;	/* that wrote and are kept */
+	int			nsubtransactions;	/* that the search has written in */
 
-	/* out, with SPINE_TABLE_AT_FAULT: */
+	/* with SPINE_TABLE_AT_FAULT: */
 	SpineError	error;
 
-	/* out, with SPINE_TOO_MANY_REFUSALS: the first record that there was no room for */
+	/* with SPINE_TOO_MANY_REFUSALS: the first record that there was no room for */
 	const SpineRecord *unsettled;
-
-	/* the search's own, all zero at first */
-	size_t		npassed;		/* events that are applied */
-	int			nrefused;		/* in a row for one reason, among these events */
-	bool		has_suspects;	/* refused as if the table were at fault */
-	int			nsuspects;		/* of these: whose values are right */
-	SpineError	suspicion;		/* of the last of them */
-	SpineApplyOutcome outcome;
-} SpineSearch;
+} SpineApplied;
 
 /*
- * Applies all events that can be applied, and makes dead letters of the others.  In a
- * transaction with SPI, after spine_apply_begin.  Unless it returns SPINE_APPLIED, the
- * work of the transaction is to be rolled back:
+ * Applies all events that can be applied, and adds dead letters of the others to those in
+ * `applied`, which has room for them.  The events are in log order; their array is
+ * overwritten.  `context` is for the reasons of the dead letters.  In a transaction with
+ * SPI, after spine_apply_begin.  Unless it returns SPINE_APPLIED, the work of the
+ * transaction is to be rolled back:
  *
  * SPINE_TABLE_AT_FAULT: no record passes and the error of one is about the schema or the
- * server; or `breaker` records in a row are refused for one reason.
+ * server; or `breaker` records in a row are refused for one reason (0: never).
  * SPINE_TOO_MANY_REFUSALS: the search would take more than SPINE_MAX_SUBTRANSACTIONS.  The
  * caller applies the records before `unsettled` by themselves.
  *
  * Rethrows transient errors.
  */
-extern SpineApplyOutcome spine_search(SpineSearch *search);
+extern SpineApplyOutcome spine_search(SpinePlan *plan, SpineEvent *events, size_t n, int breaker,
+									  MemoryContext context, SpineApplied *applied);
 
 #endif							/* SPINE_SEARCH_H */

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "apply/rows.h"
 #include "apply/table.h"
+#include "catalog/own_tables.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -153,9 +154,8 @@ bool
 spine_sink_is_current(const SpineSink *sink)
 {
 	/* renaming a schema invalidates none of its tables */
-	const char *name = spine_table_current_name(sink->table);
-
-	return name && strcmp(name, sink->table_name) == 0 && has_privs_of_role(sink->owner, sink->run_as);
+	return strcmp(spine_table_name(sink->table), sink->table_name) == 0 &&
+		has_privs_of_role(sink->owner, sink->run_as);
 }
 
 void

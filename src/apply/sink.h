@@ -15,7 +15,6 @@
 #include "apply/column.h"
 #include "apply/statement.h"
 #include "catalog/pipeline.h"
-#include "event/event.h"
 #include "lib/stringinfo.h"
 #include "storage/lockdefs.h"
 
@@ -92,7 +91,7 @@ extern void spine_sink_make(SpineSink *sink, const SpinePipeline *pipeline,
 extern void spine_sink_release(SpineSink *sink);
 
 /*
- * Does it still hold?  The table has its name, and the pipeline's owner may still act for
+ * Is the sink still valid?  The table has its name, and the pipeline's owner may still act for
  * the role that the statements run as.  In a transaction that has locked the table.
  */
 extern bool spine_sink_is_current(const SpineSink *sink);

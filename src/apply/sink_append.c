@@ -2,9 +2,9 @@
  * sink_append.c
  *		Sinks of mode "append": each event is a new row.
  *
- * With a key, the row of a record that is there already can be told, and skipped.  That
- * costs twice as much as a plain INSERT, which is why it is done only when the plain one
- * has found such a row.  Without a key nothing says which rows are the same.
+ * With a key, a row that is there already can be recognized, and skipped.  That costs twice
+ * as much as a plain INSERT, so it is done only when the plain one has found such a row.
+ * Without a key nothing says which rows are the same.
  */
 #include "apply/sink.h"
 

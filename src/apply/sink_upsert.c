@@ -2,8 +2,8 @@
  * sink_upsert.c
  *		Sinks of mode "upsert": one row per key, of the newest version.
  *
- * The events of a batch are reduced to the newest per key first; then the statement
- * updates a row only if it is not newer.  Keys and versions of types whose equality is
+ * The events of a batch are reduced to the newest per key first.  Then the statement
+ * updates a row unless the row is newer.  Keys and versions of types whose equality is
  * not that of their bytes are reduced by the statement instead.
  */
 #include "apply/sink.h"
@@ -12,7 +12,6 @@
 #include "catalog/pg_type.h"
 #include "event/reduce.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 /* What the version comparison of a batch needs. */
 typedef struct VersionValues
@@ -166,18 +165,17 @@ compare_keys(const void *a, const void *b, void *arg)
 static void
 reduce(const SpineSink *sink, SpineRows *rows)
 {
-	int			nneeded = sink->nkeys + 1;
-	int		   *needed = palloc(nneeded * sizeof(int));
-	VersionValues version = {.type = sink->columns[sink->version].base_type, .values = NULL};
+	int		   *needed = palloc((sink->nkeys + 1) * sizeof(int));
+	VersionValues version;
 	SpineReduceKey *keys;
 	uint32	   *table;
 
 	memcpy(needed, sink->keys, sink->nkeys * sizeof(int));
 	needed[sink->nkeys] = sink->version;
-	spine_rows_bind(sink, rows, needed, nneeded);
+	spine_rows_bind(sink, rows, needed, sink->nkeys + 1);
 
 	keys = make_keys(sink, rows);
-	version.values = rows->bound[sink->version];
+	version = (VersionValues) {sink->columns[sink->version].base_type, rows->bound[sink->version]};
 	table = MemoryContextAllocHuge(CurrentMemoryContext,
 								   spine_reduce_table_size(rows->nevents) * sizeof(uint32));
 	rows->kept = palloc(rows->nevents * sizeof(uint32));

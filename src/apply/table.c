@@ -5,10 +5,9 @@
 #include "apply/table.h"
 
 #include "access/xact.h"
+#include "catalog/own_tables.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 /*
  * An identity column that may be written has its sequence as default.  No default names
@@ -16,8 +15,7 @@
  * columns each time.
  */
 static const char *const columns_query =
-"SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),"
-" c.relowner, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, a.attcollation,"
+"SELECT c.relowner, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, a.attcollation,"
 " a.attgenerated <> '' OR a.attidentity = 'a',"
 " CASE WHEN a.attidentity = 'd' THEN"
 "  pg_catalog.format('pg_catalog.nextval(%L)', pg_catalog.pg_get_serial_sequence("
@@ -30,21 +28,11 @@ static const char *const columns_query =
 "  WHERE (b.tgrelid = c.oid OR b.tgrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))"
 "   AND b.tgtype & 7 = 7 AND b.tgenabled <> 'D')"	/* BEFORE INSERT ... FOR EACH ROW */
 " FROM pg_catalog.pg_class c"
-" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
 " JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
 " LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum"
 " WHERE c.oid = $1 AND c.relkind IN ('r', 'p')"
 " ORDER BY a.attnum";
-
-/* A value of the query's result in the current memory context; NULL: null. */
-static char *
-text_value(HeapTuple tuple, int column)
-{
-	char	   *value = SPI_getvalue(tuple, SPI_tuptable->tupdesc, column);
-
-	return value ? pstrdup(value) : NULL;
-}
 
 static Datum
 binary_value(HeapTuple tuple, int column)
@@ -72,9 +60,8 @@ spine_table_look_up(Oid oid)
 				 errhint("Create the table again and set \"target\" in spine_sinks, or delete the sink.")));
 
 	table = palloc0(sizeof(SpineTable));
-	table->oid = oid;
-	table->name = text_value(SPI_tuptable->vals[0], 1);
-	table->owner = DatumGetObjectId(binary_value(SPI_tuptable->vals[0], 2));
+	table->name = spine_table_name(oid);
+	table->owner = DatumGetObjectId(binary_value(SPI_tuptable->vals[0], 1));
 	table->ncolumns = SPI_processed;
 	table->columns = palloc0(SPI_processed * sizeof(SpineTableColumn));
 	for (int i = 0; i < table->ncolumns; i++)
@@ -82,13 +69,13 @@ spine_table_look_up(Oid oid)
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		SpineTableColumn *column = &table->columns[i];
 
-		column->name = text_value(tuple, 3);
-		column->type = DatumGetObjectId(binary_value(tuple, 4));
-		column->typmod = DatumGetInt32(binary_value(tuple, 5));
-		column->collation = DatumGetObjectId(binary_value(tuple, 6));
-		column->is_generated = DatumGetBool(binary_value(tuple, 7));
-		column->default_expr = text_value(tuple, 8);
-		column->takes_null = DatumGetBool(binary_value(tuple, 9));
+		column->name = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2);
+		column->type = DatumGetObjectId(binary_value(tuple, 3));
+		column->typmod = DatumGetInt32(binary_value(tuple, 4));
+		column->collation = DatumGetObjectId(binary_value(tuple, 5));
+		column->is_generated = DatumGetBool(binary_value(tuple, 6));
+		column->default_expr = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 7);
+		column->takes_null = DatumGetBool(binary_value(tuple, 8));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return table;
@@ -106,12 +93,4 @@ spine_table_find_column(const SpineTable *table, const char *name)
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("column \"%s\" of table %s does not exist", name, table->name),
 			 errhint("Add the column, or take it out of \"columns\" in spine_sinks.")));
-}
-
-char *
-spine_table_current_name(Oid table)
-{
-	char	   *name = get_rel_name(table);
-
-	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), name) : NULL;
 }

@@ -20,7 +20,6 @@ typedef struct SpineTableColumn
 
 typedef struct SpineTable
 {
-	Oid			oid;
 	char	   *name;			/* qualified and quoted */
 	Oid			owner;
 	int			ncolumns;
@@ -36,8 +35,5 @@ extern SpineTable *spine_table_look_up(Oid table);
 
 /* Raises an error (structural) when the table has no such column. */
 extern const SpineTableColumn *spine_table_find_column(const SpineTable *table, const char *name);
-
-/* The name that a table has now, qualified and quoted; NULL: the table is gone. */
-extern char *spine_table_current_name(Oid table);
 
 #endif							/* SPINE_TABLE_H */

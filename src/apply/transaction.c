@@ -1,7 +1,7 @@
 /*
  * transaction.c
- *		The only places that catch errors: a whole transaction, a subtransaction of the
- *		search for a refused record, and a step that needs no transaction.
+ *		The only places that catch errors: a step, which may be a whole transaction, and a
+ *		subtransaction of the search for a refused record.
  */
 #include "apply/transaction.h"
 
@@ -72,32 +72,17 @@ classify(const ErrorData *edata)
 	}
 }
 
-SpineTransactionEnd
-spine_transaction_run(SpineStep step, void *arg, SpineError *error)
+bool
+spine_step_run(SpineStep step, void *arg, SpineError *error)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
-	volatile SpineTransactionEnd end = SPINE_COMMITTED;
+	volatile bool is_done = true;
 
 	Assert(!IsTransactionState());
 
 	PG_TRY();
 	{
-		bool		commit;
-
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		SPI_connect();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		commit = step(arg);
-		SPI_finish();
-		PopActiveSnapshot();
-		if (commit)
-			CommitTransactionCommand();
-		else
-		{
-			AbortOutOfAnyTransaction();
-			end = SPINE_ROLLED_BACK;
-		}
+		step(arg);
 	}
 	PG_CATCH();
 	{
@@ -114,15 +99,53 @@ spine_transaction_run(SpineStep step, void *arg, SpineError *error)
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		RESUME_INTERRUPTS();
-		end = SPINE_ABORTED;
+		is_done = false;
 	}
 	PG_END_TRY();
 
 	MemoryContextSwitchTo(caller_context);
+	return is_done;
+}
+
+/* A step, and whether it was committed. */
+typedef struct Transaction
+{
+	SpineStep	step;
+	void	   *arg;
+	bool		commits;
+} Transaction;
+
+/* Step: the other one, in a transaction. */
+static bool
+run_transaction(void *arg)
+{
+	Transaction *transaction = arg;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	transaction->commits = transaction->step(transaction->arg);
+	SPI_finish();
+	PopActiveSnapshot();
+	if (transaction->commits)
+		CommitTransactionCommand();
+	else
+		AbortOutOfAnyTransaction();
+	return true;
+}
+
+SpineTransactionEnd
+spine_transaction_run(SpineStep step, void *arg, SpineError *error)
+{
+	Transaction transaction = {step, arg, false};
+	bool		is_done = spine_step_run(run_transaction, &transaction, error);
 
 	/* or the statistics views would never see this process's work */
 	pgstat_report_stat(false);
-	return end;
+	if (!is_done)
+		return SPINE_ABORTED;
+	return transaction.commits ? SPINE_COMMITTED : SPINE_ROLLED_BACK;
 }
 
 bool
@@ -169,33 +192,4 @@ spine_subtransaction_run(SpineStep step, void *arg, SpineError *error)
 	MemoryContextDelete(step_context);
 	CurrentResourceOwner = caller_owner;
 	return is_kept;
-}
-
-bool
-spine_step_run(SpineStep step, void *arg, SpineError *error)
-{
-	MemoryContext caller_context = CurrentMemoryContext;
-	volatile bool is_done = true;
-
-	Assert(!IsTransactionState());
-
-	PG_TRY();
-	{
-		step(arg);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(caller_context);
-		edata = CopyErrorData();
-		spine_error_copy(error, classify(edata), edata);
-		FreeErrorData(edata);
-		FlushErrorState();
-		is_done = false;
-	}
-	PG_END_TRY();
-
-	MemoryContextSwitchTo(caller_context);
-	return is_done;
 }

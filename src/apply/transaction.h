@@ -16,14 +16,19 @@ typedef enum SpineTransactionEnd
 	SPINE_ABORTED				/* by an error */
 } SpineTransactionEnd;
 
-/* Returns false to roll back without an error. */
+/* Returns false to roll its transaction back without an error. */
 typedef bool (*SpineStep)(void *arg);
 
 /*
- * Runs step in a transaction of its own, with SPI and a snapshot, and commits.
- * On an error: rolls back and fills *error.  Corruption (XX001, XX002) is rethrown
- * after *error is filled: the process exits and is started again.  Not in a
- * transaction.  Returns in the caller's memory context.
+ * Runs step, outside of any transaction.  True: it has run to its end.  False: *error says
+ * why not.  Corruption (XX001, XX002) is rethrown after *error is filled: the process exits
+ * and is started again.  Returns in the caller's memory context.
+ */
+extern bool spine_step_run(SpineStep step, void *arg, SpineError *error);
+
+/*
+ * The same in a transaction of its own, with SPI and a snapshot, which is committed, or
+ * rolled back on an error.
  */
 extern SpineTransactionEnd spine_transaction_run(SpineStep step, void *arg, SpineError *error);
 
@@ -34,11 +39,5 @@ extern SpineTransactionEnd spine_transaction_run(SpineStep step, void *arg, Spin
  * In each case, the subtransaction is over.
  */
 extern bool spine_subtransaction_run(SpineStep step, void *arg, SpineError *error);
-
-/*
- * Runs step outside of any transaction, with which it has no business.  True: it has run
- * to its end.  False: *error says why not.  Returns in the caller's memory context.
- */
-extern bool spine_step_run(SpineStep step, void *arg, SpineError *error);
 
 #endif							/* SPINE_TRANSACTION_H */

@@ -1,16 +1,16 @@
 /*
  * trust.c
- *		Looks at the code that hangs on a pipeline's tables.
+ *		Looks at the code that is attached to a pipeline's tables.
  *
  * A statement on a sink's table runs as the sink's role, and so do the table's triggers,
  * which every role with the privilege TRIGGER can make.  A trigger has no owner.  Its
- * function has one, who must be a role that could do as much anyway.  Its WHEN condition
- * could call any function with any arguments, and so may use only what has no effects.
+ * function has one, which must be a role that could do as much anyway.  Its WHEN condition
+ * could call any function with any arguments, so it may use only what has no side effects.
  *
  * A batch locks a table before it looks, so that nobody adds a trigger afterwards.  It
- * does not lock the partitions: work on an old partition would hold up the batch.  Instead
- * the functions that hang on partitions are stopped at their first call, and everything is
- * looked at again, if the caches have been told of a change by then.  A partition is
+ * does not lock the partitions: work on an old partition would hold up the batch.  Instead,
+ * if the caches have been told of a change, functions that are attached to partitions are
+ * stopped at their first call, and everything is looked at again.  A partition is
  * locked before its triggers run, and that lock brings the news.
  */
 #include "apply/trust.h"
@@ -31,7 +31,6 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 
@@ -39,10 +38,10 @@ struct SpineTrust
 {
 	MemoryContext context;
 	int			ntables;
-	SpineTrustedTable *tables;
+	const SpineTrustedTable *tables;
 	List	   *bookkeeping;	/* the extension's own tables that batches write to */
 	List	   *watched;		/* all tables that were looked at */
-	bool		watch_everything;	/* while they are being found out */
+	bool		watch_everything;	/* while the tables are being looked at */
 
 	/* changes that the caches have told of, and how many there were at the last check */
 	uint64		nchanges;
@@ -51,7 +50,7 @@ struct SpineTrust
 	dlist_node	node;
 };
 
-/* Those of this process. */
+/* All that this process has. */
 static dlist_head trusts_in_use = DLIST_STATIC_INIT(trusts_in_use);
 
 /* The one whose statement runs, if any. */
@@ -243,7 +242,7 @@ check_persistence(Oid table, char persistence)
 			 errhint("Use a permanent table.")));
 }
 
-/* A partition's owner can hang code on it as the table's can. */
+/* The owner of a partition can attach code to it, as the table's owner can. */
 static void
 check_partition_owner(Oid partition, Oid owner, const SpineTrustedTable *root, Oid table_owner)
 {
@@ -429,8 +428,7 @@ spine_trust_make(const SpineTrustedTable *tables, int n)
 	watch();
 	trust->context = CurrentMemoryContext;
 	trust->ntables = n;
-	trust->tables = palloc(n * sizeof(SpineTrustedTable));
-	memcpy(trust->tables, tables, n * sizeof(SpineTrustedTable));
+	trust->tables = tables;
 	trust->nchanges = 1;
 
 	*callback = (MemoryContextCallback) {.func = release, .arg = trust};

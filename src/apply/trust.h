@@ -1,7 +1,7 @@
 /*
  * trust.h
- *		May a pipeline write to its tables?  Code that hangs on them must not get rights
- *		that its author does not have, and a crash must not empty them.
+ *		May a pipeline write to its tables?  Code that is attached to them must not get
+ *		rights that its author does not have, and a crash must not empty them.
  */
 #ifndef SPINE_TRUST_H
 #define SPINE_TRUST_H
@@ -18,7 +18,10 @@ typedef struct SpineTrustedTable
 /* What is known of the tables of one plan. */
 typedef struct SpineTrust SpineTrust;
 
-/* Nothing is looked at yet.  In the current memory context, and goes with it. */
+/*
+ * Nothing is looked at yet.  Goes with the current memory context, which holds the tables
+ * as well.
+ */
 extern SpineTrust *spine_trust_make(const SpineTrustedTable *tables, int n);
 
 /*
@@ -26,14 +29,14 @@ extern SpineTrust *spine_trust_make(const SpineTrustedTable *tables, int n);
  * reach runs a function of a role that the applying role does not trust; a partition
  * belongs to such a role; a table is not permanent; a bookkeeping table has a trigger that
  * is not the extension's.  In a transaction that has locked the tables; locks the
- * bookkeeping tables.  Costs three locks while the caches have not been told of a change.
+ * bookkeeping tables.  Costs three locks as long as nothing changes.
  */
 extern void spine_trust_check(SpineTrust *trust);
 
 /*
- * Until `context` is reset or deleted, code that would run as a table's role is held back
- * and the tables are looked at again as soon as something has changed.  The context is to
- * end with the (sub)transaction at the latest.
+ * Until `context` is reset or deleted, no code runs as a table's role after a change, unless
+ * the tables were checked again.  The context must end with the (sub)transaction at the
+ * latest.
  */
 extern void spine_trust_guard(SpineTrust *trust, MemoryContext context);
 

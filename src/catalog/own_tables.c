@@ -13,7 +13,6 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/dependency.h"
 #include "catalog/extension.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"

@@ -27,7 +27,7 @@ extern void spine_own_tables_add(const char *name, bool written_by_batches);
 /* The tables that batches write to, always in the same order.  In a transaction. */
 extern List *spine_own_tables_written_by_batches(void);
 
-/* Raises an error when one of its own tables has a trigger that is not the extension's. */
+/* Raises an error if this table of the extension has a trigger that is not the extension's. */
 extern void spine_own_tables_check(Oid table);
 
 /* For messages: the name of a table, qualified and quoted. */

@@ -43,13 +43,11 @@ spine_pipeline_settings_init(void)
 							   check_topic, NULL, NULL);
 }
 
-/* Column `column` (from 1) of row `row` as text in the caller's context, or NULL. */
+/* Column `column` (from 1) of row `row` as text, or NULL. */
 static char *
-text_value(uint64 row, int column, MemoryContext context)
+text_value(uint64 row, int column)
 {
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
-
-	return value ? MemoryContextStrdup(context, value) : NULL;
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
 }
 
 static Datum
@@ -60,7 +58,7 @@ binary_value(uint64 row, int column, bool *isnull)
 
 /* A text[] of the row as C strings; returns how many. */
 static int
-string_list(uint64 row, int column, MemoryContext context, char ***strings)
+string_list(uint64 row, int column, char ***strings)
 {
 	bool		isnull;
 	Datum		array = binary_value(row, column, &isnull);
@@ -73,27 +71,27 @@ string_list(uint64 row, int column, MemoryContext context, char ***strings)
 
 	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
 					  &elements, NULL, &n);
-	*strings = MemoryContextAllocZero(context, Max(n, 1) * sizeof(char *));
+	*strings = palloc0(Max(n, 1) * sizeof(char *));
 	for (int i = 0; i < n; i++)
-		(*strings)[i] = MemoryContextStrdup(context, TextDatumGetCString(elements[i]));
+		(*strings)[i] = TextDatumGetCString(elements[i]);
 	return n;
 }
 
 static void
-read_sink(SpineSinkDefinition *sink, uint64 row, MemoryContext context)
+read_sink(SpineSinkDefinition *sink, uint64 row)
 {
 	bool		isnull;
 	char	  **names;
 	char	  **sources;
 
 	sink->target = DatumGetObjectId(binary_value(row, 1, &isnull));
-	sink->mode = text_value(row, 2, context);
-	sink->nkeys = string_list(row, 3, context, &sink->keys);
-	sink->version = text_value(row, 4, context);
+	sink->mode = text_value(row, 2);
+	sink->nkeys = string_list(row, 3, &sink->keys);
+	sink->version = text_value(row, 4);
 
-	sink->nmappings = string_list(row, 5, context, &names);
-	(void) string_list(row, 6, context, &sources);
-	sink->mappings = MemoryContextAllocZero(context, Max(sink->nmappings, 1) * sizeof(SpineMapping));
+	sink->nmappings = string_list(row, 5, &names);
+	(void) string_list(row, 6, &sources);
+	sink->mappings = palloc0(Max(sink->nmappings, 1) * sizeof(SpineMapping));
 	for (int i = 0; i < sink->nmappings; i++)
 		sink->mappings[i] = (SpineMapping) {names[i], sources[i]};
 }
@@ -118,8 +116,8 @@ spine_pipeline_load(const char *schema, const NameData *name)
 	Oid			types[1] = {NAMEOID};
 	Datum		args[1] = {NameGetDatum(name)};
 	MemoryContext context;
+	MemoryContext old_context;
 	SpinePipeline *pipeline;
-	char	   *topic;
 	bool		isnull;
 	char	   *query;
 
@@ -135,8 +133,7 @@ spine_pipeline_load(const char *schema, const NameData *name)
 	pipeline = MemoryContextAllocZero(context, sizeof(SpinePipeline));
 	pipeline->context = context;
 	pipeline->name = *name;
-	topic = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	pipeline->topic = MemoryContextStrdup(context, spine_pipeline_topic_or_default(topic));
+	pipeline->topic = MemoryContextStrdup(context, spine_pipeline_topic_or_default(text_value(0, 1)));
 	pipeline->owner = DatumGetObjectId(binary_value(0, 2, &isnull));
 	pipeline->starts_at_latest = DatumGetBool(binary_value(0, 3, &isnull));
 
@@ -147,10 +144,12 @@ spine_pipeline_load(const char *schema, const NameData *name)
 					 "  FROM pg_catalog.jsonb_each_text(s.columns) c)"
 					 " FROM %s.spine_sinks s WHERE s.pipeline = $1 ORDER BY s.mode, s.target", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 0);
+	old_context = MemoryContextSwitchTo(context);
 	pipeline->nsinks = SPI_processed;
-	pipeline->sinks = MemoryContextAllocZero(context, Max(SPI_processed, 1) * sizeof(SpineSinkDefinition));
+	pipeline->sinks = palloc0(Max(SPI_processed, 1) * sizeof(SpineSinkDefinition));
 	for (uint64 i = 0; i < SPI_processed; i++)
-		read_sink(&pipeline->sinks[i], i, context);
+		read_sink(&pipeline->sinks[i], i);
+	MemoryContextSwitchTo(old_context);
 
 	MemoryContextSetParent(context, TopMemoryContext);
 	return pipeline;

@@ -349,7 +349,7 @@ name_end(const char *at, const char *end, const char *name)
 	return (size_t) (end - at) >= len && memcmp(at, name, len) == 0 ? at + len : NULL;
 }
 
-/* Does this byte continue a word, so that the number or name before it is none? */
+/* Does this byte make another word of the number or name before it? */
 static bool
 is_word_byte(char c)
 {

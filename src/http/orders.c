@@ -5,7 +5,7 @@
  */
 #include "endpoints.h"
 
-/* json_agg has its schema: PostgreSQL would prefer a user's json_agg of exactly this type. */
+/* json_agg is qualified, because a user's json_agg for exactly this type would be preferred. */
 static const DbStatement orders_statement = {
 	"orders", DB_WITH_ETAG("coalesce(pg_catalog.json_agg(o), '[]')::text", "spine_orders($1::text, $2::text, $3::integer) o", "$4"),
 	3, true, 256 * 1024

@@ -210,10 +210,7 @@ spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error)
 	int			count = spine_client_count_partitions(consumer->client, consumer->topic, BROKER_TIMEOUT_MS);
 
 	if (count < 0)
-	{
 		describe_silence(consumer, error);
-		return count;
-	}
 	return count;
 }
 

@@ -6,8 +6,8 @@
  * Producers learn the ends of the logs from their delivery reports, and from the
  * broker before one of them sends the first record to a topic that shared memory does
  * not know: after a crash restart, the log is older than the shared memory.  The applied
- * positions come from the workers.  All is in shared memory, so that all sessions see
- * the same.  A partition that no pipeline reads counts as not applied.
+ * positions come from the workers.  All of this is in shared memory, so that all sessions
+ * see the same.  A partition that no pipeline reads counts as not applied.
  */
 #include "orders/backpressure.h"
 
@@ -17,10 +17,10 @@
 /* librdkafka's mock cluster keeps 5 MB a partition, as sent. */
 #define PARTITION_ROOM_BYTES	(3 * 1024 * 1024)
 
-/* What a record that others have sent is taken to have; ours have less. */
+/* The assumed size of records that others have sent; ours are smaller. */
 #define FOREIGN_RECORD_BYTES	1024
 
-/* A process reserves room for many events at a time. */
+/* A process reserves room for many records at a time. */
 #define RESERVE_BYTES			(64 * 1024)
 
 /* The end of a partition, as producers learned it. */
@@ -115,10 +115,9 @@ release_at_exit(int code, Datum arg)
 }
 
 static bool
-reserve_more(int64 bytes)
+reserve_more(void)
 {
 	static bool is_registered = false;
-	int64		used;
 	bool		fits;
 
 	if (!is_registered)
@@ -127,12 +126,13 @@ reserve_more(int64 bytes)
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	forget_other_log();
-	used = unapplied_bytes() + shared->in_flight_bytes;
-
-	/* what is too large by itself is sent when it is alone */
-	fits = used == 0 || used + bytes <= PARTITION_ROOM_BYTES;
+	fits = unapplied_bytes() + shared->in_flight_bytes + RESERVE_BYTES <= PARTITION_ROOM_BYTES;
 	if (fits)
-		shared->in_flight_bytes += bytes;
+	{
+		shared->in_flight_bytes += RESERVE_BYTES;
+		reserved_bytes += RESERVE_BYTES;
+		unused_bytes += RESERVE_BYTES;
+	}
 	LWLockRelease(spine_shared->lock);
 	return fits;
 }
@@ -140,27 +140,13 @@ reserve_more(int64 bytes)
 bool
 spine_backpressure_reserve(const SpineClient *client, int64 bytes)
 {
+	Assert(bytes <= RESERVE_BYTES);
 	if (!spine_client_is_embedded(client))
 		return true;
-
-	if (unused_bytes < bytes)
-	{
-		int64		more = Max(bytes, RESERVE_BYTES);
-
-		if (!reserve_more(more))
-			return false;
-		reserved_bytes += more;
-		unused_bytes += more;
-	}
+	if (unused_bytes < bytes && !reserve_more())
+		return false;
 	unused_bytes -= bytes;
 	return true;
-}
-
-void
-spine_backpressure_keep(const SpineClient *client, int64 bytes)
-{
-	if (spine_client_is_embedded(client))
-		unused_bytes += bytes;
 }
 
 static void
@@ -257,7 +243,7 @@ spine_backpressure_learn(SpineClient *client, const char *topic, int timeout_ms)
 
 	n = spine_client_count_partitions(client, topic, timeout_ms);
 	if (n <= 0)
-		return false;
+		return n == 0;			/* nothing is in a topic that does not exist */
 	partitions = palloc(n * sizeof(int32));
 	ends = palloc(n * sizeof(int64));
 	for (int i = 0; i < n; i++)

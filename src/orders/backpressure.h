@@ -23,15 +23,12 @@ extern void spine_backpressure_init(void);
 extern bool spine_backpressure_learn(SpineClient *client, const char *topic, int timeout_ms);
 
 /*
- * May this many more bytes be sent?  Then they are reserved, by this process, until they
- * are released.  False: the broker is full.
+ * May a record of this size be sent?  Then its bytes are reserved, by this process, until
+ * they are released.  False: the broker is full.
  */
 extern bool spine_backpressure_reserve(const SpineClient *client, int64 bytes);
 
-/* Reserved bytes are not to be sent now: the process keeps them for the next record. */
-extern void spine_backpressure_keep(const SpineClient *client, int64 bytes);
-
-/* Reserved bytes are acknowledged, or failed. */
+/* Reserved bytes are acknowledged, have failed, or are not sent now. */
 extern void spine_backpressure_release(const SpineClient *client, int64 bytes);
 
 /*

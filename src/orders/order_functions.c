@@ -16,7 +16,6 @@
 #include "process/default_cluster.h"
 #include "process/shared.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(spine_produce);
@@ -173,22 +172,10 @@ Datum
 spine_make_event(PG_FUNCTION_ARGS)
 {
 	SpineTenant tenant;
-	SpineRandom random;
-	uint64		seed;
-	size_t		size;
-	char	   *json;
-	int64		unix_time_us = GetCurrentTimestamp() +
-		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	char		json[SPINE_MAX_EVENT_BYTES];
+	size_t		len;
 
 	spine_tenant_init(&tenant, tenant_argument(fcinfo));
-	if (!pg_strong_random(&seed, sizeof(seed)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
-	spine_generator_seed(&random, seed);
-
-	size = tenant.message_size;
-	json = palloc(size);
-	if (spine_generator_event(&random, tenant.literal, unix_time_us, json, size) >= size)
-		elog(ERROR, "event does not fit its buffer");
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(pg_any_to_server(json, strlen(json), PG_UTF8)));
+	len = spine_tenant_make_event(&tenant, json);
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(pg_any_to_server(json, len, PG_UTF8)));
 }

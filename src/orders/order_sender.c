@@ -6,10 +6,8 @@
 #include "orders/order_sender.h"
 
 #include "kafka/producer.h"
-#include "miscadmin.h"
 #include "orders/backpressure.h"
 #include "orders/produced.h"
-#include "utils/timestamp.h"
 
 /* What a record takes at the broker besides its key and value. */
 #define RECORD_OVERHEAD		40
@@ -27,20 +25,8 @@ void
 spine_order_sender_begin(SpineOrderSender *sender, SpineClient *client, const char *topic)
 {
 	static uint64 last_id = 0;
-	uint64		seed;
 
-	if (!pg_strong_random(&seed, sizeof(seed)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
-
-	memset(sender, 0, sizeof(*sender));
-	sender->client = client;
-	sender->topic = topic;
-	sender->id = ++last_id;
-	sender->buffer_size = SPINE_MAX_TENANT_BYTES * 6 + 512; /* every byte escaped */
-	sender->buffer = palloc(sender->buffer_size);
-	spine_generator_seed(&sender->random, seed);
-
+	*sender = (SpineOrderSender) {.client = client, .topic = topic, .id = ++last_id};
 	spine_producer_prepare(client, topic, FIRST_CONTACT_MS);
 	if (!spine_backpressure_learn(client, topic, LEARN_MS))
 		spine_client_raise_error(client);
@@ -49,23 +35,21 @@ spine_order_sender_begin(SpineOrderSender *sender, SpineClient *client, const ch
 bool
 spine_order_sender_send(SpineOrderSender *sender, const SpineTenant *tenant)
 {
-	int64		unix_time_us = GetCurrentTimestamp() +
-		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	char		event[SPINE_MAX_EVENT_BYTES];
 	size_t		len;
 	int64		bytes;
 
 	if (sender->sent - sender->acknowledged - sender->failed >= MAX_IN_FLIGHT)
 		return false;
 
-	len = spine_generator_event(&sender->random, tenant->literal, unix_time_us,
-								sender->buffer, sender->buffer_size);
+	len = spine_tenant_make_event(tenant, event);
 	bytes = len + tenant->len + RECORD_OVERHEAD;
 	if (!spine_backpressure_reserve(sender->client, bytes))
 		return false;
 	if (!spine_producer_send(sender->client, sender->topic, tenant->name, tenant->len,
-							 sender->buffer, len, sender->id))
+							 event, len, sender->id))
 	{
-		spine_backpressure_keep(sender->client, bytes);
+		spine_backpressure_release(sender->client, bytes);
 		return false;
 	}
 	sender->sent++;

@@ -6,7 +6,6 @@
 #define SPINE_ORDER_SENDER_H
 
 #include "kafka/client.h"
-#include "orders/generator.h"
 #include "orders/tenant.h"
 
 /* The caller reads the last four fields. */
@@ -14,9 +13,6 @@ typedef struct SpineOrderSender
 {
 	SpineClient *client;
 	const char *topic;
-	SpineRandom random;
-	char	   *buffer;			/* for one event */
-	size_t		buffer_size;
 	uint64		id;				/* tag of its records: other reports are not ours */
 	int64		sent;
 	int64		acknowledged;
@@ -25,10 +21,9 @@ typedef struct SpineOrderSender
 } SpineOrderSender;
 
 /*
- * In the current memory context.  The client and the topic must outlive the sender; a
- * process has one sender at a time.  Waits for the broker for up to a second, the first
- * time that the client sends to the topic.  Raises an error when the embedded broker
- * does not answer.
+ * The client and the topic must outlive the sender; a process has one sender at a time.
+ * Waits for the broker for up to a second, the first time that the client sends to the
+ * topic.  Raises an error when the embedded broker does not answer.
  */
 extern void spine_order_sender_begin(SpineOrderSender *sender, SpineClient *client,
 									 const char *topic);

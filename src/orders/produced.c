@@ -21,8 +21,8 @@ PG_FUNCTION_INFO_V1(spine_produced);
 typedef struct CountKey
 {
 	Oid			database;		/* InvalidOid: the producer worker's */
-	char		tenant[SPINE_MAX_TENANT_BYTES + 1]; /* "": all that have no entry of
-													 * their own */
+	char		tenant[SPINE_MAX_TENANT_BYTES + 1]; /* "": all tenants without an
+													 * entry of their own */
 } CountKey;
 
 /* Written by the process that sends the events. */
@@ -70,7 +70,7 @@ spine_produced_add(const char *tenant, size_t len, int64 n)
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	count = hash_search(counts, &key, HASH_FIND, NULL);
-	if (count == NULL)			/* once some are counted together, all new ones are */
+	if (count == NULL)			/* once some tenants are counted together, all new ones are */
 		count = hash_search(counts, &others, HASH_FIND, NULL);
 	if (count == NULL)
 		count = hash_search(counts, count_tenants() < MAX_TENANTS ? &key : &others,

@@ -29,19 +29,22 @@ static double producer_rate = 0;	/* events per second; 0: off */
 static char *producer_tenants = NULL;
 
 /* The tenants of the setting, in the current memory context. */
-static SpineTenant *
-read_tenants(int *n)
+static List *
+read_tenants(void)
 {
 	List	   *names = NIL;
+	List	   *tenants = NIL;
 	ListCell   *cell;
-	SpineTenant *tenants;
 
 	/* the check hook has accepted it */
 	(void) SplitGUCList(pstrdup(producer_tenants), ',', &names);
-	tenants = palloc0((list_length(names) + 1) * sizeof(SpineTenant));
-	*n = 0;
 	foreach(cell, names)
-		spine_tenant_init(&tenants[(*n)++], lfirst(cell));
+	{
+		SpineTenant *tenant = palloc(sizeof(SpineTenant));
+
+		spine_tenant_init(tenant, lfirst(cell));
+		tenants = lappend(tenants, tenant);
+	}
 	return tenants;
 }
 
@@ -67,20 +70,20 @@ is_current(const SpineCluster *cluster)
 
 /* Sends at the rate until the configuration or the cluster changes. */
 static void
-produce_until_reload(MemoryContext tick_context)
+produce_until_reload(void)
 {
 	SpineCluster cluster = spine_default_cluster_await();
 	SpineOrderSender sender;
-	int			ntenants;
-	SpineTenant *tenants = read_tenants(&ntenants);
-	int			next_tenant = 0;
+	List	   *tenants = read_tenants();
+	MemoryContext tick_context = AllocSetContextCreate(CurrentMemoryContext, "spine producer tick",
+													   ALLOCSET_SMALL_SIZES);
 	int64		reported_failures = 0;
 	TimestampTz last_tick = GetCurrentTimestamp();
 	double		due = 0;
 
 	spine_order_sender_begin(&sender, spine_client_cache_get(&cluster), pstrdup(spine_topic));
 	MemoryContextSwitchTo(tick_context);
-	while (!ConfigReloadPending && ntenants > 0 && is_current(&cluster))
+	while (!ConfigReloadPending && is_current(&cluster))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
@@ -90,11 +93,9 @@ produce_until_reload(MemoryContext tick_context)
 		/* what could not be sent for lack of room is not made up for later */
 		due = Min(due + producer_rate * (now - last_tick) / USECS_PER_SEC, Max(producer_rate, 1));
 		last_tick = now;
-		while (due >= 1 && spine_order_sender_send(&sender, &tenants[next_tenant]))
-		{
-			next_tenant = (next_tenant + 1) % ntenants;
+		while (tenants && due >= 1 &&
+			   spine_order_sender_send(&sender, list_nth(tenants, sender.sent % list_length(tenants))))
 			due -= 1;
-		}
 
 		spine_order_sender_poll(&sender);
 		if (sender.failed > reported_failures)
@@ -112,7 +113,6 @@ void
 spine_producer_worker_main(Datum arg)
 {
 	MemoryContext context;
-	MemoryContext tick_context;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -126,8 +126,6 @@ spine_producer_worker_main(Datum arg)
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	context = AllocSetContextCreate(TopMemoryContext, "spine producer", ALLOCSET_DEFAULT_SIZES);
-	tick_context = AllocSetContextCreate(TopMemoryContext, "spine producer tick",
-										 ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -138,7 +136,7 @@ spine_producer_worker_main(Datum arg)
 		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
-		produce_until_reload(tick_context);
+		produce_until_reload();
 	}
 }
 
@@ -151,35 +149,31 @@ is_wanted(void)
 static bool
 check_tenants(char **newval, void **extra, GucSource source)
 {
-	char	   *copy = pstrdup(*newval);
 	List	   *tenants = NIL;
 	ListCell   *cell;
-	bool		ok = true;
 
-	if (!SplitGUCList(copy, ',', &tenants))
+	/* the producer has no database, and so no encoding except JSON's own */
+	if (!pg_verify_mbstr(PG_UTF8, *newval, strlen(*newval), true))
+	{
+		GUC_check_errdetail("Tenant names must be valid UTF-8.");
+		return false;
+	}
+	if (!SplitGUCList(pstrdup(*newval), ',', &tenants))
 	{
 		GUC_check_errdetail("List syntax is invalid.");
-		ok = false;
-	}
-	else if (!pg_verify_mbstr(PG_UTF8, *newval, strlen(*newval), true))
-	{
-		/* the producer has no database, and so no encoding except JSON's own */
-		GUC_check_errdetail("Tenant names must be valid UTF-8.");
-		ok = false;
+		return false;
 	}
 	foreach(cell, tenants)
 	{
 		size_t		len = strlen(lfirst(cell));
 
-		if (ok && (len == 0 || len > SPINE_MAX_TENANT_BYTES))
+		if (len == 0 || len > SPINE_MAX_TENANT_BYTES)
 		{
 			GUC_check_errdetail("A tenant's name has 1 to %d bytes.", SPINE_MAX_TENANT_BYTES);
-			ok = false;
+			return false;
 		}
 	}
-	list_free(tenants);
-	pfree(copy);
-	return ok;
+	return true;
 }
 
 void

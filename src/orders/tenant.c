@@ -1,11 +1,12 @@
 /*
  * tenant.c
- *		Checks a tenant's name, and spells it as JSON.
+ *		Checks a tenant's name, spells it as JSON, and makes events with it.
  */
 #include "orders/tenant.h"
 
 #include "mb/pg_wchar.h"
 #include "orders/generator.h"
+#include "utils/timestamp.h"
 
 void
 spine_tenant_init(SpineTenant *tenant, const char *utf8_name)
@@ -32,6 +33,25 @@ spine_tenant_init(SpineTenant *tenant, const char *utf8_name)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	tenant->name = pstrdup(utf8_name);
 	tenant->literal = pstrdup(literal);
-	tenant->message_size = strlen(literal) + 256;
 	free(literal);
+}
+
+size_t
+spine_tenant_make_event(const SpineTenant *tenant, char *json)
+{
+	static SpineRandom random;
+	static bool is_seeded = false;
+	int64		unix_time_us = GetCurrentTimestamp() +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	uint64		seed;
+
+	if (!is_seeded)
+	{
+		if (!pg_strong_random(&seed, sizeof(seed)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
+		spine_generator_seed(&random, seed);
+		is_seeded = true;
+	}
+	return spine_generator_event(&random, tenant->literal, unix_time_us, json, SPINE_MAX_EVENT_BYTES);
 }

@@ -15,7 +15,7 @@
 #include "fmgr.h"
 #include "storage/procarray.h"
 
-#define TRANSACTIONS	500		/* count in the same rows, whatever snapshots there are */
+#define TRANSACTIONS	500		/* that count in the same rows, even if all their versions stay */
 #define NUMBERS			(1 << 18)	/* more than there can be sessions */
 #define MAX_GENERATION	(PG_INT32_MAX / NUMBERS - 1)
 

@@ -75,7 +75,7 @@ run_transaction(void *arg)
 	SpineBatch *batch = run->batch;
 	const char *schema = spine_extension_schema();
 
-	/* the bookkeeping tables are found by name: it must be theirs still */
+	/* the bookkeeping tables are found by name: they must still be in this schema */
 	if (schema == NULL || strcmp(schema, batch->log.schema) != 0)
 		return roll_back(run, SPINE_BATCH_GONE);
 	if (!spine_positions_lock(&batch->log, batch->moves, batch->nmoves))
@@ -143,7 +143,7 @@ count_per_partition(const BatchRun *run)
 	for (int i = 0; i < batch->nmoves; i++)
 		batch->moves[i].nrecords = batch->moves[i].ndead_letters = 0;
 
-	/* neighbours mostly are of one partition */
+	/* neighbours are mostly of one partition */
 	for (size_t i = 0; i < batch->nrecords; i++)
 	{
 		if (move == NULL || move->partition != batch->records[i].partition)

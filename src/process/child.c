@@ -36,12 +36,6 @@ spine_child_is_stopped(SpineChild *child)
 }
 
 bool
-spine_child_may_start(SpineChild *child)
-{
-	return spine_child_is_stopped(child) && child->start_after <= GetCurrentTimestamp();
-}
-
-bool
 spine_child_start(SpineChild *child, const char *function, const char *type, const char *name,
 				  Datum argument)
 {

@@ -22,9 +22,6 @@ typedef struct SpineChild
 /* Is there no such process?  Notices that it has ended. */
 extern bool spine_child_is_stopped(SpineChild *child);
 
-/* Is it stopped, and has it paused long enough since? */
-extern bool spine_child_may_start(SpineChild *child);
-
 /*
  * Starts the process, with an exported main function of spine.  The handle is kept in
  * the current memory context.  False: the server has no room for it now; start_after

@@ -23,7 +23,6 @@
 #include "nodes/parsenodes.h"
 #include "process/shared.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 
 static ProcessUtility_hook_type prev_process_utility = NULL;

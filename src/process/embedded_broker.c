@@ -227,6 +227,7 @@ static void
 publish_broker(const char *address, const char *cluster_id)
 {
 	SpineEmbeddedBroker *broker = &spine_shared->broker;
+
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	strlcpy(broker->cluster_id, cluster_id, sizeof(broker->cluster_id));
 	strlcpy(broker->address, address, sizeof(broker->address));

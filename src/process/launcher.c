@@ -62,10 +62,11 @@ wake_no_later_than(TimestampTz when)
 static bool
 may_start(SpineChild *child)
 {
-	if (spine_child_may_start(child))
+	if (!spine_child_is_stopped(child))
+		return false;
+	if (child->start_after <= GetCurrentTimestamp())
 		return true;
-	if (spine_child_is_stopped(child))
-		wake_no_later_than(child->start_after);
+	wake_no_later_than(child->start_after);
 	return false;
 }
 
@@ -74,6 +75,20 @@ start(SpineChild *child, const char *function, const char *type, const char *nam
 {
 	if (!spine_child_start(child, function, type, name, argument))
 		wake_no_later_than(child->start_after);
+}
+
+/*
+ * Starts or stops a child.  What counts is the pid that a process has claimed the
+ * child's place with, or 0: so a new launcher finds what its predecessor has started.
+ */
+static void
+tend(SpineChild *child, int pid, bool wanted, const char *function, const char *type,
+	 const char *name, Datum argument)
+{
+	if (wanted && pid == 0 && may_start(child))
+		start(child, function, type, name, argument);
+	else if (!wanted)
+		spine_child_stop(child, pid);
 }
 
 /* The OIDs of all databases that could have the extension. */
@@ -279,10 +294,7 @@ tend_worker(int number)
 	}
 	LWLockRelease(spine_shared->lock);
 
-	if (wanted && pid == 0 && may_start(worker))
-		start(worker, "spine_worker_main", "spine worker", name, Int32GetDatum(number));
-	else if (!wanted)
-		spine_child_stop(worker, pid);
+	tend(worker, pid, wanted, "spine_worker_main", "spine worker", name, Int32GetDatum(number));
 }
 
 /* Does any database have the extension?  is_certain: all databases were probed. */
@@ -307,26 +319,6 @@ extension_exists(bool *is_certain)
 }
 
 /*
- * A process of which the server has one, or none.  What counts is the claimed pid, so
- * that a new launcher finds what its predecessor has started.
- */
-static void
-tend(SpineChild *child, const int *claimed_pid, bool wanted, const char *function, const char *name,
-	 Datum argument)
-{
-	int			pid;
-
-	LWLockAcquire(spine_shared->lock, LW_SHARED);
-	pid = *claimed_pid;
-	LWLockRelease(spine_shared->lock);
-
-	if (wanted && pid == 0 && may_start(child))
-		start(child, function, name, name, argument);
-	else if (!wanted)
-		spine_child_stop(child, pid);
-}
-
-/*
  * A broker that is not wanted may have outlived the process that tends it.  Then this
  * process has to be started to stop the broker.  After a crash restart, only when all
  * databases were probed do we know that none has the extension.
@@ -336,15 +328,29 @@ tend_broker(bool exists, bool is_certain)
 {
 	bool		wanted = exists && spine_default_cluster_is_embedded();
 	bool		is_orphan;
+	int			pid;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	spine_shared->broker.wanted = wanted;
-	is_orphan = !wanted && spine_shared->broker.pid == 0 &&
+	pid = spine_shared->broker.pid;
+	is_orphan = !wanted && pid == 0 &&
 		(is_certain || !spine_default_cluster_is_embedded());
 	LWLockRelease(spine_shared->lock);
-	tend(&broker, &spine_shared->broker.pid,
-		 wanted || (is_orphan && spine_embedded_broker_is_left()),
-		 "spine_embedded_broker_main", "spine embedded broker", (Datum) 0);
+	tend(&broker, pid, wanted || (is_orphan && spine_embedded_broker_is_left()),
+		 "spine_embedded_broker_main", "spine embedded broker", "spine embedded broker", (Datum) 0);
+}
+
+static void
+tend_extra(int number, bool exists)
+{
+	Extra	   *extra = &extras[number];
+	int			pid;
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	pid = spine_shared->extra_pids[number];
+	LWLockRelease(spine_shared->lock);
+	tend(&extra->child, pid, exists && extra->is_wanted(), extra->function, extra->name,
+		 extra->name, Int32GetDatum(number));
 }
 
 static void
@@ -355,8 +361,7 @@ tend_all(void)
 
 	tend_broker(exists, is_certain);
 	for (int i = 0; i < nextras; i++)
-		tend(&extras[i].child, &spine_shared->extra_pids[i], exists && extras[i].is_wanted(),
-			 extras[i].function, extras[i].name, Int32GetDatum(i));
+		tend_extra(i, exists);
 	for (int i = 0; i < SPINE_MAX_WORKERS; i++)
 		tend_worker(i);
 }
@@ -391,15 +396,6 @@ databases_have_changed(void)
 	return changed;
 }
 
-static void
-register_launcher(void)
-{
-	before_shmem_exit(forget_launcher, 0);
-	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
-	spine_shared->launcher_latch = MyLatch;
-	LWLockRelease(spine_shared->lock);
-}
-
 void
 spine_launcher_main(Datum arg)
 {
@@ -409,7 +405,11 @@ spine_launcher_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
-	register_launcher();
+	before_shmem_exit(forget_launcher, 0);
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	spine_shared->launcher_latch = MyLatch;
+	LWLockRelease(spine_shared->lock);
+
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	probe_all_again();			/* what a former launcher may have left undone */
 

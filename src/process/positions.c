@@ -25,7 +25,7 @@
 
 #define NARGS	9
 
-/* Those that every batch runs. */
+/* The statements that every batch runs. */
 static SpineStatement lock_statement;
 static SpineStatement lock_by_key_statement;
 static SpineStatement move_statement;
@@ -236,8 +236,8 @@ check_and_remember(const SpineMove *moves, int n)
 }
 
 /*
- * The rows at their places, if all are there.  No index has what is asked of the columns
- * (a name as a text, a sum), so that it is not the one that is used.
+ * The rows at their places, if all are there.  The conditions are on expressions that no
+ * index has (a name as a text, a sum), so the rows are found by their places.
  */
 #define AT_PLACES(alias) \
 	alias ".ctid = ANY ($9) AND " alias ".pipeline::text = $1::text" \
@@ -246,7 +246,7 @@ check_and_remember(const SpineMove *moves, int n)
 bool
 spine_positions_lock(const SpineLog *log, const SpineMove *moves, int n)
 {
-	/* in one order, so that two workers cannot lock each other out; none, or all */
+	/* in one order, so that two workers cannot deadlock; none, or all */
 	run(&lock_statement,
 		psprintf("SELECT o.partition, o.next_offset, o.ctid FROM %s.spine_offsets o"
 				 " WHERE " AT_PLACES("o") " AND o.partition + 0 = ANY ($4)"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What the image needs of the official image's entrypoint, as its documentation
-# has it: arguments that begin with "-" are the server's; an empty PGDATA gets a
-# cluster, with POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB; the scripts in
+# The parts of the official image's entrypoint that the image needs, as documented there.
+# Arguments that begin with "-" go to the server. An empty PGDATA gets a cluster, with
+# POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB. The scripts in
 # /docker-entrypoint-initdb.d run once, on a server without TCP.
 set -eu -o pipefail
 

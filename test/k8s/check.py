@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of the objects that kustomize made, and of what lies around them.
+"""Tests of the objects that kustomize makes, and of the files around them.
 
     check.py DIR VERSION...
 

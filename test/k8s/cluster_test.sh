@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests tools/cluster.sh with stand-ins for docker, k3d, kubectl and tilt, which
-# write down how they are called and remember what was made. Each test prints
-# "ok - ..." or "not ok - ...".
+# record their calls and remember what was created. Each test prints "ok - ..." or
+# "not ok - ...".
 set -eu -o pipefail
 
 cd "$(dirname "$0")/../.."
@@ -30,8 +30,8 @@ chmod +x "$dir/bin/docker"
 for tool in k3d kubectl tilt; do ln -s docker "$dir/bin/$tool"; done
 for tool in bash dirname; do ln -s "$(command -v "$tool")" "$dir/none"; done
 
-# run COMMAND...: tools/cluster.sh; what it says is in $dir/said, the calls of
-# this time in $dir/calls.
+# run COMMAND...: runs tools/cluster.sh. Its output is in $dir/said, and its calls of
+# other tools are in $dir/calls.
 run() {
     rm -f "$dir/calls"
     touch "$dir/calls"
@@ -67,42 +67,42 @@ missing() {
     ! PATH=$dir/none tools/cluster.sh tilt phase-1-ingest >"$dir/said" 2>&1 && [ "$(grep -c 'is missing: https://' "$dir/said")" = 4 ]
 }
 
-# What goes to a cluster goes to this one; "config" only looks.
+# Every call of kubectl names our cluster, except "config", which only reads.
 only_ours() {
     ! grep '^kubectl ' "$dir/calls" | grep -vE '^kubectl (--context k3d-data-platform --namespace platform |config current-context$)'
 }
 
 touch "$dir/calls"
 echo one >"$dir/image"
-check 'what is missing is named, with where to get it' missing
-check 'secrets: there has to be a cluster' not run secrets
-check 'it says so' says 'make cluster'
+check 'missing tools are named, with a place to get them' missing
+check 'secrets fails without a cluster' not run secrets
+check 'the error names make cluster' says 'make cluster'
 
-check 'up: all comes up' run up phase-1-ingest
+check 'up succeeds' run up phase-1-ingest
 check 'the cluster is created' called '^k3d cluster create'
 check 'the image is built and loaded' called '^k3d image import .*spine-postgres:dev'
 check 'a password of 32 characters is made' test "$(tr -d '[:alnum:]+/' <"$dir/secret" | wc -c) $(wc -c <"$dir/secret")" = '0 32'
 check 'the overlay is applied' called ' apply -k k8s/overlays/phase-1-ingest$'
 check 'nothing is restarted' not called ' rollout restart'
-check 'where the page is' says http://127.0.0.1:8000/
-check 'no other cluster is talked to' only_ours
+check 'the address of the page is printed' says http://127.0.0.1:8000/
+check 'no other cluster is touched' only_ours
 
 secret=$(cat "$dir/secret")
-check 'up again' run up phase-1-ingest
+check 'up succeeds again' run up phase-1-ingest
 check 'the cluster is kept' not called '^k3d cluster create'
 check 'the password is kept' test "$(cat "$dir/secret")" = "$secret"
 check 'nothing is restarted for the same image' not called ' rollout restart'
 
 echo two >"$dir/image"
-check 'up with another image' run up phase-1-ingest
-check 'its pods are restarted' called ' rollout restart statefulset/postgres deployment/producer$'
+check 'up succeeds with another image' run up phase-1-ingest
+check 'the pods of another image are restarted' called ' rollout restart statefulset/postgres deployment/producer$'
 
 touch "$dir/broken"
-check 'up fails when it does not become ready' not run up phase-1-ingest
-check 'it says so' says 'did not become ready'
+check 'up fails when the cluster does not become ready' not run up phase-1-ingest
+check 'the error says so' says 'did not become ready'
 
-check 'tilt' run tilt phase-1-ingest
-check 'it runs on our cluster' called '^tilt up --context k3d-data-platform --file k8s/Tiltfile -- --phase=phase-1-ingest$'
-check 'a phase that there is not' not run tilt phase-9
-check 'it names those that there are' says phase-1-ingest
+check 'tilt succeeds' run tilt phase-1-ingest
+check 'tilt runs on our cluster' called '^tilt up --context k3d-data-platform --file k8s/Tiltfile -- --phase=phase-1-ingest$'
+check 'an unknown phase is refused' not run tilt phase-9
+check 'the error names the phases that exist' says phase-1-ingest
 [ "$failed" = 0 ]

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: only metrics and labels that there are."""
+"""The alert rules and the dashboard: only metrics and labels that exist."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def alert_texts(texts):
 
 @rule
 def alert_tests(texts):
-    """alerts_test.yaml: every alert fires once, and once does not"""
+    """alerts_test.yaml: every alert is tested once when it fires and once when it does not"""
     fires, rests = set(), set()
     for test in yaml.safe_load(texts[TESTS])["tests"]:
         for case in test["alert_rule_test"]:

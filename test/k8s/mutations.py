@@ -1,4 +1,4 @@
-"""Breaks one thing at a time, and sees whether the rule for it complains."""
+"""Breaks one thing at a time, and checks that the rule for it complains."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What the rest of the tree says about the cluster, and whether that fits:
+"""What the rest of the tree says about the cluster, and whether that is right:
 compose.yaml, k8s/k3d.yaml, k8s/Tiltfile, tools/cluster.sh, tools/image.sh.
 """
 
@@ -51,13 +51,13 @@ def rule(function):
 
 @rule
 def compose_services(project, objects):
-    """compose.yaml: every service and volume that is named exists, and who waits for health finds a health check"""
+    """compose.yaml: every service and volume that is named exists, and a service that waits for another's health finds a health check"""
     services = project.compose["services"]
     volumes = set()
     for name, service in services.items():
         for other, how in service.get("depends_on", {}).items():
             if other not in services:
-                yield f"{name}: depends on {other}, which there is not"
+                yield f"{name}: depends on {other}, which does not exist"
             elif how["condition"] == "service_healthy" and not healthy(project, services[other]):
                 yield f"{name}: waits for the health of {other}, which has no health check"
             elif how["condition"] == "service_completed_successfully" and "restart" in services[other]:
@@ -177,7 +177,7 @@ def tiltfile(project, objects):
     builtins = {name: record(name) for name in (
         "allow_k8s_contexts", "docker_build", "k8s_resource", "k8s_yaml", "kustomize", "link", "port_forward")}
     builtins |= {"config": Config, "k8s_context": lambda: context, "fail": fail, "__builtins__": {}}
-    # Starlark looks like Python, and what is used of it here means the same.
+    # Starlark looks like Python, and the parts that are used here mean the same.
     try:
         exec(compile(project.text("k8s/Tiltfile"), "k8s/Tiltfile", "exec"), builtins)
     except Exception as error:

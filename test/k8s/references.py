@@ -1,4 +1,4 @@
-"""What one object of an overlay says about another, and the rules of the house.
+"""What one object of an overlay says about another, and the house rules.
 
 Each rule is a function that yields a complaint for everything that is wrong;
 its docstring is what is tested. RULES has them all.
@@ -53,7 +53,7 @@ def configuration(objects, project):
                     used |= {(owner, key) for key in known.get(owner, ())}
                     if owner not in known:
                         yield f"{m.name(workload)}: volume {volume['name']}: no {'/'.join(owner)}"
-    # Without a reader of any of them, it is there for those to come.
+    # A ConfigMap that nothing reads is meant for later overlays.
     if used:
         for owner, keys in known.items():
             for key in sorted(keys):
@@ -74,7 +74,7 @@ def secrets(objects, project):
 
 @rule
 def expansions(objects, project):
-    """every $(VARIABLE) is one of the container's, defined before"""
+    """every $(VARIABLE) is a variable of the container, defined before its use"""
     for workload, container in m.all_containers(objects):
         defined = set()
         for variable, value, _ in variables(container):
@@ -91,7 +91,7 @@ def expansions(objects, project):
 
 @rule
 def script_variables(objects, project):
-    """every $VARIABLE of a script is one of the container's"""
+    """every $VARIABLE of a script is a variable of the container"""
     for workload, container in m.all_containers(objects):
         script = m.shell_script(container.get("command", [])) or ""
         defined = {variable for variable, _, _ in variables(container)}
@@ -102,7 +102,7 @@ def script_variables(objects, project):
 
 @rule
 def services(objects, project):
-    """every Service leads to pods that have its ports, and every node port is one of k3d's"""
+    """every Service leads to pods that have its ports, and k8s/k3d.yaml opens every node port"""
     for service in m.of_kind(objects, "Service"):
         behind = m.behind(objects, service)
         if not behind:
@@ -159,7 +159,7 @@ def volumes(objects, project):
 
 @rule
 def probes(objects, project):
-    """what runs on has probes, at ports of its container"""
+    """every container that keeps running has probes, at ports of its own"""
     for workload, container in m.all_containers(objects):
         own = {p.get("name") for p in container.get("ports", [])}
         for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -175,7 +175,7 @@ def probes(objects, project):
 
 @rule
 def policies(objects, project):
-    """every NetworkPolicy and PodDisruptionBudget is about pods and ports that there are"""
+    """every NetworkPolicy and PodDisruptionBudget selects pods and ports that exist"""
     for policy in m.of_kind(objects, "NetworkPolicy"):
         about = m.selected(objects, policy["spec"]["podSelector"])
         if not about:
@@ -185,11 +185,11 @@ def policies(objects, project):
                 if "podSelector" not in peer or "namespaceSelector" in peer:
                     continue
                 if not m.selected(objects, peer["podSelector"]):
-                    yield f"{m.name(policy)}: lets pods in that there are not"
+                    yield f"{m.name(policy)}: lets in pods that do not exist"
                 for term in peer["podSelector"].get("matchExpressions", []):
                     for value in term.get("values", []):
                         if not m.selected(objects, {"matchLabels": {term["key"]: value}}):
-                            yield f"{m.name(policy)}: lets {value} in, which there is not"
+                            yield f"{m.name(policy)}: lets {value} in, which does not exist"
             for port in entry.get("ports", []):
                 if not any(m.has_port(workload, port["port"]) for workload in about):
                     yield f"{m.name(policy)}: no port {port['port']}"
@@ -200,7 +200,7 @@ def policies(objects, project):
 
 @rule
 def reachable(objects, project):
-    """no pod can be reached but by a policy, and every port of a Service can be"""
+    """only what a policy allows can reach a pod, and every port of a Service can be reached"""
     denied = [p for p in m.of_kind(objects, "NetworkPolicy") if not p["spec"]["podSelector"] and "ingress" not in p["spec"]]
     if not denied:
         yield "no NetworkPolicy denies what is not allowed"
@@ -237,7 +237,7 @@ def addresses(objects):
 
 @rule
 def hosts(objects, project):
-    """every host and port that is named is a Service's, or a pod's of a StatefulSet"""
+    """every host and port that is named belongs to a Service, or to a pod of a StatefulSet"""
     if not m.of_kind(objects, "Service"):
         return      # the addresses are those of phases to come
     for place, host, port in addresses(objects):
@@ -300,7 +300,7 @@ def restricted(objects, project):
 
 @rule
 def resources(objects, project):
-    """every container asks for processor time and memory, and has a limit of memory above that"""
+    """every container requests processor time and memory, and its memory limit is not below the request"""
     for workload, container in m.all_containers(objects):
         requests = container.get("resources", {}).get("requests", {})
         limits = container.get("resources", {}).get("limits", {})

@@ -59,7 +59,7 @@ my %strike = (
 	'postmaster' => sub { kill9_and_start($node); workers_are_back(@_); },
 	'broker' => sub { signal_kafka($kafka, 'KILL'); restart_kafka($kafka); },
 
-	# longer than a request may wait, shorter than anybody would give up
+	# longer than a request waits, but not so long that librdkafka gives up
 	'broker stopped' => sub { signal_kafka($kafka, 'STOP'); usleep(3_000_000); signal_kafka($kafka, 'CONT'); },
 	'worker stopped' => sub { kill 'STOP', @_; usleep(1_000_000); kill 'CONT', @_; });
 
@@ -72,7 +72,7 @@ foreach my $victim (shuffle @victims)
 	my $before = count_applied($node);
 	my $sending = start_sending($kafka, 'events', $files[$round++]);
 
-	# in the midst of the batches, at any moment
+	# strike at a random moment while batches are applied
 	$node->poll_query_until('postgres', "SELECT sum(next_offset) > $before FROM spine_offsets")
 	  or die 'nothing is applied';
 	my @workers = worker_pids($node);
@@ -85,10 +85,10 @@ foreach my $victim (shuffle @victims)
 	finish $sending or die 'the events were not delivered';
 }
 ok(wait_applied($node), 'everything is applied in the end');
-note "$in_flight of $round times with events still to be applied after it";
+note "$in_flight of $round strikes left events to apply";
 
 copy_log($node, $kafka->{address}, 'events', $round * $events_per_round);
-audit($node, 'after it');
+audit($node, 'after the strikes');
 
 $node->stop;
 stop_kafka($kafka);

@@ -17,7 +17,7 @@ use Test::More;
 my $kafka = start_kafka();
 my $node = spine_node('main', conf => "spine.brokers = '$kafka->{address}'\n", extension => 0);
 
-# names of the test's own, for a broker that has others
+# names of the test's own, because the broker may have other topics
 my $run = "spine-$$";
 my $plain = "$run-events";
 topic($kafka, 'create', $plain, 3);
@@ -39,10 +39,10 @@ sub query
 #
 # spine's own producer
 #
-is(query(q{SELECT spine_produce('acme', 10000)}), '10000', 'spine_produce');
-ok(wait_applied($node), 'all of it is applied');
-is(query('SELECT count(*), count(DISTINCT event_id) FROM events'), '10000|10000', 'each once');
-is(query(q{SELECT sum(lag) FROM spine_status}), '0', 'no lag');
+is(query(q{SELECT spine_produce('acme', 10000)}), '10000', 'spine_produce returns the number of events');
+ok(wait_applied($node), 'everything is applied');
+is(query('SELECT count(*), count(DISTINCT event_id) FROM events'), '10000|10000', 'each event is there once');
+is(query(q{SELECT sum(lag) FROM spine_status}), '0', 'there is no lag');
 query('TRUNCATE events');
 
 #
@@ -53,13 +53,13 @@ foreach my $codec (qw(none gzip snappy lz4 zstd))
 	send_with($kafka, $plain, 0,
 		join('', map { "k\t" . order_event(order_id => $codec) . "\n" } 1 .. 1000), '-z', $codec);
 }
-ok(wait_applied($node), 'five codecs');
+ok(wait_applied($node), 'records in five codecs are read');
 is(query('SELECT string_agg(order_id || count, \' \' ORDER BY order_id)
 	FROM (SELECT order_id, count(*) FROM events GROUP BY 1) t'),
-	'gzip1000 lz41000 none1000 snappy1000 zstd1000', 'all records of each are applied');
+	'gzip1000 lz41000 none1000 snappy1000 zstd1000', 'all records of each codec are applied');
 
 #
-# Keys and headers: dead letters, because they show them
+# Keys and headers, in dead letters because these show them
 #
 my $binary = "\x00\xff\x80\x0akey";
 IPC::Run::run([ 'kcat', '-b', $kafka->{address}, '-q', '-P', '-t', $plain, '-p', 2,
@@ -72,13 +72,13 @@ IPC::Run::run([ 'kcat', '-b', $kafka->{address}, '-q', '-P', '-t', $plain, '-p',
 	'<', \(order_event(order_id => 'no key') . "\n"))
   or die 'kcat failed';
 send_tombstone($kafka->{address}, $plain, 2, 'gone');
-ok(wait_applied($node), 'keys and headers');
+ok(wait_applied($node), 'records with keys and headers are read');
 is(query(q{SELECT encode(key, 'hex'), headers, convert_from(value, 'UTF8'), sqlstate
 	FROM spine_dead_letters ORDER BY kafka_offset}),
 	unpack('H*', $binary) . '|{{"\\\\x7472616365","\\\\x616263"},{"\\\\x656d707479","\\\\x"}}|binary key|22P02' . "\n"
 	  . "||null key|22P02\n"
 	  . unpack('H*', 'gone') . '|||22004',
-	'a binary key with headers, a null key, a tombstone');
+	'dead letters show a binary key with headers, a null key, a tombstone');
 is(query(q{SELECT count(*) FROM events WHERE order_id = 'no key'}), '1', 'an event without a key is applied');
 
 #
@@ -93,15 +93,15 @@ transaction($kafka, 'commit', "$run-transactions", 0, ids(1 .. 3));
 transaction($kafka, 'abort', "$run-transactions", 0, ids(4 .. 6));
 transaction($kafka, 'commit', "$run-transactions", 0, ids(7 .. 8));
 transaction($kafka, 'abort', "$run-transactions", 0, ids(9 .. 10));
-ok(wait_applied($node), 'transactions: spine_wait ends although the log ends with markers');
+ok(wait_applied($node), 'spine_wait returns although the log ends with markers of transactions');
 is(query(q{SELECT string_agg(id::text, ' ' ORDER BY kafka_offset) FROM transactions}), '1 2 3 7 8',
-	'committed records are applied, aborted ones never');
+	'committed records are applied, aborted ones are not');
 ok($node->poll_query_until('postgres',
 	q{SELECT lag = 0 AND next_offset = 14 FROM spine_status WHERE pipeline = 'transactions'}),
 	'the position is behind the last marker, and the lag is 0');
 transaction($kafka, 'commit', "$run-transactions", 0, ids(11));
-ok(wait_applied($node), 'one more');
-is(query('SELECT max(id) FROM transactions'), '11', 'and goes on from there');
+ok(wait_applied($node), 'a record behind the markers is read');
+is(query('SELECT max(id) FROM transactions'), '11', 'a record behind the markers is applied');
 
 #
 # Compaction
@@ -112,7 +112,7 @@ sub first_offsets { return read_log($kafka->{address}, "$run-compacted", '%o ');
 send_with($kafka, "$run-compacted", 0, join '', map { 'k' . $_ % 3 . qq(\t{"id": $_}\n) } 0 .. 99);
 for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 {
-	# a segment is only rolled, and so only compacted, when something is written
+	# a segment is rolled only when something is written, and compacted only after that
 	send_with($kafka, "$run-compacted", 0, qq(end\t{"id": 1000}\n));
 	last if first_offsets() =~ /^97 98 99 /;
 	Time::HiRes::usleep(100_000);
@@ -120,14 +120,14 @@ for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 like(first_offsets(), qr/^97 98 99 /, 'the log begins with a gap');
 make_pipeline($node, name => 'compacted', topic => "$run-compacted", target => 'compacted',
 	mode => 'append', key => '{id}', columns => '{"id": "id", "kafka_offset": "$offset"}');
-ok(wait_applied($node), 'a compacted topic');
+ok(wait_applied($node), 'a compacted topic is read');
 is(query('SELECT string_agg(id::text, \' \' ORDER BY kafka_offset) FROM compacted'), '97 98 99 1000',
 	'what compaction left is applied');
 is(query(q{SELECT state, lag FROM spine_status WHERE pipeline = 'compacted'}), 'running|0',
-	'gaps are no loss');
+	'gaps are not taken for a loss');
 
 is(query(q{SELECT count(*) FROM spine_status WHERE state <> 'running' OR last_error IS NOT NULL}), '0',
-	'no trouble with any of it');
+	'no pipeline reports trouble');
 
 query(q{DELETE FROM spine_pipelines});
 $node->stop;

@@ -10,8 +10,7 @@ use strict;
 use warnings;
 use Cwd qw(abs_path);
 
-# It runs in a mount namespace, where /etc/hosts is its own, unless that is not
-# allowed here.
+# The test runs in a mount namespace with an /etc/hosts of its own, where that is allowed.
 BEGIN
 {
 	my @unshare = qw(unshare --user --map-current-user --mount --keep-caps);
@@ -46,7 +45,7 @@ my $kafka = start_kafka();
 my $proxy = start_proxy($kafka);
 topic($kafka, 'create', 'events', 3);
 
-# A dead connection is given up after so long: 60 s unless said otherwise.
+# socket.timeout.ms: how long librdkafka waits on a dead connection, 60 s by default.
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$kafka->{KAFKA_PROXIED}'
 spine.kafka_options = 'socket.timeout.ms=5000'
@@ -71,7 +70,7 @@ sub says
 	return;
 }
 
-# Straight to Kafka, to each partition.
+# Sends straight to Kafka, to each partition.
 sub send_events
 {
 	my ($order_id) = @_;
@@ -86,14 +85,14 @@ sub is_applied
 {
 	my ($order_id) = @_;
 
-	comes_to($node, "$order_id: all is applied", "SELECT count(*) = 300 FROM events WHERE order_id = '$order_id'");
-	is(query("SELECT count(*) FROM events WHERE order_id = '$order_id'"), '300', "$order_id: once");
-	comes_to($node, "$order_id: and the pipeline runs", q{SELECT bool_and(state = 'running' AND lag = 0) FROM spine_status});
+	comes_to($node, "$order_id: everything is applied", "SELECT count(*) = 300 FROM events WHERE order_id = '$order_id'");
+	is(query("SELECT count(*) FROM events WHERE order_id = '$order_id'"), '300', "$order_id: each event is there once");
+	comes_to($node, "$order_id: the pipeline runs", q{SELECT bool_and(state = 'running' AND lag = 0) FROM spine_status});
 	note sprintf '%.1f s since the start', time - $started;
 	return;
 }
 
-# Some faults are faults only when they last.
+# Waits until the fault has lasted so long; some faults show only then.
 sub lasts
 {
 	my ($begin, $seconds) = @_;
@@ -103,7 +102,7 @@ sub lasts
 	return;
 }
 
-# A session that has sent before the fault and will after it.
+# A session that sends before and after each fault.
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 $session->set_query_timer_restart;
 
@@ -134,15 +133,15 @@ sub cannot_produce
 
 	like($error, qr/could not deliver all events: .*0 of 10 events were acknowledged/s,
 		"$fault: spine_produce fails, and says how many arrived");
-	like($error, qr/$reason/, "$fault: and why");
+	like($error, qr/$reason/, "$fault: spine_produce says why");
 	($out, $error) = produce(q{SET statement_timeout = '300ms';}, 10);
 	like($error, qr/canceling statement due to statement timeout.*the broker has acknowledged 0 events/s,
-		"$fault: it obeys statement_timeout");
+		"$fault: spine_produce obeys statement_timeout");
 	produce('RESET statement_timeout;', 0);
 	return;
 }
 
-# Another broker, and the session has heard of it.
+# Sets another broker, and waits until the session has heard of it.
 sub move_to
 {
 	my ($address) = @_;
@@ -155,7 +154,7 @@ sub move_to
 	die 'the session does not hear of another broker';
 }
 
-# As Ctrl-C does.
+# Cancels spine_produce, as Ctrl-C does.
 sub cancels
 {
 	my ($fault) = @_;
@@ -166,10 +165,10 @@ sub cancels
 	comes_to($node, "$fault: spine_produce waits",
 		"SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $pid AND query ~ 'spine_produce' AND state = 'active'");
 	query("SELECT pg_cancel_backend($pid)");
-	comes_to($node, "$fault: and is cancelled",
+	comes_to($node, "$fault: spine_produce is cancelled",
 		"SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $pid AND state = 'idle'");
 	$session->query('SELECT 1');
-	like($session->{stderr}, qr/canceling statement due to user request/, "$fault: at once");
+	like($session->{stderr}, qr/canceling statement due to user request/, "$fault: the error says so");
 	$session->{stderr} = '';
 	return;
 }
@@ -189,23 +188,23 @@ cancels('a silent connection');
 says('a silent connection', 'imed out');
 mend_proxy($proxy);
 is_applied('sent while cut off');
-can_produce('mended');
+can_produce('after a silent connection');
 
-# while many are on their way
+# while many events are on their way
 $session->query_until(qr/begun/, "\\echo begun\nSELECT spine_produce('cut off', 20000000);\n");
-comes_to($node, 'of many, some arrive', q{SELECT count(*) > 1000 FROM events WHERE tenant = 'cut off'});
+comes_to($node, 'some of many events arrive', q{SELECT count(*) > 1000 FROM events WHERE tenant = 'cut off'});
 cut_proxy($proxy);
 $session->query('SELECT 1');
 like($session->{stderr}, qr/could not deliver all events.*[1-9]\d* of 20000000 events were acknowledged/s,
-	'cut off then, spine_produce fails and says how many arrived');
+	'cut off while it sends, spine_produce fails, and says how many arrived');
 my ($arrived) = $session->{stderr} =~ /(\d+) of 20000000/;
 note $session->{stderr};
 mend_proxy($proxy);
-can_produce('cut off, and mended');
-ok(wait_applied($node), 'all is applied');
-cmp_ok(query(q{SELECT count(*) FROM events WHERE tenant = 'cut off'}), '>=', $arrived // -1, 'those have arrived');
+can_produce('after the cut');
+ok(wait_applied($node), 'everything is applied');
+cmp_ok(query(q{SELECT count(*) FROM events WHERE tenant = 'cut off'}), '>=', $arrived // -1, 'the events that it counts have arrived');
 
-# with nothing on its way: an idle connection goes, and nobody sees it
+# while nothing is on its way: an idle connection dies unseen
 cut_proxy($proxy);
 mend_proxy($proxy);
 send_events('after a cut that nobody saw');
@@ -258,9 +257,9 @@ cancels('a broker that is away');
 says('a broker that is away', 'Connection refused');
 lasts($since, 60);
 my $said = () = substr(slurp_file($node->logfile), $log_start) =~ /pipeline "orders" is waiting: /g;
-# it tries a dozen times; librdkafka has several ways to say it, which take turns
-cmp_ok($said, '<=', 6, 'a broker that is away: said in the log when it is news, and not again and again');
-note "said $said times";
+# the worker tries a dozen times; librdkafka words the reason in several ways, in turn
+cmp_ok($said, '<=', 6, 'a broker that is away: the log does not repeat it over and over');
+note "logged $said times";
 restart_kafka($kafka);
 send_events('after a minute');
 is_applied('after a minute');

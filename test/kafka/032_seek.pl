@@ -38,7 +38,7 @@ sub while_away
 {
 	my ($what) = @_;
 
-	ok(wait_applied($node), 'all is applied');
+	ok(wait_applied($node), 'everything is applied');
 	query('UPDATE spine_pipelines SET enabled = false');
 	comes_to($node, 'paused', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine worker'});
 	$what->();
@@ -53,32 +53,33 @@ query('CREATE EXTENSION spine');
 # Back to a time
 #
 send_event("$run-events", $_, 'before') for 0, 0, 1;
-ok(wait_applied($node), 'three events');
+ok(wait_applied($node), 'three events are applied');
 my $time = query('SELECT clock_timestamp()');
 usleep(2000);		# Kafka counts in milliseconds
 send_event("$run-events", 0, 'after') for 1 .. 3;
-ok(wait_applied($node), 'three more');
+ok(wait_applied($node), 'three more events are applied');
 is(query("SELECT * FROM spine_topic_offsets('$run-events', '$time') ORDER BY 1") =~ s/\|[^|]*$//mgr,
-	"0|0|5|2\n1|0|1|1", 'what the broker has: first, end, since');
+	"0|0|5|2\n1|0|1|1", 'spine_topic_offsets shows the first offset, the end, and the offset of the time');
 
 query(q{CREATE TABLE arrivals (id text); INSERT INTO spine_sinks (pipeline, target, mode, columns)
 	VALUES ('orders', 'arrivals', 'append', '{"id": "order_id"}')});
 is(query("SELECT * FROM spine_seek('orders', NULL, timestamptz '$time')"), "0|5|2\n1|1|1",
-	'to the first record that is not older; where there is none, to the end');
-comes_to($node, 'read again from there', q{SELECT count(*) = 3 AND bool_and(id = 'after') FROM arrivals});
-is(query(q{SELECT count(*) FROM events}), '6', 'and nothing twice');
-is(query(q{SELECT * FROM spine_seek('orders', 0, '-infinity'::timestamptz)}), '0|5|0', 'to the oldest');
-is(query(q{SELECT * FROM spine_seek('orders', 0, '1900-01-01')}) =~ s/.*\|//r, '0', 'as with one before any');
-is(query(q{SELECT * FROM spine_seek('orders', 0, 'infinity'::timestamptz)}) =~ s/.*\|//r, '5', 'to the end');
-is(query(q{SELECT * FROM spine_seek('orders', 0, '2999-01-01')}) =~ s/.*\|//r, '5', 'as with one after all');
+	'a time moves to the first record that is not older, or to the end where there is none');
+comes_to($node, 'the records from that time on are read again', q{SELECT count(*) = 3 AND bool_and(id = 'after') FROM arrivals});
+is(query(q{SELECT count(*) FROM events}), '6', 'a table with a key has nothing twice');
+is(query(q{SELECT * FROM spine_seek('orders', 0, '-infinity'::timestamptz)}), '0|5|0', '-infinity moves to the oldest record');
+is(query(q{SELECT * FROM spine_seek('orders', 0, '1900-01-01')}) =~ s/.*\|//r, '0', 'a time before all records moves to the oldest record');
+is(query(q{SELECT * FROM spine_seek('orders', 0, 'infinity'::timestamptz)}) =~ s/.*\|//r, '5', 'infinity moves to the end');
+is(query(q{SELECT * FROM spine_seek('orders', 0, '2999-01-01')}) =~ s/.*\|//r, '5', 'a time after all records moves to the end');
 
 #
-# The mark is gone: retention has taken all of the log, or compaction the record
+# The mark is gone: retention has removed all of the log, or compaction has removed the
+# record
 #
 send_event("$run-events", 0, 'marked');
 while_away(sub { topic($kafka, 'trim', "$run-events", 0, 6) });
 send_event("$run-events", 0, 'after the trim');
-comes_to($node, 'a log without any record that was read',
+comes_to($node, 'a log from which every record that was read is gone is read on',
 	q{SELECT count(*) = 1 FROM events WHERE order_id = 'after the trim'});
 
 topic($kafka, 'create', "$run-compacted", 1, 'cleanup.policy=compact', 'segment.ms=100',
@@ -96,24 +97,24 @@ while_away(sub {
 	}
 	unlike(read_log($kafka->{address}, "$run-compacted", ' %o '), qr/ 2 /, 'the mark is compacted away');
 });
-comes_to($node, 'a log without its mark goes on', q{SELECT count(*) > 3 AND max(id) = '4' FROM compacted});
+comes_to($node, 'a log without the mark is read on', q{SELECT count(*) > 3 AND max(id) = '4' FROM compacted});
 
 #
-# The mark is not the last thing before the position: markers of a transaction
+# The mark is not directly before the position: markers of a transaction are between them
 #
 topic($kafka, 'create', "$run-transactions", 1);
 query('CREATE TABLE transactions (id int)');
 make_pipeline($node, name => 'transactions', topic => "$run-transactions", target => 'transactions', mode => 'append');
 transaction($kafka, 'commit', "$run-transactions", 0, '{"id": 1}', '{"id": 2}');
 transaction($kafka, 'abort', "$run-transactions", 0, '{"id": 3}');
-comes_to($node, 'behind the markers', q{SELECT next_offset = 5 AND mark_offset = 1 FROM spine_offsets WHERE pipeline = 'transactions'});
+comes_to($node, 'the position is behind the markers, the mark before them', q{SELECT next_offset = 5 AND mark_offset = 1 FROM spine_offsets WHERE pipeline = 'transactions'});
 while_away(sub { });
 transaction($kafka, 'commit', "$run-transactions", 0, '{"id": 4}');
-comes_to($node, 'a log that ended with markers goes on', q{SELECT max(id) = 4 FROM transactions});
-is(query('SELECT string_agg(id::text, \' \' ORDER BY id) FROM transactions'), '1 2 4', 'with nothing twice');
+comes_to($node, 'a log that ended with markers is read on', q{SELECT max(id) = 4 FROM transactions});
+is(query('SELECT string_agg(id::text, \' \' ORDER BY id) FROM transactions'), '1 2 4', 'a log that ended with markers: nothing is applied twice');
 
 is(query(q{SELECT count(*) FROM spine_status WHERE state <> 'running' OR last_error IS NOT NULL}), '0',
-	'no trouble with any of it');
+	'no pipeline reports trouble');
 
 query(q{DELETE FROM spine_pipelines});
 $node->stop;

@@ -30,7 +30,7 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-# As docs/CONFIGURATION.md says it: secrets in a file of the server's.
+# Secrets are in a file that only the server can read, as docs/CONFIGURATION.md says.
 sub connect_to
 {
 	my ($listener, $options) = @_;
@@ -50,7 +50,7 @@ sub sasl
 	  . " sasl.username=$kafka->{KAFKA_USER} sasl.password=$secret";
 }
 
-# Fails within seconds, not minutes, in the state and for the reason given.
+# Checks that the pipeline gets into this state, for this reason.
 sub is_refused
 {
 	my ($what, $state, $reason, $listener, $options) = @_;
@@ -73,9 +73,9 @@ sub works
 	my $before = query('SELECT count(*) FROM events');
 
 	ok(wait_for_state($node, 'running'), "$what: the pipeline runs");
-	is(query(q{SELECT spine_produce('acme', 100)}), '100', "$what: produce");
-	ok(wait_applied($node), "$what: apply");
-	is(query('SELECT count(*) FROM events'), $before + 100, "$what: each once");
+	is(query(q{SELECT spine_produce('acme', 100)}), '100', "$what: spine_produce sends");
+	ok(wait_applied($node), "$what: the events are applied");
+	is(query('SELECT count(*) FROM events'), $before + 100, "$what: each event is there once");
 	return;
 }
 
@@ -87,52 +87,52 @@ is_refused('a certificate of an unknown CA', 'failed', 'certificate (could not b
 	'KAFKA_SSL', "security.protocol=ssl ssl.ca.location=$kafka->{dir}/other_ca.pem");
 is_refused('an expired certificate', 'failed', 'certificate (could not be verified|verify failed).* HINT: Its certificate must be valid today',
 	'KAFKA_EXPIRED', "security.protocol=ssl ssl.ca.location=$ca");
-is_refused('TLS where there is none', 'failed', 'SSL handshake failed',
+is_refused('TLS with a listener without TLS', 'failed', 'SSL handshake failed',
 	'KAFKA_PLAINTEXT', "security.protocol=ssl ssl.ca.location=$ca");
-is_refused('a file that is not there', 'failed', 'could not start a Kafka client: .*ssl.ca.location',
+is_refused('a file that does not exist', 'failed', 'could not start a Kafka client: .*ssl.ca.location',
 	'KAFKA_SSL', 'security.protocol=ssl ssl.ca.location=/nowhere/ca.pem');
-is_refused('no TLS where there is some', 'waiting', 'broker does not answer: .*SSL',
+is_refused('no TLS with a listener that needs TLS', 'waiting', 'broker does not answer: .*SSL',
 	'KAFKA_SSL', '');
 
 connect_to('KAFKA_SASL_SSL', sasl('PLAIN', $password));
-works('SASL PLAIN, after all that');
+works('SASL PLAIN, after wrong settings');
 
 is_refused('a wrong password', 'failed', 'uthentication failed',
 	'KAFKA_SASL_SSL', sasl('PLAIN', $wrong));
 my ($status, $out, $err) = $node->psql('postgres', q{SELECT spine_produce('acme', 1)});
-like($err, qr/uthentication failed/, 'and spine_produce says why, too');
+like($err, qr/uthentication failed/, 'a wrong password: spine_produce says why');
 
 connect_to('KAFKA_SASL_SSL', sasl('SCRAM-SHA-256', $password));
 works('SASL SCRAM-SHA-256');
 is_refused('a wrong password', 'failed', 'uthentication failed',
 	'KAFKA_SASL_SSL', sasl('SCRAM-SHA-256', $wrong));
-is_refused('a mechanism that there is not', 'failed', 'could not start a Kafka client: .*SCRAM-SHA-999',
+is_refused('an unknown mechanism', 'failed', 'could not start a Kafka client: .*SCRAM-SHA-999',
 	'KAFKA_SASL_SSL', sasl('SCRAM-SHA-999', $password));
 
 my $log_start = -s $node->logfile;
 connect_to('KAFKA_SASL_SSL', sasl('PLAIN', $password) . ' sasl.pasword=x');
 $node->wait_for_log(qr/An option that spine does not know follows option "sasl.password"/, $log_start);
-pass('an unknown option: refused when it is read');
+pass('an unknown option is refused when the file is read');
 
 connect_to('KAFKA_SASL_SSL', sasl('SCRAM-SHA-256', $password));
 works('SCRAM again');
 
 #
-# Where might a password be seen?
+# Places where a password might be seen
 #
 sub processes
 {
-	# one may be gone before it is read
+	# a process may end before it is read
 	return join "\n", map { eval { slurp_file($_) } // '' } glob '/proc/[0-9]*/cmdline';
 }
 
 query('CREATE ROLE nobody_special LOGIN');
-unlike(slurp_file($node->logfile), qr/\Q$password/, "the server's log has no password");
-unlike(query('SELECT string_agg(s::text, chr(10)) FROM spine_status s'), qr/\Q$password/, 'nor has spine_status');
-unlike(query('SELECT string_agg(a::text, chr(10)) FROM pg_stat_activity a'), qr/\Q$password/, 'nor pg_stat_activity');
-unlike(processes(), qr/\Q$password/, 'nor the list of processes');
+unlike(slurp_file($node->logfile), qr/\Q$password/, 'the server log has no password');
+unlike(query('SELECT string_agg(s::text, chr(10)) FROM spine_status s'), qr/\Q$password/, 'spine_status has no password');
+unlike(query('SELECT string_agg(a::text, chr(10)) FROM pg_stat_activity a'), qr/\Q$password/, 'pg_stat_activity has no password');
+unlike(processes(), qr/\Q$password/, 'the list of processes has no password');
 is(query(q{SET ROLE nobody_special; SELECT count(*) FROM pg_settings WHERE name = 'spine.kafka_options' OR setting LIKE '%sasl.password%'}), '0',
-	'nor pg_settings, for an unprivileged role');
+	'pg_settings shows no password to an unprivileged role');
 
 $node->stop;
 stop_kafka($kafka);

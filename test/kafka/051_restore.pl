@@ -20,7 +20,7 @@ use Test::More;
 my $events_per_file = 40_000;
 my $kafka = start_kafka();
 
-# Waits until that many more records are applied.
+# Waits until so many more records are applied.
 sub let_it_apply
 {
 	my ($node, $what, $records) = @_;
@@ -48,7 +48,8 @@ let_it_apply($node, 'events flow', 1);
 $node->backup('taken');
 finish $sending or die 'the events were not delivered';
 
-# held in the middle of a batch, of which the WAL then has the rows
+# The restore point is in the middle of a batch: the WAL before it has the batch's rows,
+# but not its commit.
 my $holder = $node->background_psql('postgres');
 $holder->query_safe('BEGIN; LOCK TABLE spine_offsets IN SHARE MODE');
 $sending = start_sending($kafka, 'restored', $files[1]);
@@ -56,10 +57,10 @@ wait_for_held_batch($node);
 $node->safe_psql('postgres', q{SELECT pg_create_restore_point('middle')});
 $holder->quit;
 finish $sending or die 'the events were not delivered';
-ok(wait_applied($node), 'all is applied');
+ok(wait_applied($node), 'everything is applied');
 my $segment = $node->safe_psql('postgres', 'SELECT pg_walfile_name(pg_switch_wal())');
-comes_to($node, 'and archived', "SELECT last_archived_wal >= '$segment' FROM pg_stat_archiver");
-is(count_applied($node), 2 * $events_per_file, 'the server had it all');
+comes_to($node, 'the WAL is archived', "SELECT last_archived_wal >= '$segment' FROM pg_stat_archiver");
+is(count_applied($node), 2 * $events_per_file, 'the server had everything before the restore');
 $node->stop;
 
 my $restored = PostgreSQL::Test::Cluster->new('restored');
@@ -72,23 +73,23 @@ CONF
 $restored->start;
 comes_to($restored, 'restored to the middle', q{SELECT pg_get_wal_replay_pause_state() = 'paused'});
 my $position = count_applied($restored);
-cmp_ok($position, '>', 0, 'something is there');
-cmp_ok($position, '<', 2 * $events_per_file, 'and something is not');
-is($restored->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $position, 'as many records as the positions say');
+cmp_ok($position, '>', 0, 'some records are restored');
+cmp_ok($position, '<', 2 * $events_per_file, 'some records are not restored');
+is($restored->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $position, 'the restored rows are as many as the positions say');
 is($restored->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'spine%'}), '0',
 	'nothing of spine runs yet');
 note "restored to $position of " . 2 * $events_per_file . ' records';
 $restored->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
-comes_to($restored, 'the server takes writes, and applies by itself',
+comes_to($restored, 'once the server takes writes, the pipeline runs by itself',
 	q{SELECT NOT pg_is_in_recovery() AND bool_and(state = 'running') FROM spine_status});
-ok(wait_applied($restored), 'all is applied there');
+ok(wait_applied($restored), 'everything is applied on the restored server');
 copy_log($restored, $kafka->{address}, 'restored', 2 * $events_per_file);
 audit($restored, 'restored');
 $restored->stop;
 
 #
-# Commits that are lost.  What the WAL writer has written survives it; so it is
-# stopped, and nothing else writes WAL before its buffers are full.
+# Commits that are lost.  What the WAL writer has written survives a kill.  So the WAL
+# writer is stopped, and nothing else writes WAL before the WAL buffers are full.
 #
 topic($kafka, 'create', 'forgotten', 6);
 $node = spine_node('forgetful', conf => <<CONF);
@@ -106,7 +107,7 @@ checkpoint_timeout = 1h
 autovacuum = off
 CONF
 add_arrivals($node);
-$node->safe_psql('postgres', 'CHECKPOINT');	# or the sink were lost as well
+$node->safe_psql('postgres', 'CHECKPOINT');	# otherwise the sink would be lost as well
 
 my $rounds = 4;
 my $lost = 0;
@@ -122,20 +123,20 @@ foreach my $round (1 .. $rounds)
 	$node->kill9;
 	kill 'KILL', $walwriter;
 
-	# to look before it is applied again
+	# look before the worker applies the records again
 	$node->append_conf('postgresql.conf', "spine.enabled = off\n");
 	kill9_and_start($node);
 	my $has = count_applied($node);
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $has, 'as many records as the positions say');
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM arrivals'), $has, "round $round: the rows are as many as the positions say");
 	$lost += $had - $has if $has < $had;
 	$node->append_conf('postgresql.conf', "spine.enabled = on\n");
 	$node->reload;
 	finish $sending or die 'the events were not delivered';
 }
-cmp_ok($lost, '>', 0, 'commits were lost');
+cmp_ok($lost, '>', 0, 'commits are lost');
 note "in $rounds kills, $lost records that had been applied were lost, and applied again";
-comes_to($node, 'it applies again', q{SELECT bool_and(state = 'running') FROM spine_status});
-ok(wait_applied($node), 'all is applied in the end');
+comes_to($node, 'after the losses the pipeline runs', q{SELECT bool_and(state = 'running') FROM spine_status});
+ok(wait_applied($node), 'everything is applied in the end');
 copy_log($node, $kafka->{address}, 'forgotten', $rounds * 10_000);
 audit($node, 'after the losses');
 

@@ -28,7 +28,7 @@ shared_buffers = 128MB
 CONF
 add_arrivals($publisher);
 
-# It has the extension, for the tables, and applies nothing by itself.
+# The subscriber has the extension because of the tables, and applies nothing by itself.
 my $subscriber = spine_node('subscriber', conf => <<CONF);
 spine.brokers = '$kafka->{address}'
 spine.enabled = off
@@ -44,7 +44,7 @@ sub start_load
 	return $sending;
 }
 
-# A table as one value.
+# The contents of a table as one value.
 sub digest
 {
 	my ($node, $table) = @_;
@@ -57,7 +57,7 @@ sub catch_up
 {
 	my ($when) = @_;
 
-	ok(wait_applied($publisher), "$when: all is applied");
+	ok(wait_applied($publisher), "$when: everything is applied");
 	$publisher->wait_for_catchup('to_subscriber');
 	is(digest($subscriber, $_), digest($publisher, $_), "$when: $_ is the same")
 	  foreach 'events', 'current_orders';
@@ -71,7 +71,7 @@ sub totals
 	return $node->safe_psql('postgres', 'SELECT * FROM spine_stats() ORDER BY 1, 2');
 }
 
-# The first copy is made under load, too.
+# The first copy is made under load too.
 my $sending = start_load();
 my $address = $publisher->connstr('postgres');
 $publisher->safe_psql('postgres', 'CREATE PUBLICATION orders FOR TABLE events, current_orders');
@@ -81,9 +81,9 @@ $subscriber->wait_for_subscription_sync($publisher, 'to_subscriber');
 finish $sending or die 'the events were not delivered';
 catch_up('copied');
 
-is(totals($subscriber), '', 'the totals do not count what comes by replication');
+is(totals($subscriber), '', 'the totals do not count rows that come by replication');
 $subscriber->safe_psql('postgres', 'SELECT spine_recount_orders()');
-is(totals($subscriber), totals($publisher), 'counted anew, they are right');
+is(totals($subscriber), totals($publisher), 'after a recount the totals are right');
 
 foreach my $node ($subscriber, $publisher)
 {
@@ -93,9 +93,9 @@ foreach my $node ($subscriber, $publisher)
 	poll_through_restart($publisher, 'postgres', q{SELECT bool_and(state = 'running') FROM spine_status});
 	catch_up($node->name . ' killed');
 }
-isnt(totals($subscriber), totals($publisher), 'counted once, they are not right for ever');
+isnt(totals($subscriber), totals($publisher), 'a recount does not count later rows');
 $subscriber->safe_psql('postgres', 'SELECT spine_recount_orders()');
-is(totals($subscriber), totals($publisher), 'counted anew, they are right again');
+is(totals($subscriber), totals($publisher), 'after another recount the totals are right again');
 is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM spine_offsets'), '0',
 	'the subscriber has applied nothing by itself');
 

@@ -28,7 +28,7 @@ spine.brokers = '$kafka->{address}'
 spine.enabled = off
 CONF
 
-# A table without a key: what is applied twice is in it twice.
+# A table without a key: a record that is applied twice is there twice.
 $node->safe_psql('postgres', <<'SQL');
 CREATE TABLE arrivals (kafka_partition int, kafka_offset bigint);
 INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'arrivals', 'append',
@@ -42,7 +42,7 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-# A process's memory that is its own alone, in MB.
+# The private memory of a process, in MB.
 sub private_memory_mb
 {
 	my ($pid) = @_;
@@ -50,7 +50,7 @@ sub private_memory_mb
 	return slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m ? $1 / 1024 : 0;
 }
 
-# Text that compresses as JSON does: three to one, or so.
+# Text that compresses about as well as JSON: three to one.
 my @words = map { join '', map { chr(97 + rand 26) } 1 .. 6 } 1 .. 4000;
 my @notes = map { join ' ', map { $words[rand @words] } 1 .. $record_bytes / 7 } 1 .. 50;
 
@@ -81,15 +81,15 @@ for (my $applied = 0; $applied < $records && time < $start + 3 * $PostgreSQL::Te
 note sprintf '%d records in %.1f s', $records, time - $start;
 
 ok(wait_applied($node), 'everything is applied in the end');
-is($moved, $partitions, 'every partition has moved when a third is applied');
-cmp_ok(int($peak_mb), '<=', $ceiling_mb, "the worker's own memory, in MB");
+is($moved, $partitions, 'every partition has advanced when a third of the records is applied');
+cmp_ok(int($peak_mb), '<=', $ceiling_mb, "the worker's private memory, in MB");
 note sprintf 'at most %d MB, and %d MB in the end', $peak_mb, private_memory_mb($worker);
 is(query('SELECT count(*), count(DISTINCT (kafka_partition, kafka_offset)) FROM arrivals'),
 	"$records|$records", 'each record is applied once');
 is(query('SELECT count(*) FROM events'), $records, 'each event is in events');
 
 #
-# Records that are headers for the most part
+# Records that are mostly headers
 #
 query('DELETE FROM spine_pipelines');
 topic($kafka, 'create', 'headers', 3);
@@ -105,18 +105,18 @@ wait_for_held_batch($node);
 $peak_mb = 0;
 for (my $quiet = 0; $quiet < 50 && $peak_mb <= $ceiling_mb; usleep(100_000))
 {
-	# more is fetched, until it has enough
+	# the worker fetches more until its limits are reached
 	my $now_mb = private_memory_mb($worker);
 
 	$quiet = $now_mb > $peak_mb ? 0 : $quiet + 1;
 	$peak_mb = $now_mb if $now_mb > $peak_mb;
 }
-cmp_ok(int($peak_mb), '<=', $ceiling_mb, "records with large headers, which are held up: the worker's own memory, in MB");
+cmp_ok(int($peak_mb), '<=', $ceiling_mb, "records with large headers, held up by a lock: the worker's private memory, in MB");
 note sprintf 'at most %d MB', $peak_mb;
 $holder->query_safe('COMMIT');
 $holder->quit;
-ok(wait_applied($node), 'they are applied in the end');
-is(query('SELECT count(*), count(DISTINCT n) FROM numbers'), "$large|$large", 'each of them is applied once');
+ok(wait_applied($node), 'records with large headers are applied in the end');
+is(query('SELECT count(*), count(DISTINCT n) FROM numbers'), "$large|$large", 'each record with large headers is applied once');
 
 $node->stop;
 stop_kafka($kafka);

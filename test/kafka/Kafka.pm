@@ -74,7 +74,7 @@ sub signal_kafka
 	return if $signal ne 'KILL';
 	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
 	{
-		# a zombie without other threads has ended, too: nobody may have waited for it
+		# a zombie without other threads has ended too; perhaps nobody has waited for it
 		my @threads = map { eval { slurp_file($_) } // '' } glob "/proc/$pid/task/*/stat";
 
 		return if !@threads || @threads == 1 && $threads[0] =~ /.*\) Z/s;
@@ -106,7 +106,7 @@ sub save_kafka
 {
 	my ($kafka) = @_;
 
-	kill_kafka($kafka);
+	signal_kafka($kafka, 'KILL');
 	system_or_bail('cp', '-a', "$kafka->{dir}/data", "$kafka->{dir}/saved");
 	return;
 }
@@ -116,25 +116,10 @@ sub put_back_kafka
 {
 	my ($kafka) = @_;
 
-	kill_kafka($kafka);
+	signal_kafka($kafka, 'KILL');
 	forget_kafka($kafka);
 	system_or_bail('mv', "$kafka->{dir}/saved", "$kafka->{dir}/data");
 	return;
-}
-
-sub kill_kafka
-{
-	my ($kafka) = @_;
-	my $pid = slurp_file("$kafka->{dir}/pid") + 0;
-
-	kill 'KILL', $pid;
-	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		# Kafka is not a child of this test, and may stay a zombie where init does not wait
-		return if !-e "/proc/$pid" || slurp_file("/proc/$pid/stat") =~ /^\d+ \(.*\) Z/;
-		usleep(100_000);
-	}
-	die 'Kafka does not end';
 }
 
 # Starts a proxy that makes Kafka reachable at $kafka->{KAFKA_PROXIED}: see

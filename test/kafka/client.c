@@ -1,7 +1,7 @@
 /*
  * client.c
- *		What the tests need from Kafka and kcat cannot do: managing topics,
- *		transactions, and sending through a restart of the broker.
+ *		What the tests need and kcat cannot do: manage topics, use transactions, and send
+ *		through a restart of the broker.
  *
  *		client BROKERS create TOPIC PARTITIONS [SETTING=VALUE...]
  *		client BROKERS grow TOPIC PARTITIONS

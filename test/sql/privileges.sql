@@ -1,6 +1,6 @@
 --
--- What a role without rights may do: next to nothing.  What it takes to let
--- it: a plain GRANT.
+-- A role without privileges can do next to nothing.  A plain GRANT is enough to
+-- let it.
 --
 
 ALTER DATABASE :"DBNAME" SET spine.topic = 'spine_regress';
@@ -11,13 +11,13 @@ CREATE ROLE regress_spine_nobody;
 
 SET ROLE regress_spine_nobody;
 
--- Nothing that reaches the broker ...
+-- It cannot call what reaches the broker, ...
 SELECT spine_produce('acme', 1);
 SELECT spine_produce('acme', 0);
 SELECT spine_wait();
 SELECT spine_brokers();
 SELECT spine_topic_offsets('events');
--- ... or changes what the workers do ...
+-- ... change what the workers do, ...
 SELECT spine_pause('orders');
 SELECT spine_resume('orders');
 SELECT spine_seek('orders', 0, 0);
@@ -31,7 +31,7 @@ TRUNCATE spine_pipelines CASCADE;
 INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'pg_class', 'append');
 UPDATE spine_offsets SET next_offset = 0;
 DELETE FROM spine_dead_letters;
--- ... or shows what is in the records and what the workers say.
+-- ... or see what is in the records and what the workers say.
 SELECT count(*) FROM events;
 SELECT count(*) FROM current_orders;
 SELECT count(*) FROM spine_dead_letters;
@@ -40,8 +40,8 @@ SELECT count(*) FROM spine_status;
 SELECT count(*) FROM spine_worker_status();
 SELECT count(*) FROM spine_partition_status();
 
--- Broker addresses and secrets are not shown to it, by no way.
--- (PostgreSQL words these differently in each version.)
+-- It cannot see broker addresses and secrets in any way.
+-- (PostgreSQL words these errors differently in each version.)
 \set VERBOSITY sqlstate
 SHOW spine.brokers;
 SHOW spine.kafka_options;
@@ -49,7 +49,7 @@ SELECT current_setting('spine.brokers');
 \set VERBOSITY default
 SELECT count(*) FROM pg_settings WHERE name IN ('spine.brokers', 'spine.kafka_options');
 
--- Nor can it set anything.
+-- It cannot set anything.
 SET spine.topic = 'other';
 SET spine.enabled = off;
 SET spine.workers = 2;
@@ -57,7 +57,7 @@ SET spine.batch_rows = 2;
 ALTER SYSTEM SET spine.brokers = 'localhost:9092';
 ALTER SYSTEM SET spine.kafka_options = 'client.id=mine';
 
--- The trigger functions are no way in.
+-- It cannot use the trigger functions.
 CREATE TEMP TABLE bait (name name, owner regrole);
 CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION spine_check_pipeline();
 CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION spine_check_sink();
@@ -65,14 +65,13 @@ CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION spine_check
 CREATE TRIGGER t AFTER INSERT ON bait EXECUTE FUNCTION spine_catalog_changed();
 DROP TABLE bait;
 
--- It may read the catalog, which holds no secrets, and look at an event.
+-- It can read the catalog, which holds no secrets, and look at an event.
 SELECT count(*) FROM spine_pipelines;
 SELECT count(*) FROM spine_sinks;
 SELECT spine_make_event('acme')->>'tenant' AS tenant;
 RESET ROLE;
 
--- A reader for dashboards: membership in pg_monitor shows the status, SELECT
--- shows the rows.
+-- A reader for dashboards: pg_monitor gives the status, and SELECT the rows.
 GRANT pg_monitor TO regress_spine_nobody;
 GRANT SELECT ON current_orders TO regress_spine_nobody;
 SET ROLE regress_spine_nobody;
@@ -82,7 +81,7 @@ SELECT spine_produce('acme', 1);
 RESET ROLE;
 REVOKE pg_monitor FROM regress_spine_nobody;
 
--- An operator: each function by itself.
+-- An operator: each function can be granted by itself.
 GRANT EXECUTE ON FUNCTION spine_produce, spine_wait, spine_pause, spine_resume TO regress_spine_nobody;
 SET ROLE regress_spine_nobody;
 SELECT spine_produce('acme', 1);
@@ -91,8 +90,7 @@ SELECT spine_pause('orders');
 SELECT spine_resume('orders');
 RESET ROLE;
 
--- One who may make pipelines can let them apply as itself, and to its own
--- tables.
+-- A role that can make pipelines can let them apply as itself, to its own tables.
 GRANT INSERT, UPDATE ON spine_pipelines, spine_sinks TO regress_spine_nobody;
 CREATE TABLE precious (tenant text);
 CREATE TABLE mine (tenant text);
@@ -101,8 +99,8 @@ SET ROLE regress_spine_nobody;
 INSERT INTO spine_pipelines (name, enabled) VALUES ('mine', false) RETURNING name, owner;
 INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('mine', 'mine', 'append');
 
--- It cannot let one apply as another, nor add to another's pipeline a sink
--- that would be written to with that one's rights.
+-- It cannot make a pipeline apply as another role, or add a sink to another
+-- role's pipeline, which would be written with that role's rights.
 CREATE FUNCTION pg_temp.attempt(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format(statement, (SELECT relowner::regrole FROM pg_class WHERE oid = 'spine_pipelines'::regclass));

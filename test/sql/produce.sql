@@ -2,12 +2,12 @@
 -- Making events, waiting for them, and looking at what arrived.
 --
 
--- A topic of this test's own, which may hold events of an earlier run.
+-- This test has a topic of its own, which may hold events of an earlier run.
 ALTER DATABASE :"DBNAME" SET spine.topic = 'spine_regress';
 ALTER DATABASE :"DBNAME" SET spine.enabled = on;
 \c -
 CREATE EXTENSION spine;
--- a tenant that no earlier run has used, with the characters that might hurt
+-- a tenant that no earlier run has used, with characters that might do harm
 SELECT E'Robert''); "DROP" \\ \n\t<b> ' || gen_random_uuid() AS tenant \gset
 
 --
@@ -24,7 +24,7 @@ SELECT bool_and(e->>'tenant' = :'tenant') AS tenant,
 	   bool_and(abs(extract(epoch FROM (e->>'event_time')::timestamptz - clock_timestamp())) < 60) AS made_now
 FROM (SELECT spine_make_event(:'tenant') AS e FROM generate_series(1, 1000)) AS made;
 
--- Types by weight: placed 5, paid 4, shipped 3, cancelled 1.
+-- The weights of the types: placed 5, paid 4, shipped 3, cancelled 1.
 SELECT e->>'event_type' AS event_type, round(13 * count(*) / 20000.0) AS weight
 FROM (SELECT spine_make_event('acme') AS e FROM generate_series(1, 20000)) AS made
 GROUP BY 1 ORDER BY 2 DESC;
@@ -33,7 +33,7 @@ SELECT spine_make_event(NULL);
 SELECT spine_make_event('');
 
 --
--- spine_produce: n of them to the topic
+-- spine_produce: sends n events to the topic
 --
 SELECT spine_produce(:'tenant', 0);
 SELECT spine_produce(:'tenant', 500);
@@ -46,13 +46,13 @@ SELECT spine_produce('', 1);
 SELECT spine_produce(repeat('x', 256), 1);
 SELECT spine_produce(repeat('x', 1024 * 1024), 1);
 
--- What is sent is sent: a ROLLBACK does not take it back.
+-- A ROLLBACK does not take back what was sent.
 BEGIN;
 SELECT spine_produce(:'tenant', 1);
 ROLLBACK;
 
 --
--- spine_wait: until all of it is applied and visible
+-- spine_wait: waits until everything is applied and visible
 --
 SELECT spine_wait();
 SELECT spine_wait('1 minute');
@@ -62,7 +62,7 @@ SELECT count(*), count(DISTINCT event_id) AS different FROM events WHERE tenant 
 SELECT bool_and(kafka_offset >= 0 AND kafka_partition >= 0 AND applied_at <= now()) AS where_from
 FROM events WHERE tenant = :'tenant';
 
--- Every order of those events, in the state of its newest.
+-- Each order has the state of its newest event.
 SELECT count(*) > 0 AS some,
 	   count(*) FILTER (WHERE (c.status, c.amount_cents, c.currency, c.updated_at)
 						IS DISTINCT FROM (e.event_type, e.amount_cents, 'USD', e.event_time)) AS wrong
@@ -82,7 +82,7 @@ FROM spine_status;
 SELECT spine_pause('orders');
 SELECT DISTINCT pipeline, state FROM spine_status;
 
--- Nothing is lost meanwhile, and a paused pipeline is not waited for.
+-- Nothing is lost meanwhile, and spine_wait does not wait for a paused pipeline.
 SELECT spine_produce(:'tenant', 10);
 SELECT spine_wait();
 SELECT spine_resume('orders');
@@ -93,7 +93,7 @@ SELECT spine_pause('no such pipeline');
 SELECT spine_resume('no such pipeline');
 SELECT spine_pause(NULL);
 
--- Waiting for nothing takes no time, and a timeout is an answer, not an error.
+-- A timeout of 0 answers at once, and a timeout is an answer, not an error.
 SELECT spine_wait('0');
 BEGIN;
 LOCK TABLE events;

@@ -1,8 +1,8 @@
 --
--- What spine-http serves: each endpoint is one function or view.
+-- What spine-http serves: each endpoint is one function or view
 --
 
--- The server under test may have its workers on; this is about the tables.
+-- This test is about the tables: no workers, whatever the server's setting.
 ALTER DATABASE :"DBNAME" SET spine.enabled = off;
 \c -
 CREATE EXTENSION spine;
@@ -16,17 +16,17 @@ INSERT INTO current_orders (tenant, order_id, status, amount_cents, currency, up
 	('acme', 'ord-4', 'order_paid', 700, 'EUR', '2026-01-01 09:00Z'),
 	('globex', 'ord-1', 'order_shipped', 50, 'USD', '2026-01-01 10:03Z');
 
--- The newest first: of all, of a tenant, in a status.
+-- The newest orders first: all, of a tenant, with a status.
 SELECT * FROM spine_orders();
 SELECT order_id FROM spine_orders('acme', max_rows => 2);
 SELECT tenant, order_id FROM spine_orders(of_status => 'order_paid');
 SELECT count(*) FROM spine_orders('nobody');
 
--- Totals: cancelled orders are counted, but carry no revenue; currencies are
--- not added up.
+-- Totals: cancelled orders are counted but carry no revenue, and each currency
+-- has a row of its own.
 SELECT * FROM spine_stats();
 
--- They follow each change, in its own transaction ...
+-- The totals follow each change, in the transaction of the change ...
 BEGIN;
 UPDATE current_orders SET status = 'order_cancelled' WHERE order_id = 'ord-1';
 DELETE FROM current_orders WHERE order_id = 'ord-4';
@@ -34,7 +34,7 @@ SELECT tenant, currency, orders, revenue_cents FROM spine_stats();
 ROLLBACK;
 SELECT tenant, currency, orders, revenue_cents FROM spine_stats('acme');
 
--- ... unless triggers are disabled; then they are counted anew.
+-- ... unless triggers are disabled.  Then a recount is needed.
 SET session_replication_role = replica;
 DELETE FROM current_orders WHERE tenant = 'globex';
 RESET session_replication_role;
@@ -42,7 +42,7 @@ SELECT tenant, orders FROM spine_stats('globex');
 SELECT spine_recount_orders();
 SELECT tenant, orders FROM spine_stats('globex');
 
--- Readiness: false only when a pipeline has failed.
+-- `ready` is false only when a pipeline has failed.
 SELECT spine_pause('orders');
 SELECT ready, report -> 'status' AS status,
 	   report #> '{pipelines,0,pipeline}' AS pipeline, report #> '{pipelines,0,state}' AS state

@@ -1,9 +1,9 @@
 --
--- The spine.* settings: who may set them, how, and what is refused.
+-- The spine.* settings: who can set them, how, and what is refused
 --
 
--- What there is.  "sighup": for the whole server, by configuration file or
--- ALTER SYSTEM.  "superuser": also by ALTER DATABASE, or SET in a session.
+-- All settings.  "sighup": for the whole server, in a configuration file or by
+-- ALTER SYSTEM.  "superuser": also by ALTER DATABASE, or by SET in a session.
 SELECT name, context, vartype, unit, min_val, max_val, boot_val
 FROM pg_settings WHERE name LIKE 'spine.%' ORDER BY name COLLATE "C";
 SELECT name, short_desc, extra_desc
@@ -14,7 +14,7 @@ SET spine.batch_row = 1;
 SET spine.typo = 1;
 
 --
--- Settings of the server cannot be set in a session.
+-- Server settings cannot be set in a session
 --
 SET spine.brokers = 'localhost:9092';
 SET spine.kafka_options = '';
@@ -22,7 +22,7 @@ SET spine.producer_rate = 1;
 SET spine.producer_tenants = 'acme';
 
 --
--- The others can, and are checked at once.
+-- The others can be set in a session, and are checked at once
 --
 BEGIN;
 SET LOCAL spine.topic = 'orders.v2_eu-west';
@@ -51,7 +51,7 @@ SET spine.enabled = maybe;
 SET spine.workers = 0;
 SET spine.workers = 33;
 SET spine.batch_rows = 0;
--- (PostgreSQL words these differently in each version.)
+-- (PostgreSQL words these errors differently in each version.)
 \set VERBOSITY sqlstate
 SET spine.batch_interval = -1;
 SET spine.batch_interval = '1min';
@@ -60,18 +60,18 @@ SET spine.log_interval = -2;
 \set VERBOSITY default
 
 --
--- ALTER SYSTEM checks the server's.  None of these is accepted, so that
--- nothing is changed.
+-- ALTER SYSTEM checks server settings.  None of these values is accepted, so
+-- nothing changes.
 --
 ALTER SYSTEM SET spine.producer_rate = -1;
 ALTER SYSTEM SET spine.producer_rate = 'fast';
 ALTER SYSTEM SET spine.producer_tenants = '"acme';
 
--- an unknown option of librdkafka, and one it knows with a bad value
+-- an unknown option of librdkafka, and bad values of known ones
 ALTER SYSTEM SET spine.kafka_options = 'security.protocoll=ssl';
 ALTER SYSTEM SET spine.kafka_options = 'security.protocol=magic';
 ALTER SYSTEM SET spine.kafka_options = 'client.id=ok linger.ms=-1';
--- a value may be a secret: none is repeated
+-- a value may be a secret, so no error repeats it
 ALTER SYSTEM SET spine.kafka_options = 'sasl.password=secret, sasl.mechanism=';
 ALTER SYSTEM SET spine.kafka_options = 'socket.timeout.ms=secret';
 -- syntax
@@ -83,7 +83,7 @@ ALTER SYSTEM SET spine.kafka_options = 'client.id=''closed''too soon';
 ALTER SYSTEM SET spine.kafka_options = 'client.id=a client.id=';
 ALTER SYSTEM SET spine.kafka_options = E'client.id=''a\nb''';
 ALTER SYSTEM SET spine.kafka_options = 'sasl.password=it is secret';
--- what the promises need is not to be had
+-- options that the promises depend on cannot be set
 ALTER SYSTEM SET spine.kafka_options = 'enable.auto.commit=true';
 ALTER SYSTEM SET spine.kafka_options = 'auto.offset.reset=latest';
 ALTER SYSTEM SET spine.kafka_options = 'bootstrap.servers=elsewhere:9092';
@@ -92,19 +92,19 @@ ALTER SYSTEM SET spine.kafka_options = 'transactional.id=x';
 ALTER SYSTEM SET spine.kafka_options = 'enable.idempotence=false';
 ALTER SYSTEM SET spine.kafka_options = 'log.queue=false';
 ALTER SYSTEM SET spine.kafka_options = 'delivery.report.only.error=true';
--- nor is foreign code in the server
+-- nor can options that run foreign code in the server
 ALTER SYSTEM SET spine.kafka_options = 'plugin.library.paths=/tmp/evil.so';
 ALTER SYSTEM SET spine.kafka_options = 'sasl.kerberos.kinit.cmd=/tmp/evil.sh';
 ALTER SYSTEM SET spine.kafka_options = 'ssl.engine.location=/tmp/evil.so';
 ALTER SYSTEM SET spine.kafka_options = 'ssl.providers=evil';
 ALTER SYSTEM SET spine.kafka_options = 'sasl.kerberos.principal=$(id)';
 ALTER SYSTEM SET spine.kafka_options = 'internal.termination.signal=15';
--- nor anything else that is not known to be harmless
+-- nor any other option that is not known to be harmless
 ALTER SYSTEM SET spine.kafka_options = 'isolation.level=read_uncommitted';
 ALTER SYSTEM SET spine.kafka_options = 'statistics.interval.ms=1';
 ALTER SYSTEM SET spine.kafka_options = 'request.required.acks=0';
 ALTER SYSTEM SET spine.kafka_options = 'session.timeout.ms=1';
--- allowed, and a value that is none: a library may also be too old for the option
+-- an allowed option with an unknown value; an old librdkafka may not know the option
 \set VERBOSITY sqlstate
 ALTER SYSTEM SET spine.kafka_options = 'client.dns.lookup=no_such_way';
 \set VERBOSITY default

@@ -48,8 +48,8 @@ sub start_sending
 		'-K', '\t', '-z', 'lz4', '-X', 'acks=all', '-l', $file ]);
 }
 
-# Kills one process: a worker, or the postmaster, which leaves the workers to
-# find out by themselves.  Returns when workers run again.
+# Kills one process: a worker, or the postmaster, whose end the workers have to
+# notice by themselves.  Returns when workers run again.
 sub kill_and_recover
 {
 	my ($victim, @workers) = @_;
@@ -70,7 +70,7 @@ SQL
 	return;
 }
 
-# What the four quarters of the kills run with.
+# The settings of the four quarters of the kills.
 my @quarters = (
 	{ 'spine.workers' => 1, synchronous_commit => 'on' },
 	{ 'spine.workers' => 1, synchronous_commit => 'off' },
@@ -98,20 +98,20 @@ foreach my $round (0 .. $kills - 1)
 	finish $sending or die 'kcat failed';
 }
 ok(wait_applied($node), 'everything is applied in the end');
-note "$in_flight of $kills times with events still to be applied after the restart";
+note "$in_flight of $kills restarts had events left to apply";
 
-is($node->safe_psql('postgres', 'SHOW spine.workers'), '2', 'two workers at the end');
-is(scalar(my @workers = worker_pids($node)), 2, 'and they run');
+is($node->safe_psql('postgres', 'SHOW spine.workers'), '2', 'spine.workers is 2 at the end');
+is(scalar(my @workers = worker_pids($node)), 2, 'two workers run');
 
-# The moment that random kills hardly ever strike, held still: the rows are
-# written, the offsets are about to be.  Nothing of the batch may be there yet.
+# Random kills hardly ever strike the moment between the rows and the offsets.  A
+# trigger holds the worker there.  Nothing of the batch may be visible yet.
 $node->safe_psql('postgres', <<'SQL');
 CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pg_advisory_xact_lock(1);
 	RETURN NULL;
 END $$;
-CREATE TRIGGER wait_here AFTER INSERT ON current_orders		-- which is written to last
+CREATE TRIGGER wait_here AFTER INSERT ON current_orders		-- the last table to be written
 	FOR EACH STATEMENT EXECUTE FUNCTION wait_here();
 SQL
 my $holder = $node->background_psql('postgres');
@@ -130,7 +130,7 @@ my $sent = $kills * $events_per_kill + 1;
 copy_log($node, $broker->{address}, 'events', $sent);
 audit($node, 'after the kills');
 
-# Nothing but the log is needed to make it all again.
+# The log alone is enough to rebuild everything.
 foreach my $workers (1, 2)
 {
 	set_config($node, 'spine.workers' => $workers, 'spine.batch_rows' => 50000);
@@ -147,9 +147,9 @@ SELECT spine_resume('orders');
 SQL
 	my $start = time;
 	$node->poll_query_until('postgres', "SELECT sum(next_offset) = $sent FROM spine_offsets");
-	note sprintf('%d events drained with spine.workers = %d: %.1f s, with the start of the workers',
+	note sprintf('%d events drained with spine.workers = %d: %.1f s, including the start of the workers',
 		$sent, $workers, time - $start);
-	audit($node, "made again with spine.workers = $workers");
+	audit($node, "rebuilt with spine.workers = $workers");
 }
 
 $node->stop;

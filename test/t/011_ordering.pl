@@ -17,7 +17,7 @@ my $broker = start_broker('events', 1);
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$broker->{address}'
 spine.batch_interval = '200ms'	# what is sent at once is one batch
-timezone = 'Asia/Kathmandu'		# these must not change what a record means
+timezone = 'Asia/Kathmandu'		# neither this nor datestyle may change what a record means
 datestyle = 'SQL, DMY'
 CONF
 
@@ -44,7 +44,7 @@ sub apply
 	return;
 }
 
-# Sets how records meet in batches, by one of these ways.
+# How records share batches.
 my @ways = ('in one batch', 'in a batch each');
 
 sub choose
@@ -57,15 +57,15 @@ sub choose
 
 #
 # Orders.  Each case is a list of events, "status at minute", and the state
-# that they must end in.
+# that the order must have in the end.
 #
 my @cases = (
 	[ 'in order', [qw(placed@1 paid@2 shipped@3)], 'shipped@3' ],
 	[ 'out of order', [qw(shipped@3 placed@1 paid@2)], 'shipped@3' ],
 	[ 'newest in the middle', [qw(placed@1 shipped@3 paid@2)], 'shipped@3' ],
 	[ 'older after newer', [qw(paid@2 placed@1)], 'paid@2' ],
-	[ 'same time: the later in the log', [qw(placed@1 paid@1 shipped@1)], 'shipped@1' ],
-	[ 'same time, an older one between', [qw(placed@2 paid@1 shipped@2)], 'shipped@2' ]);
+	[ 'same time: the later in the log wins', [qw(placed@1 paid@1 shipped@1)], 'shipped@1' ],
+	[ 'same time, with an older one in between', [qw(placed@2 paid@1 shipped@2)], 'shipped@2' ]);
 
 sub minute { return sprintf '2026-01-01T00:%02d:00Z', $_[0] }
 
@@ -103,14 +103,14 @@ my $event = order_event(order_id => 'twice');
 my $other = order_event(order_id => 'beside');
 apply('events', $event, $other, $event);
 is(query(q{SELECT order_id, count(*) FROM events WHERE order_id IN ('twice', 'beside') GROUP BY 1 ORDER BY 1}),
-	"beside|1\ntwice|1", 'the same event twice in a batch is there once, and harms no other');
+	"beside|1\ntwice|1", 'an event that is twice in a batch is applied once, and its neighbour too');
 my $once = query(q{SELECT * FROM events WHERE order_id = 'twice'});
 apply('events', $other, $event);
-is(query(q{SELECT * FROM events WHERE order_id = 'twice'}), $once, 'and as it was when it comes again');
-is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no dead letters from it');
+is(query(q{SELECT * FROM events WHERE order_id = 'twice'}), $once, 'a later batch with the same event leaves its row as it is');
+is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'repeated events make no dead letters');
 
-# A replay.  The worker is not told: it learns from the offsets, with the next
-# batch, that somebody has moved them.
+# A replay.  The worker is not told: with the next batch it sees that somebody
+# has moved the offsets.
 my $everything = q{SELECT md5(string_agg(t::text, E'\n' ORDER BY t::text)) FROM
 	(SELECT events::text FROM events UNION ALL SELECT current_orders::text FROM current_orders) t};
 my $before = query($everything);
@@ -120,11 +120,11 @@ query('UPDATE spine_offsets SET next_offset = 0');
 apply('events', $event);
 is(query('SELECT events_total FROM spine_status') - $applied, $log_end + 1,
 	'after next_offset was set back, the whole log is applied again');
-is(query($everything), $before, 'and nothing has changed');
+is(query($everything), $before, 'the replay changes nothing');
 
 #
-# Keys and versions of other types: equality and order are the type's, or the
-# column's collation's.
+# Keys and versions of other types: the type, or the column's collation, decides
+# which are equal and which is newer.
 #
 # [what, column definitions, [[key, version, value] ...], version and value in the end]
 #
@@ -200,18 +200,18 @@ foreach my $way (@ways)
 		is(query("SELECT v, value FROM typed_$i ORDER BY k"),
 			$typed[$i]->[3], "$typed[$i]->[0], $way");
 
-		# a search for records to blame would mend it, but slowly
+		# a search for records to blame would get there too, but slowly
 		is(query("SELECT bool_and(t.xmin::text = o.xmin::text) FROM typed_$i t, spine_offsets o
 				WHERE o.topic = 'typed_$i' AND o.partition = 0"),
-			't', "$typed[$i]->[0], $way, at the first go")
+			't', "$typed[$i]->[0], $way, at the first attempt")
 		  if $way eq 'in one batch';
 		query("TRUNCATE typed_$i");
 	}
 }
-is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no dead letters from these');
+is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'keys and versions of other types make no dead letters');
 
 #
-# Columns: every type through its input function, names of any kind.
+# Columns of many types, each read by the type's input function, with unusual names.
 #
 query(<<'SQL');
 CREATE DOMAIN percent AS integer CHECK (VALUE BETWEEN 0 AND 100);
@@ -257,9 +257,9 @@ is(query(qq{SET client_encoding = 'UTF8'; SELECT $columns FROM "Odd ""schema""".
 	"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 \\ ' \"|9223372036854775807|100|large|{1,NULL,3}|2026-02-28"
 	. '|2026-02-28 12:00:00|2026-02-28 12:00:00.123456+00|2003-02-01 12:00:00+00|\x00ff|1234567890123456789012345.67891|0.001|t'
 	. '|{"list": [1, 2.50, null], "text": "x"}|[1, {"a": "b"}]|192.0.2.1/24|ab.|the default||6|1',
-	'every value is what its type makes of it; what is missing is the default, null is null');
+	'each value is what its type makes of it; a missing key gives the default, null gives NULL');
 
-# One bad value harms nobody but its own record.
+# A bad value harms only its own record.
 apply('odd',
 	'{"the \"key\"": "good 1", "select": 1}',
 	'{"the \"key\"": "bad 1", "select": 1, "a percent": 101}',
@@ -274,12 +274,12 @@ is(query(q{SELECT "the ""key""" FROM "Odd ""schema"""."a table; with 'quotes'"
 		WHERE "the ""key""" ~ 'good|bad' ORDER BY 1}),
 	"good 1\ngood 2", 'a value that does not fit harms only its record');
 is(query('SELECT kafka_offset, sqlstate FROM spine_dead_letters ORDER BY 1'),
-	"2|23514\n3|22P02\n4|22008\n5|22P02\n6|23502\n7|23502\n8|22P02", 'which is a dead letter');
+	"2|23514\n3|22P02\n4|22008\n5|22P02\n6|23502\n7|23502\n8|22P02", 'each record with such a value is a dead letter');
 is(query('SELECT reason FROM spine_dead_letters WHERE kafka_offset >= 6 ORDER BY kafka_offset'),
 	qq{null value in key column "the "key""\nnull value in version column "select"\n}
-	. 'invalid input syntax for type bigint: "x" COLUMN: select', 'that says what is wrong with a key or version');
+	. 'invalid input syntax for type bigint: "x" COLUMN: select', 'the reason says what is wrong with a key or version');
 
-# A mapping: other names, and where the record came from.
+# A mapping: keys with other names, and where the record came from.
 query('CREATE TABLE mapped (id bigint, who text, part int, off bigint, at timestamptz, by text, off_text text, untouched text)');
 make_pipeline($node, name => 'mapped', topic => 'mapped', target => 'mapped', mode => 'append',
 	columns => '{"id": "some id", "who": "who", "part": "$partition", "off": "$offset", "off_text": "$offset", "at": "$timestamp", "by": "$key"}');
@@ -288,7 +288,7 @@ is(query(q{SELECT id, who, part, off, off_text, at > now() - interval '1 hour', 
 	'7|12.50|0|0|0|t|the key|', 'a column mapping');
 
 #
-# Defaults are what PostgreSQL makes of them, in a row that it inserts itself.
+# Defaults are the same as in a row that PostgreSQL inserts by itself.
 #
 query(<<'SQL');
 CREATE DOMAIN short AS varchar(3) DEFAULT 1.5;
@@ -332,11 +332,11 @@ JOIN jsonb_each((SELECT to_jsonb(d) FROM defaults d WHERE id = 2)) b USING (key)
 WHERE a.value <> b.value AND key NOT IN ('id', 'at', 'serial', 'identity')
 SQL
 is(query('SELECT count(DISTINCT (serial, identity)) FROM defaults WHERE at IS NOT NULL'), '2',
-	'one that is computed for each row, too');
+	'a default that is computed for each row is computed for each record');
 make_pipeline($node, name => 'too long', topic => 'too_long', target => 'too_long', mode => 'append', key => '{id}');
 apply('too_long', '{"id": 1}', '{"id": 2, "text": "abc"}');
 is(query(q{SELECT sqlstate, reason FROM spine_dead_letters WHERE topic = 'too_long'}),
-	'22001|value too long for type character varying(3)', 'one that does not fit is refused, not cut');
+	'22001|value too long for type character varying(3)', 'a default that does not fit is refused, not cut');
 
 #
 # As many columns as a table can have.
@@ -365,8 +365,8 @@ foreach my $result ([ 'wide', '1|1|3|0|NULL' ], [ 'wide_keyed', '1|2|3|800|3' ])
 }
 
 #
-# Columns of any name: in each of them the key, the version and another, in each form of
-# the statement.
+# Columns of any name.  Each name is once the key, once the version and otherwise a plain
+# column, in each form of the statement.
 #
 my $names = q{ARRAY['ordinality', 'ordinal', 'excluded', 't', 'u', 'r', 'c0', 'c1', 'c2', 'm0', 'm1', 'missing',
 	'spine_rows', 'target', 'value', 'new', 'old', 'select', 'default']};
@@ -400,7 +400,7 @@ my $counts = query(q{SELECT string_agg(format('SELECT %L AS name, count(*) AS ro
 is(query("SELECT count(*) = 3 * cardinality($names), string_agg(name, ', ') FILTER (WHERE rows <> 2) FROM ($counts) c"),
 	't|', 'columns of any name');
 is(query(q{SELECT topic, kafka_offset, sqlstate, reason FROM spine_dead_letters WHERE topic IN ('defaults', 'wide', 'names')}), '',
-	'and none of that is a dead letter');
+	'neither defaults nor width nor names make dead letters');
 
 $node->stop;
 stop_broker($broker);

@@ -64,19 +64,19 @@ SELECT pipeline, topic, kafka_offset, encode(key, 'hex'), encode(value, 'hex'),
 FROM spine_dead_letters WHERE kafka_partition = $partition
 SQL
 			'{{"\\\\x7472616365","\\\\x616263"},{"\\\\x656d707479","\\\\x"}}', 't', $sqlstate),
-		"$what: one dead letter, with everything that the record had");
+		"$what: one dead letter, with everything from the record");
 	like(query("SELECT reason FROM spine_dead_letters WHERE kafka_partition = $partition"),
-		qr/\Q$reason/, "$what: and the reason");
+		qr/\Q$reason/, "$what: the dead letter has the reason");
 
-	# now() is when a transaction started
-	is(query(<<SQL), '1', "$what: rows, dead letter and offset are of one transaction");
+	# each of these times is now(), the start of a transaction
+	is(query(<<SQL), '1', "$what: rows, dead letter and offset come from one transaction");
 SELECT count(DISTINCT at) FROM (
 	SELECT applied_at FROM events WHERE kafka_partition = $partition
 	UNION ALL SELECT failed_at FROM spine_dead_letters WHERE kafka_partition = $partition
 	UNION ALL SELECT updated_at FROM spine_offsets WHERE partition = $partition) t(at)
 SQL
 }
-is(query(<<'SQL'), '1', 'where nothing had to be undone, even of one transaction id');
+is(query(<<'SQL'), '1', 'if nothing had to be undone, rows, dead letter and offset have one transaction id');
 SELECT count(DISTINCT xmin) FROM (
 	SELECT xmin::text FROM events WHERE kafka_partition = 0
 	UNION ALL SELECT xmin::text FROM spine_dead_letters WHERE kafka_partition = 0
@@ -84,7 +84,7 @@ SELECT count(DISTINCT xmin) FROM (
 SQL
 
 #
-# Everything that can be wrong with a record, each between good ones.
+# Everything that can be wrong with a record, each time between good records.
 #
 
 # An order event with one value given as JSON, valid or not.
@@ -136,7 +136,7 @@ my @bad = (
 my @legal = (
 	[ 'duplicate keys: the last wins', with_raw('order_id', '"first", "order_id": "last"'), 'last|1000' ],
 	[ 'unknown keys, 900 KB of them', order_event(order_id => 'large', unknown => $random), 'large|1000' ],
-	[ 'bigint, to the last', order_event(order_id => 'max', amount_cents => '9223372036854775807'), 'max|9223372036854775807' ],
+	[ 'the largest bigint', order_event(order_id => 'max', amount_cents => '9223372036854775807'), 'max|9223372036854775807' ],
 	[ 'a number as order', with_raw('order_id', '12.50'), '12.50|1000' ],
 	[ 'escapes and characters beyond 16 bits', with_raw('order_id', '"\u00e9\n\ud83d\ude00"'), "\xc3\xa9\n\xf0\x9f\x98\x80|1000" ]);
 
@@ -168,17 +168,17 @@ foreach my $legal (@legal)
 	is(query("SELECT order_id, amount_cents FROM events WHERE kafka_partition = 0 AND kafka_offset = $offset"),
 		$legal->[2], $legal->[0]);
 }
-is(query(<<SQL), "t|f|0|empty value\nt|t||tombstone", 'an empty value, and none at all');
+is(query(<<SQL), "t|f|0|empty value\nt|t||tombstone", 'dead letters for an empty value and for a tombstone');
 SELECT key = 'k', value IS NULL, length(value), reason FROM spine_dead_letters
 WHERE kafka_partition = 0 AND kafka_offset > $offset ORDER BY kafka_offset
 SQL
 is(query('SELECT count(*) FROM spine_dead_letters WHERE kafka_partition = 0'), 1 + @bad + 2,
 	'nothing else is a dead letter');
 is(query("SELECT count(*) FROM events WHERE kafka_partition = 0 AND kafka_offset >= 10000"),
-	@bad + @legal + 1, 'all others are applied');
+	@bad + @legal + 1, 'all other records are applied');
 
 #
-# Refused by what the user has attached to a table of theirs.
+# Records that the user's own constraints and triggers refuse.
 #
 query(<<'SQL');
 CREATE TABLE guarded (id int PRIMARY KEY, amount int, parent int, path jsonpath,
@@ -220,18 +220,17 @@ send_lines($broker->{address}, 'guarded', 0, join '', map { "k\t$_\n" }
 	'{"id": 10, "amount": 888}',
 	'{"id": 11, "amount": 11, "path": "$[0]"}');
 wait_applied($node);
-is(query('SELECT id FROM guarded ORDER BY id'), "1\n3\n8\n11", 'the rows that nothing refuses are there');
+is(query('SELECT id FROM guarded ORDER BY id'), "1\n3\n8\n11", 'the rows that nothing refuses are applied');
 is(query(q{SELECT kafka_offset + 1, sqlstate FROM spine_dead_letters WHERE topic = 'guarded' ORDER BY id}),
 	"2|23514\n4|P0001\n5|23514\n6|23505\n7|23503\n9|42601\n10|XX000",
 	'CHECK, trigger, deferred trigger, deferred UNIQUE and FOREIGN KEY, a type with a syntax, '
-	  . 'an internal error: '
-	  . 'each refuses its row alone');
+	  . 'an internal error: each refuses only its row');
 is(query(q{SELECT reason FROM spine_dead_letters WHERE topic = 'guarded' AND sqlstate = 'P0001'}),
-	'not this one DETAIL: Because.', q{with the user's own words});
+	'not this one DETAIL: Because.', 'the reason has the message and the detail of the trigger');
 
 #
-# A topic of nothing but bad records: undecodable ones, and such that the
-# database refuses.
+# A topic with only bad records: some cannot be decoded, the others are refused by the
+# database.
 #
 sub cpu_ticks
 {
@@ -242,7 +241,7 @@ sub cpu_ticks
 	return $fields[11] + $fields[12];
 }
 
-# True once the process has used no CPU time worth speaking of for a second.
+# True once the process has used almost no CPU time for a second.
 sub comes_to_rest
 {
 	my ($pid) = @_;
@@ -261,16 +260,16 @@ send_lines($broker->{address}, 'events', 2, "acme\tbad\n" x 10_000 . "acme\t{}\n
 wait_applied($node);
 note sprintf('20,000 bad records: %.1f s', time - $start);
 is(query('SELECT count(*), count(DISTINCT kafka_offset) FROM spine_dead_letters WHERE kafka_partition = 2'),
-	'20000|20000', 'a topic of bad records: each is a dead letter, once');
+	'20000|20000', 'a topic of bad records: each becomes one dead letter');
 is(query(q{SELECT next_offset, dead_letters_total, state FROM spine_status
 		WHERE pipeline = 'orders' AND partition = 2}),
-	'20000|20000|running', 'the position is after them, and the pipeline runs');
+	'20000|20000|running', 'the position is behind the bad records, and the pipeline runs');
 ok(comes_to_rest(query(q{SELECT worker_pid FROM spine_status WHERE pipeline = 'orders' AND partition = 2})),
-	'the worker rests');
+	'the worker becomes idle');
 send_lines($broker->{address}, 'events', 2, good_lines(10, 'after the bad ones'));
 wait_applied($node);
 is(query(q{SELECT count(*) FROM events WHERE order_id = 'after the bad ones'}), '10',
-	'good records after them are applied');
+	'good records behind the bad ones are applied');
 
 $node->stop;
 stop_broker($broker);

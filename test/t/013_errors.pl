@@ -34,7 +34,7 @@ sub send_order
 	return $order_id;
 }
 
-# Does what causes trouble, then sees that the pipeline says so.
+# Causes trouble, and checks that the pipeline says so.
 sub gets_into_trouble
 {
 	my ($what, $pipeline, $state, $reason, $cause) = @_;
@@ -49,12 +49,12 @@ SQL
 	return;
 }
 
-# Sees that a pipeline that was helped goes on, and has lost nothing.
+# Checks that a repaired pipeline continues, and has lost nothing.
 sub goes_on
 {
 	my ($what) = @_;
 
-	ok(wait_applied($node), "$what: goes on");
+	ok(wait_applied($node), "$what: the pipeline continues");
 	is(query("SELECT count(*) FROM generate_series(1, $orders) n
 			WHERE NOT EXISTS (SELECT FROM events WHERE order_id = 'ord-' || n)
 				OR NOT EXISTS (SELECT FROM current_orders WHERE order_id = 'ord-' || n)"),
@@ -65,7 +65,7 @@ sub goes_on
 	return;
 }
 
-# Failed pipelines look again every few seconds, and at once when told to.
+# A failed pipeline tries again every few seconds, and at once after a reload.
 sub nudge { return query('SELECT pg_reload_conf()') }
 
 send_order();
@@ -83,13 +83,13 @@ gets_into_trouble('a column dropped', 'orders', 'failed',
 my $position = query('SELECT sum(next_offset) FROM spine_offsets');
 send_order();
 nudge();
-is(query('SELECT sum(next_offset) FROM spine_offsets'), $position, 'while it fails the position stays');
+is(query('SELECT sum(next_offset) FROM spine_offsets'), $position, 'the position stays while the pipeline is failed');
 my $start = time;
 query(q{ALTER TABLE current_orders ADD COLUMN currency text NOT NULL DEFAULT 'USD'});
 goes_on('the column restored');
-note sprintf('noticed by itself after %.1f s', time - $start);
+note sprintf('the worker noticed by itself after %.1f s', time - $start);
 
-gets_into_trouble('a column that no row can do without, and no record has', 'orders', 'failed',
+gets_into_trouble('a NOT NULL column that no record fills', 'orders', 'failed',
 	'column "note" of table public.current_orders must not be null, but has no default and is not written HINT: Give it',
 	sub {
 		query(q{ALTER TABLE current_orders ADD COLUMN note text NOT NULL DEFAULT '';
@@ -106,18 +106,18 @@ query('ALTER TABLE current_orders DROP COLUMN note; DROP TRIGGER take_note ON cu
 
 query('ALTER TABLE events RENAME TO history');
 send_order();
-ok(wait_applied($node), 'a target renamed is still the target');
-is(query("SELECT count(*) FROM history"), $orders, 'with everything in it');
+ok(wait_applied($node), 'a renamed target is still the target');
+is(query("SELECT count(*) FROM history"), $orders, 'the renamed target has all events');
 query('ALTER TABLE history RENAME TO events');
 
-# A crash would take the rows, and the position would stay.
+# A crash would empty the table, but not move the position back.
 gets_into_trouble('a target that is no longer logged', 'orders', 'failed',
 	'table public.events is unlogged and cannot be a target: .* HINT: Use ALTER TABLE public.events SET LOGGED',
 	sub {
 		query('ALTER TABLE events SET UNLOGGED');
 		send_order();
 	});
-is(query("SELECT count(*) FROM events WHERE order_id = 'ord-$orders'"), '0', 'nothing is applied to it');
+is(query("SELECT count(*) FROM events WHERE order_id = 'ord-$orders'"), '0', 'nothing is applied to an unlogged target');
 query('ALTER TABLE events SET LOGGED');
 goes_on('logged again');
 
@@ -126,7 +126,7 @@ CREATE TABLE parts (order_id text) PARTITION BY HASH (order_id);
 CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 1, REMAINDER 0);
 SQL
 make_pipeline($node, name => 'parts', topic => 'events', target => 'parts', mode => 'append');
-goes_on('into a partition');
+goes_on('a sink with a partitioned target');
 gets_into_trouble('a partition that is no longer logged', 'parts', 'failed',
 	'table public.parts_0 is unlogged and cannot be a target',
 	sub {
@@ -136,7 +136,7 @@ gets_into_trouble('a partition that is no longer logged', 'parts', 'failed',
 query('ALTER TABLE parts_0 SET LOGGED');
 nudge();
 goes_on('the partition logged again');
-is(query('SELECT count(DISTINCT order_id) FROM parts'), $orders, 'with everything in it');
+is(query('SELECT count(DISTINCT order_id) FROM parts'), $orders, 'the partition has all events');
 query(q{DELETE FROM spine_pipelines WHERE name = 'parts'; DROP TABLE parts});
 
 gets_into_trouble('the unique index of the key dropped', 'orders', 'failed',
@@ -149,7 +149,7 @@ query('ALTER TABLE current_orders ADD PRIMARY KEY (tenant, order_id)');
 nudge();
 goes_on('the index restored');
 
-# A table of the user's, applied to by a role of the user's.
+# A user's table, to which a user's role applies.
 query(<<'SQL');
 CREATE ROLE applier;
 GRANT CREATE, USAGE ON SCHEMA public TO applier;
@@ -170,12 +170,12 @@ sub mine_has
 }
 
 send_mine(1);
-mine_has('a pipeline of a role', '1');
-gets_into_trouble('a right revoked', 'mine', 'failed', 'permission denied for table mine',
+mine_has('a pipeline that another role owns', '1');
+gets_into_trouble('a privilege revoked', 'mine', 'failed', 'permission denied for table mine',
 	sub { query('REVOKE INSERT ON mine FROM applier'); send_mine(2) });
 query('GRANT INSERT ON mine TO applier');
 nudge();
-mine_has('the right granted', '1,2');
+mine_has('the privilege granted', '1,2');
 
 gets_into_trouble('the target dropped', 'mine', 'failed',
 	'target .*does not exist.* HINT: Create the table again and set "target" in spine_sinks',
@@ -192,7 +192,7 @@ query(q{DELETE FROM spine_pipelines WHERE name = 'mine'});
 # Locks
 #
 
-# The worker's pid while it waits for a lock, and for no other's end.
+# Waits until the worker waits for a lock, and returns its pid.
 sub blocked_worker
 {
 	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
@@ -229,7 +229,7 @@ gets_into_trouble('a deadlock', 'orders', 'waiting', 'deadlock detected',
 $user->query_safe('COMMIT');
 goes_on('after the deadlock');
 is(query(q{SELECT DISTINCT status, currency FROM current_orders WHERE order_id IN ('ord-1', 'ord-2')}),
-	'order_paid|USD', 'the events came after the change of the user');
+	'order_paid|USD', q{the events are applied after the user's change});
 
 query(q{ALTER DATABASE postgres SET lock_timeout = '100ms'; SELECT pg_terminate_backend(pid)
 	FROM pg_stat_activity WHERE backend_type = 'spine worker'});
@@ -240,8 +240,8 @@ $user->query_safe('COMMIT');
 goes_on('the lock released');
 $user->quit;
 
-# A partition on a foreign server that is away: a table of this server's, reached through
-# a connection of its own, plays it.
+# A partition on a foreign server that is away.  A table of this server plays the part,
+# reached over a connection of its own.
 $node->safe_psql('postgres', sprintf(<<'SQL', $node->host, $node->port));
 CREATE EXTENSION postgres_fdw;
 CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres');
@@ -277,7 +277,7 @@ gets_into_trouble('a topic that does not exist', 'later', 'waiting', 'topic "lat
 	sub { make_pipeline($node, name => 'later', topic => 'later', target => 'later', mode => 'append') });
 tell_broker($broker, 'show later');
 send_lines($broker->{address}, 'later', 0, qq(k\t{"id": 1}\n));
-ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM later'), 'and appears later');
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM later'), 'the topic is read once it exists');
 query(q{DELETE FROM spine_pipelines WHERE name = 'later'});
 
 my $address = $broker->{address};
@@ -296,10 +296,10 @@ send_order();
 gets_into_trouble('another cluster', 'orders', 'failed',
 	q{cluster is "[^"]+", but the position in topic "events" belongs to cluster "[^"]+" HINT: .*SELECT spine_seek\('orders', NULL, 'earliest'\)},
 	sub { set_config($node, 'spine.brokers' => $broker->{address}) });
-is(query("SELECT count(*) FROM events WHERE order_id = 'ord-$orders'"), '0', 'nothing is read from it');
+is(query("SELECT count(*) FROM events WHERE order_id = 'ord-$orders'"), '0', 'nothing is read from another cluster');
 query(q{SELECT spine_seek('orders', NULL, 'earliest')});
 nudge();
-goes_on('told to read the other cluster');
+goes_on('after spine_seek, the other cluster is read');
 
 $node->stop;
 stop_broker($broker);

@@ -32,8 +32,8 @@ sub send_events
 }
 
 #
-# A trigger of the table's owner changes settings.  Its author is not us: what
-# it sets must be gone before the bookkeeping, which runs as superuser.
+# A trigger of the table's owner changes settings.  Its author is not to be trusted, so
+# the settings must be gone before the worker's own statements, which run as superuser.
 #
 query(<<'SQL');
 CREATE ROLE mallory;
@@ -58,15 +58,15 @@ SQL
 send_events(0, order_event(order_id => 'first'));
 ok(wait_applied($node), 'a batch with a trigger that changes settings');
 send_events(0, order_event(order_id => 'second', event_time => '2026-05-01T12:00:00'), 'not json');
-ok(wait_applied($node), 'and the next one');
-is(query('SELECT count(*) FROM evil.ran_as'), '0', 'nothing of the owner of the table was run by the worker');
+ok(wait_applied($node), 'the next batch');
+is(query('SELECT count(*) FROM evil.ran_as'), '0', q{the worker runs none of the table owner's code with its own rights});
 is(query(q{SELECT event_time AT TIME ZONE 'UTC' FROM events WHERE order_id = 'second'}),
-	'2026-05-01 12:00:00', 'a timestamp without a zone is UTC still');
+	'2026-05-01 12:00:00', 'a timestamp without a zone is still UTC');
 query('ALTER TABLE current_orders OWNER TO postgres; DROP TRIGGER change_settings ON current_orders');
 
 #
-# An append sink without a key: a row that some unique index refuses is a dead
-# letter, not skipped.
+# An append sink without a key: a row that a unique index refuses becomes a dead
+# letter, and is not skipped.
 #
 query(<<'SQL');
 CREATE TABLE mails (mail text UNIQUE, n bigint);
@@ -75,15 +75,15 @@ INSERT INTO spine_sinks (pipeline, target, mode, columns)
 	VALUES ('mails', 'mails', 'append', '{"mail": "mail", "n": "$offset"}');
 SQL
 send_events(1, map { order_event(mail => $_) } 'a@b', 'c@d', 'a@b');
-ok(wait_applied($node), 'a keyless append');
-is(query(q{SELECT string_agg(mail, ' ' ORDER BY n) FROM mails WHERE mail IS NOT NULL}), 'a@b c@d', 'the rows that fit');
+ok(wait_applied($node), 'an append sink without a key');
+is(query(q{SELECT string_agg(mail, ' ' ORDER BY n) FROM mails WHERE mail IS NOT NULL}), 'a@b c@d', 'the rows that fit are applied');
 is(query(q{SELECT kafka_offset || ' ' || sqlstate FROM spine_dead_letters WHERE pipeline = 'mails' AND kafka_partition = 1}),
-	'2 23505', 'and a dead letter for the one that does not');
+	'2 23505', 'the row that does not fit is a dead letter');
 query(q{DELETE FROM spine_pipelines WHERE name = 'mails'});
 
 #
-# An internal error that a trigger or a type raises for one row is that row's;
-# when every row gets one, it is not the rows'.
+# An internal error that a trigger or a type raises for one row is the fault of that
+# row.  When every row raises one, the rows are not at fault.
 #
 query(<<'SQL');
 CREATE FUNCTION fussy() RETURNS trigger LANGUAGE plpgsql AS
@@ -96,47 +96,48 @@ TRUNCATE spine_dead_letters;
 SQL
 my $worker = join ' ', worker_pids($node);
 query(q{SELECT spine_pause('orders')});
-ok(wait_for_state($node, 'paused'), 'paused, so that they are one batch');
+ok(wait_for_state($node, 'paused'), 'paused, so that the next events share a batch');
 send_events(2, order_event(order_id => 'good-1'), order_event(event_type => 'odd'), order_event(order_id => 'good-2'));
 query(q{SELECT spine_resume('orders')});
 ok(wait_applied($node), 'one internal error among good rows');
 is(query(q{SELECT string_agg(order_id, ' ' ORDER BY order_id) FROM events WHERE order_id LIKE 'good%'}),
-	'good-1 good-2', 'the good ones are applied');
-is(query('SELECT kafka_offset || sqlstate FROM spine_dead_letters'), '1XX000', 'the other is a dead letter');
+	'good-1 good-2', 'the good rows are applied');
+is(query('SELECT kafka_offset || sqlstate FROM spine_dead_letters'), '1XX000', 'the bad row is a dead letter');
 send_events(2, order_event(order_id => 'later', event_type => 'odd, too'));
 ok($node->poll_query_until('postgres', q{SELECT bool_or(state = 'failed' AND last_error ~ 'odd') FROM spine_status}),
 	'when no row passes, the pipeline fails');
-is(query('SELECT count(*) FROM spine_dead_letters'), '1', 'and makes no dead letters');
+is(query('SELECT count(*) FROM spine_dead_letters'), '1', 'a failed pipeline makes no dead letters');
 query('DROP TRIGGER fussy ON events');
-ok(wait_applied($node), 'and goes on when that is mended');
-is(query(q{SELECT count(*) FROM events WHERE order_id = 'later'}), '1', 'with the row it waited with');
+ok(wait_applied($node), 'the pipeline continues once the trigger is gone');
+is(query(q{SELECT count(*) FROM events WHERE order_id = 'later'}), '1', 'the row that had to wait is applied');
 
 #
-# One partition is lost (the broker has dropped what was not applied yet): the
-# pipeline says which offsets, and the other partitions go on.
+# One partition has a gap: the broker has dropped records that were not applied yet.  The
+# pipeline says which offsets are gone, and the other partitions continue.
 #
 query(q{SELECT spine_pause('orders')});
 ok(wait_for_state($node, 'paused'), 'paused');
 my $filler = 'x' x 900_000;
 send_values($broker->{address}, 'events', 0, [ map { qq({"n": $_, "filler": "$filler"}) } 1 .. 8 ]);
 query(q{SELECT spine_resume('orders')});
-ok($node->poll_query_until('postgres', <<'SQL'), 'failed, with the exact range');
+ok($node->poll_query_until('postgres', <<'SQL'), 'the pipeline fails, and names the exact range');
 SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ 'offsets 3 to \d+ of partition 0 of topic "events" are gone from the log before they were applied HINT: .*SELECT spine_seek\(''orders'', 0, ''earliest''\)')
 FROM spine_status
 SQL
 send_events(1, order_event(order_id => 'beside-1'));
 send_events(2, order_event(order_id => 'beside-2'));
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM events WHERE order_id LIKE 'beside%'}),
-	'the other partitions go on');
+	'the other partitions continue');
 is(query('SELECT next_offset FROM spine_offsets WHERE partition = 0'), '3', 'nothing is skipped');
-ok(wait_for_state($node, 'failed'), 'and it stays said');
+ok(wait_for_state($node, 'failed'), 'the pipeline still says failed');
 query(q{SELECT spine_seek('orders', 0, 'earliest')});
-ok(wait_for_state($node, 'running'), 'after the hint is followed, all run');
-ok(wait_applied($node), 'and catch up');
+ok(wait_for_state($node, 'running'), 'once the hint is followed, the pipeline runs');
+ok(wait_applied($node), 'all partitions catch up');
 
 #
-# The same with a backlog of the others: it is explained before they are drained, they
-# go on in full batches, and it is tried again alone.
+# The same while the other partitions have a backlog.  The gap is explained before the
+# backlog is drained, the others continue in full batches, and the partition with the
+# gap is tried again alone.
 #
 query(q{SELECT spine_pause('orders')});
 ok(wait_for_state($node, 'paused'), 'paused');
@@ -153,33 +154,33 @@ my $batches = q{SELECT batches FROM spine_pipeline_counters() WHERE pipeline = '
 my $batches_before = query($batches);
 query(q{SELECT spine_resume('orders')});
 my $explained = "state = 'failed' AND last_error LIKE 'offsets $position to %'";
-comes_to($node, 'with a backlog: failed, with the reason', "SELECT bool_or($explained) FROM spine_status");
-cmp_ok(query(q{SELECT count(*) FROM events WHERE order_id = 'backlog'}), '<', 20000, 'which is said before it is drained');
+comes_to($node, 'with a backlog: the pipeline fails, with the reason', "SELECT bool_or($explained) FROM spine_status");
+cmp_ok(query(q{SELECT count(*) FROM events WHERE order_id = 'backlog'}), '<', 20000, 'the reason is known before the backlog is drained');
 my $threads = client_threads($node);
 my $said_at = query('SELECT max(last_error_at) FROM spine_status');
-comes_to($node, 'the others are drained', q{SELECT count(*) = 20000 FROM events WHERE order_id = 'backlog'});
-cmp_ok(query($batches) - $batches_before, '<=', 60, 'in full batches');
-comes_to($node, 'it is tried again', "SELECT bool_or($explained AND last_error_at > '$said_at') FROM spine_status");
+comes_to($node, 'the backlog of the others is drained', q{SELECT count(*) = 20000 FROM events WHERE order_id = 'backlog'});
+cmp_ok(query($batches) - $batches_before, '<=', 60, 'the others continue in full batches');
+comes_to($node, 'the partition is tried again', "SELECT bool_or($explained AND last_error_at > '$said_at') FROM spine_status");
 send_events(2, order_event(order_id => 'beside-3'));
-comes_to($node, 'the others go on', q{SELECT count(*) = 1 FROM events WHERE order_id = 'beside-3'});
-is(client_threads($node), $threads, 'with the same client');
+comes_to($node, 'the other partitions read new events', q{SELECT count(*) = 1 FROM events WHERE order_id = 'beside-3'});
+is(client_threads($node), $threads, 'the client is still the same');
 is(query('SELECT next_offset FROM spine_offsets WHERE partition = 0'), $position, 'nothing is skipped');
 query('DROP TRIGGER slow ON events');
 query(q{SELECT spine_seek('orders', 0, 'earliest')});
-ok(wait_for_state($node, 'running'), 'after the hint is followed, all run');
-ok(wait_applied($node), 'and catch up');
+ok(wait_for_state($node, 'running'), 'once the hint is followed, the pipeline runs');
+ok(wait_applied($node), 'all partitions catch up');
 
 #
-# The broker refuses to have them read, and then does not: they go on by themselves.
+# The broker refuses all reads for a while.  The partitions continue by themselves.
 #
 $threads = client_threads($node);
 tell_broker($broker, 'refuse');
-comes_to($node, 'refused: failed, with the reason',
+comes_to($node, 'reads are refused: the pipeline fails, with the reason',
 	q{SELECT bool_or(state = 'failed' AND last_error ~ 'cannot be read from offset \d+: .*uthoriz') FROM spine_status});
-ok(wait_for_state($node, 'running'), 'and running when it is over');
+ok(wait_for_state($node, 'running'), 'the pipeline runs when reads are allowed again');
 send_events($_, order_event(order_id => 'after the refusal')) for 0 .. 2;
 comes_to($node, 'nothing is lost', q{SELECT count(*) = 3 FROM events WHERE order_id = 'after the refusal'});
-is(client_threads($node), $threads, 'with the same client');
+is(client_threads($node), $threads, 'the refusal cost no new client');
 
 #
 # A partition is lost, and then its broker does not say where it begins and ends: the other
@@ -207,8 +208,8 @@ $divided->stop;
 stop_broker($pair);
 
 #
-# start = 'latest', with several workers at once: none of them takes what was
-# there before for newly added.
+# start = 'latest', with several workers at once: no worker takes a partition that was
+# there before for a new one.
 #
 query(q{ALTER SYSTEM SET spine.workers = 3; SELECT pg_reload_conf()});
 query(<<'SQL');
@@ -216,10 +217,10 @@ CREATE TABLE late (id text, n bigint);
 INSERT INTO spine_pipelines (name, start) VALUES ('late', 'latest');
 INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('late', 'late', 'append', '{"id": "order_id", "n": "$offset"}');
 SQL
-ok($node->poll_query_until('postgres', q{SELECT count(*) = 3 FROM spine_offsets WHERE pipeline = 'late'}), 'latest: positions are taken');
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 3 FROM spine_offsets WHERE pipeline = 'late'}), 'latest: every partition has a position');
 send_events($_, order_event(order_id => "new-$_")) for 0 .. 2;
-ok(wait_applied($node), 'new events');
-is(query(q{SELECT string_agg(id, ' ' ORDER BY id) FROM late}), 'new-0 new-1 new-2', 'and only those');
+ok(wait_applied($node), 'new events are applied');
+is(query(q{SELECT string_agg(id, ' ' ORDER BY id) FROM late}), 'new-0 new-1 new-2', 'only the new events are applied');
 
 #
 # The launcher ends, and its successor finds the embedded broker running.
@@ -228,25 +229,25 @@ query(q{DELETE FROM spine_pipelines WHERE name = 'late'});
 query(q{ALTER SYSTEM SET spine.brokers = ''; SELECT pg_reload_conf()});
 ok(wait_for_state($node, 'failed'), 'the embedded broker is another cluster');
 query(q{DELETE FROM spine_offsets});
-is(query(q{SELECT spine_produce('acme', 10); SELECT spine_wait()}), "10\nt", 'on the embedded broker');
+is(query(q{SELECT spine_produce('acme', 10); SELECT spine_wait()}), "10\nt", 'events pass through the embedded broker');
 my $address = query('SELECT spine_brokers()');
 my $launcher = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'spine launcher'};
 my $old = query($launcher);
 query("SELECT pg_terminate_backend($old)");
-ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($launcher) l WHERE pid <> $old"), 'another launcher');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($launcher) l WHERE pid <> $old"), 'another launcher starts');
 query(q{ALTER SYSTEM SET spine.workers = 1; SELECT pg_reload_conf()});
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'spine worker'}),
-	'does its work');
-is(query('SELECT spine_brokers()'), $address, 'with the broker that was there');
-is(query(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'spine embedded broker'}), '1', 'and no other');
+	'the new launcher changes the number of workers');
+is(query('SELECT spine_brokers()'), $address, 'the embedded broker is the one from before');
+is(query(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'spine embedded broker'}), '1', 'there is no second embedded broker');
 query("ALTER SYSTEM SET spine.brokers = '$broker->{address}'; SELECT pg_reload_conf()");
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'spine embedded broker'}),
-	'which it can stop as well');
+	'the new launcher can stop the embedded broker');
 
 #
-# The broker stands still in the middle of everything: what was on its way to
-# it (the commit to the consumer group, a second after a batch) keeps neither a
-# worker from ending nor its successor from saying what is wrong.
+# The broker hangs while a commit to the consumer group is under way (one is sent a
+# second after a batch).  The worker can still end, and its successor can say what is
+# wrong.
 #
 ok(wait_for_state($node, 'running'), 'on the other broker again');
 foreach my $n (1, 2)
@@ -256,18 +257,18 @@ foreach my $n (1, 2)
 }
 $broker->{process}->signal('STOP');
 ok($node->poll_query_until('postgres', q{SELECT max(last_commit_at) < clock_timestamp() - interval '1500 ms' FROM spine_status}),
-	'the broker stands still, with a commit to the consumer group under way');
+	'the broker hangs, with a commit to the consumer group under way');
 ($worker) = worker_pids($node);
 my $start = time;
 kill 'TERM', $worker;
 usleep(1000) while kill(0, $worker) && time < $start + 120;
 my $seconds = time - $start;
 note sprintf('SIGTERM ended the worker after %.0f ms', $seconds * 1000);
-# else it would be as long as librdkafka waits for an answer, which is a minute
-cmp_ok($seconds, '<', 50, 'SIGTERM ends the worker all the same');
-ok(wait_for_state($node, 'waiting'), 'the next one says that it waits');
+# otherwise the worker would end when librdkafka stops waiting for an answer, after a minute
+cmp_ok($seconds, '<', 50, 'SIGTERM ends the worker even so');
+ok(wait_for_state($node, 'waiting'), 'the next worker says that it waits');
 $broker->{process}->signal('CONT');
-ok(wait_for_state($node, 'running'), 'and goes on when the broker does');
+ok(wait_for_state($node, 'running'), 'the worker continues when the broker does');
 
 $node->stop;
 stop_broker($broker);

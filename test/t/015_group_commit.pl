@@ -28,7 +28,7 @@ sub apply_one
 	return $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM events WHERE order_id = '$order'");
 }
 
-like($threads, qr/^\d+$/, 'with one client');
+like($threads, qr/^\d+$/, 'the worker has a client');
 tell_broker($broker, 'stall spine-postgres-orders');
 ok(apply_one(), 'an event is applied');
 tell_broker($broker, 'await commit');
@@ -36,12 +36,12 @@ my $holder = $node->background_psql('postgres');
 $holder->query_safe('BEGIN; LOCK TABLE events IN SHARE MODE');
 send_values($broker->{address}, 'events', 0, [ order_event(order_id => 'order-' . ++$last) ]);
 wait_for_held_batch($node);
-isnt(client_threads($node), $threads, 'a commit that is not answered: the client is made anew before a batch that may wait');
+isnt(client_threads($node), $threads, 'after a commit that is not answered, the client is recreated before a batch that may wait');
 $holder->query_safe('COMMIT');
 $holder->quit;
-ok(apply_one(), 'and goes on');
-is((worker_pids($node))[0], $worker, 'in the same worker');
-is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT event_id) FROM events'), "$last|$last", 'nothing is lost, nothing twice');
+ok(apply_one(), 'the next event is applied');
+is((worker_pids($node))[0], $worker, 'the worker is still the same');
+is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT event_id) FROM events'), "$last|$last", 'nothing is lost, and nothing is applied twice');
 
 $node->stop;
 stop_broker($broker);

@@ -10,9 +10,10 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
-# The disks are small file systems in memory, in a mount namespace of the test's
-# own, which goes with its last process.  Mounting takes the user to be root, in
-# a user namespace; PostgreSQL takes him not to be: in another one within that.
+# The disks are small file systems in memory, in a mount namespace of the test's own,
+# which ends with its last process.  Mounting needs root, so the test enters a user
+# namespace in which it is root.  PostgreSQL refuses root, so the test then enters a
+# second user namespace, inside the first one.
 my $disks;
 BEGIN
 {
@@ -47,7 +48,7 @@ my $node = spine_node('main', extension => 0,
 	conf => <<CONF);
 spine.brokers = '$broker->{address}'
 restart_after_crash = on	# as it is by default
-autovacuum = off			# it would make room, as would
+autovacuum = off			# autovacuum would make room, and so would
 wal_recycle = off
 CONF
 mkdir "$disks/tables/space" or die $!;
@@ -60,7 +61,7 @@ sub query
 	return $node->safe_psql('shop', $_[0]);
 }
 
-# Sends events of some tenants' orders, some of which are there already.
+# Sends events of some tenants' orders.  Some of the orders exist already.
 my $sent = 0;
 sub send_events
 {
@@ -81,7 +82,7 @@ sub log_since
 	return substr slurp_file($node->logfile), $start;
 }
 
-# Takes all the room that a disk has left, or gives it back.
+# Takes all the room that is left on a disk; make_room gives it back.
 sub fill
 {
 	my ($disk) = @_;
@@ -101,8 +102,8 @@ sub make_room
 	return;
 }
 
-# The log and the tables say the same: each event is there once, with its place
-# in the log, and each order is its newest event.
+# The tables agree with the log: events has each event once, with its place in the log,
+# and current_orders has the newest event of each order.
 sub audit
 {
 	my ($what) = @_;
@@ -115,8 +116,8 @@ sub audit
 	my $events = join "\n", sort split /\n/,
 	  query(q{SELECT kafka_partition || ':' || kafka_offset || ' ' || event_id FROM events});
 
-	ok($events eq $log, "$what: events has the log's events, each once");
-	is($events =~ tr/\n// + 1, $sent, "$what: all that were sent");
+	ok($events eq $log, "$what: events has each event of the log once");
+	is($events =~ tr/\n// + 1, $sent, "$what: nothing that was sent is missing");
 	is(query(<<'SQL'), '0', "$what: current_orders has the newest event of each order");
 SELECT count(*)
 FROM (SELECT DISTINCT ON (tenant, order_id) tenant, order_id, event_type, amount_cents, event_time
@@ -147,27 +148,27 @@ ok($node->poll_query_until('shop', <<'SQL'), 'tables: waiting, with the reason')
 SELECT bool_or(state = 'waiting' AND concat(last_error, ' HINT: ' || hint) ~ 'could not extend file .*HINT: Check free disk space') FROM spine_status
 SQL
 
-# The pauses are 0.1 s at first and twice that each time: seven within 6.3 s.
+# The pauses begin at 0.1 s and double each time, which makes seven in 6.3 s.
 ok($node->poll_query_until('shop', q{SELECT bool_or(last_error_at > state_since + interval '5 s') FROM spine_status}),
-	'tables: it tries again');
+	'tables: the worker tries again');
 $rolled_back = query($rollbacks) - $rolled_back;
 note "rolled back $rolled_back times: ", query('SELECT last_error FROM spine_status LIMIT 1');
-cmp_ok($rolled_back, '>', 1, 'tables: and again');
-cmp_ok($rolled_back, '<', 30, 'tables: but rests in between');
-is(query(q{SELECT spine_wait('100ms')}), 'f', 'tables: spine_wait says that not all is applied');
-cmp_ok(query('SELECT sum(lag) FROM spine_status'), '>', 0, 'tables: the lag is to be seen');
+cmp_ok($rolled_back, '>', 1, 'tables: the worker tries several times');
+cmp_ok($rolled_back, '<', 30, 'tables: the worker rests between attempts');
+is(query(q{SELECT spine_wait('100ms')}), 'f', 'tables: spine_wait says that events are still to be applied');
+cmp_ok(query('SELECT sum(lag) FROM spine_status'), '>', 0, 'tables: spine_status shows the lag');
 is(query('SELECT (SELECT count(*) FROM events), (SELECT sum(next_offset) FROM spine_offsets)'), $before,
-	'tables: nothing is applied, and no offset moved');
-unlike(log_since($log_start), qr/goes on/, 'tables: nor does the log say so');
+	'tables: nothing is applied, and no offset moves');
+unlike(log_since($log_start), qr/goes on/, 'tables: the server log does not claim that the pipeline goes on');
 make_room('tables');
 audit('tables, with room again');
-is(join(' ', worker_pids($node)), $worker, 'tables: by the same worker');
+is(join(' ', worker_pids($node)), $worker, 'tables: the worker is still the same');
 like(log_since($log_start), qr/pipeline "orders" is waiting: could not extend file .*pipeline "orders" goes on/s,
-	'tables: the log has both');
+	'tables: the server log says that the pipeline waited and went on');
 
 #
-# pg_wal cannot grow.  The server ends, and tries to start again, for which it
-# needs room as well: it is made when the server has given up, or before that.
+# pg_wal cannot grow.  The server ends and tries to restart, which needs room too.  The
+# test makes room either at once, or after the server has given up.
 #
 foreach my $when ('late', 'at once')
 {
@@ -184,13 +185,13 @@ foreach my $when ('late', 'at once')
 	make_room('wal') if $when eq 'late';
 	if (log_since($log_start) =~ /database system is shut down/)
 	{
-		note "$when: it is started by hand";
-		$node->stop('immediate', fail_ok => 1);		# the node's notion of it
+		note "$when: the test starts the server";
+		$node->stop('immediate', fail_ok => 1);		# tells $node that the server has ended
 		$node->start;
 	}
 	else
 	{
-		note "$when: it has started by itself";
+		note "$when: the server has started by itself";
 	}
 	poll_through_restart($node, 'shop', q{SELECT bool_and(state = 'running') FROM spine_status});
 	audit("wal, room made $when");

@@ -24,7 +24,7 @@ sub query
 	return $node->safe_psql('postgres', $_[0]);
 }
 
-# Events of orders "ord-0" to "ord-999", each a second newer than the one before.
+# Sends events of the given orders, each event a second newer than the one before.
 my $sent = 0;
 sub send_events
 {
@@ -37,8 +37,9 @@ sub send_events
 	return;
 }
 
-# The log and the tables say the same: each event is there once, with its place
-# in the log, each order is its newest event, and the totals are those of the orders.
+# The tables agree with the log: events has each event once, with its place in the log,
+# current_orders has the newest event of each order, and the totals are those of
+# current_orders.
 sub audit
 {
 	my ($what) = @_;
@@ -51,7 +52,7 @@ sub audit
 	my $events = join "\n", sort split /\n/,
 	  query(q{SELECT kafka_partition || ':' || kafka_offset || ' ' || event_id FROM events});
 
-	ok($events eq $log, "$what: events has the log's events, each once");
+	ok($events eq $log, "$what: events has each event of the log once");
 	is(query(<<'SQL'), '0', "$what: current_orders has the newest event of each order");
 SELECT count(*)
 FROM (SELECT DISTINCT ON (tenant, order_id) tenant, order_id, event_type, amount_cents, event_time
@@ -80,18 +81,18 @@ my $user = $node->background_psql('postgres', on_error_stop => 0);
 my $user_pid = $user->query_safe('SELECT pg_backend_pid()');
 
 #
-# Locks that are held for as long as you like.  The timeouts of statements and
-# idle transactions are not the worker's, nor that of transactions.
+# Locks that are held for a long time.  The timeouts of statements, of transactions and
+# of idle transactions do not apply to the worker.
 #
 my @timeouts = ('statement_timeout', 'idle_in_transaction_session_timeout',
 	query(q{SELECT name FROM pg_settings WHERE name = 'transaction_timeout'}) || ());
 query("ALTER DATABASE postgres SET $_ = '300ms'") foreach @timeouts;
-$ENV{PGOPTIONS} = join ' ', map { "-c $_=0" } @timeouts;	# they are not for our own statements
+$ENV{PGOPTIONS} = join ' ', map { "-c $_=0" } @timeouts;	# not for the test's own statements
 my ($worker) = worker_pids($node);
 query('SELECT pg_reload_conf()');
 ok($node->poll_query_until('postgres', qq{SELECT count(*) = 1 FROM pg_stat_activity
-	WHERE backend_type = 'spine worker' AND pid <> $worker}), 'a worker with the timeouts');
-ok(wait_for_state($node, 'running'), 'runs');
+	WHERE backend_type = 'spine worker' AND pid <> $worker}), 'another worker starts, under the timeouts');
+ok(wait_for_state($node, 'running'), 'the other worker runs');
 ($worker) = worker_pids($node);
 foreach my $statement ('LOCK TABLE events', 'LOCK TABLE current_orders IN SHARE MODE',
 	q{UPDATE current_orders SET currency = 'EUR' WHERE order_id = 'ord-5'})
@@ -102,37 +103,37 @@ foreach my $statement ('LOCK TABLE events', 'LOCK TABLE current_orders IN SHARE 
 
 	$user->query_safe("BEGIN; $statement");
 	send_events(0, 0 .. 9);
-	ok($node->poll_query_until('postgres', <<SQL), "$statement: waiting, and for whom, and since when");
+	ok($node->poll_query_until('postgres', <<SQL), "$statement: the worker waits, and says for whom and since when");
 SELECT count(*) = 2 AND bool_and(state = 'waiting' AND state_since > '$start' AND last_error_at = state_since
 	AND last_error = 'a lock ($lock) is held by process $user_pid'
 	AND hint = 'See pg_stat_activity for what that does.')
 FROM spine_status
 SQL
-	is(query('SELECT sum(lag) FROM spine_status'), '10', "$statement: with the lag");
+	is(query('SELECT sum(lag) FROM spine_status'), '10', "$statement: spine_status shows the lag");
 	ok($node->poll_query_until('postgres', qq{SELECT clock_timestamp() - xact_start > '1 s' FROM pg_stat_activity WHERE pid = $worker}),
-		"$statement: for longer than the timeouts");
+		"$statement: the worker waits for longer than the timeouts");
 	$user->query_safe('COMMIT');
 	audit($statement);
-	is(query('SELECT count(*) FROM spine_status WHERE last_error IS NOT NULL'), '0', "$statement: and no error");
+	is(query('SELECT count(*) FROM spine_status WHERE last_error IS NOT NULL'), '0', "$statement: no error is left in spine_status");
 }
-is(join(' ', worker_pids($node)), $worker, 'all by one worker');
+is(join(' ', worker_pids($node)), $worker, 'one worker has applied all of it');
 query("ALTER DATABASE postgres RESET $_") foreach @timeouts;
 delete $ENV{PGOPTIONS};
 
 #
-# A snapshot that is kept
+# A snapshot that is held
 #
 $user->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
 my $seen = $user->query_safe('SELECT count(*) FROM events');
 send_events(0, 0 .. 99);
 audit('beside an old snapshot');
-is($user->query_safe('SELECT count(*) FROM events'), $seen, 'which sees nothing of it');
+is($user->query_safe('SELECT count(*) FROM events'), $seen, 'the old snapshot sees none of the new events');
 $user->query_safe('COMMIT');
 
-# Beside one no version of a row can be removed, and each batch makes one of its row of
-# spine_offsets and of some of spine_order_totals: it must not walk through all that were
-# before.  What it reads is
-# counted, by the server's statistics, of 100 batches with few of them, and with many.
+# While an old snapshot is held, no version of a row can be removed.  Each batch adds
+# versions of its rows in spine_offsets and spine_order_totals, and must not walk through
+# all the earlier ones.  The server's statistics count the blocks that 100 batches read
+# with few old versions, and with many.
 set_config($node, 'spine.batch_rows' => 1, 'spine.batch_interval' => 0);
 my $batches = query(q{SELECT n_tup_upd FROM pg_stat_all_tables WHERE relname = 'spine_offsets'});
 
@@ -164,29 +165,30 @@ my @blocks_first = blocks_of_100();
 apply_singly(3000);
 my @blocks_last = blocks_of_100();
 note "blocks of spine_offsets and of spine_order_totals in 100 batches: @blocks_first, and @blocks_last after 3,000 more";
-cmp_ok($blocks_last[0], '<', 2 * $blocks_first[0], 'a batch reads no more of spine_offsets beside an old snapshot');
-cmp_ok($blocks_last[1], '<', 4 * $blocks_first[1], 'and of spine_order_totals not more and more');
+cmp_ok($blocks_last[0], '<', 2 * $blocks_first[0], 'beside an old snapshot, a batch does not read more of spine_offsets');
+cmp_ok($blocks_last[1], '<', 4 * $blocks_first[1], 'beside an old snapshot, a batch does not read ever more of spine_order_totals');
 my $more_rows = 'SELECT count(*) FROM spine_order_totals WHERE session > 262143';
-cmp_ok(query($more_rows), '>', 0, 'for which it begins other rows there');
+cmp_ok(query($more_rows), '>', 0, 'the worker begins new rows in spine_order_totals');
 $user->query_safe('COMMIT');
 for (1 .. 20)
 {
 	last if query($more_rows) == 0;
 	apply_singly(100);
 }
-is(query($more_rows), '0', 'and adds them up when the snapshot is gone');
+is(query($more_rows), '0', 'the worker merges these rows once the snapshot is gone');
 query("ALTER SYSTEM RESET spine.$_") foreach 'batch_rows', 'batch_interval';
 query('SELECT pg_reload_conf()');
 audit('after many batches beside an old snapshot');
 $user->quit;
 
 #
-# The tables are rewritten, reindexed and altered, again and again, while events
-# arrive in small batches.
+# The tables are rewritten, reindexed and altered repeatedly, while events arrive in
+# small batches.
 #
 set_config($node, 'spine.batch_rows' => 20);
 
-# Does it until all that was sent before is applied, three times at least.
+# Repeats the statements until the events sent before them are applied, and at least
+# three times.
 sub under_load
 {
 	my ($what, @statements) = @_;
@@ -219,7 +221,7 @@ under_load('a column of a sink dropped and added again',
 	'SELECT spine_recount_orders()', 'SELECT pg_reload_conf()');
 
 #
-# Users who change the same orders all the time, two in a transaction
+# Users who keep changing the same orders, two in each transaction
 #
 sub with_users
 {
@@ -248,10 +250,10 @@ PGBENCH
 	ok($node->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgbench'}), "users, $level");
 	send_events($_, map { $_ * 7 % 1000 } 1 .. 2000) foreach 0, 1;
 	ok(wait_applied($node), "users, $level: all is applied");
-	ok($users->pumpable, "users, $level: beside them") or diag slurp_file($log);
+	ok($users->pumpable, "users, $level: the users are still at work") or diag slurp_file($log);
 	$users->signal('TERM');
 	finish $users;
-	ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'}), 'they are gone');
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'}), "users, $level: the users are gone");
 	note query($deadlocks) - $before, ' deadlocks';
 	audit("users, $level");
 	return;
@@ -262,33 +264,34 @@ with_users('read\\ committed');
 with_users('serializable');
 
 #
-# Two workers that write the same orders, one of them from the last to the first:
-# each sorts its batch by key, so that neither waits for one who waits for it
+# Two workers that write the same orders, which one of them reads in reverse.  Each worker
+# sorts its batch by key, so they cannot wait for each other.
 #
 set_config($node, 'spine.batch_rows' => 50000, 'spine.workers' => 2, 'spine.batch_interval' => '500ms');
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type = 'spine worker'}),
-	'two workers');
+	'two workers start');
 for my $round (1 .. 5)
 {
 	my $start = query(q{SELECT clock_timestamp()});
 
-	ok(wait_for_state($node, 'running'), 'both run');
+	ok(wait_for_state($node, 'running'), "round $round: both workers run");
 	query(q{SELECT spine_pause('orders')});
-	ok(wait_for_state($node, 'paused'), 'paused');
+	ok(wait_for_state($node, 'paused'), "round $round: paused");
 	send_events(0, 0 .. 4999);
 	send_events(1, reverse 0 .. 4999);
 	query(q{SELECT spine_resume('orders')});
 	audit("two workers, round $round");
 	is(query(qq{SELECT count(*) FROM spine_status WHERE last_error_at > '$start' AND last_error ~ 'deadlock detected'}),
-		'0', 'no deadlock');
+		'0', "round $round: no deadlock");
 }
 
 #
-# All is thrown away while events arrive: what came after that is there.
+# The tables are emptied while events arrive.  The events that are applied after that
+# are there.
 #
 set_config($node, 'spine.batch_rows' => 20, 'spine.workers' => 1);
 send_events($_, 0 .. 1999) foreach 0, 1;
-ok($node->poll_query_until('postgres', 'SELECT sum(next_offset) > 100 FROM spine_offsets'), 'some is applied');
+ok($node->poll_query_until('postgres', 'SELECT sum(next_offset) > 100 FROM spine_offsets'), 'some events are applied');
 query('TRUNCATE events, current_orders');
 ok(wait_applied($node), 'TRUNCATE: all is applied');
 is(query(<<'SQL'), '0', 'TRUNCATE: current_orders has the newest event of each order in events');
@@ -298,7 +301,7 @@ FROM (SELECT DISTINCT ON (tenant, order_id) tenant, order_id, event_type, event_
 FULL JOIN current_orders c USING (tenant, order_id)
 WHERE (e.event_type, e.event_time) IS DISTINCT FROM (c.status, c.updated_at)
 SQL
-is(query(<<'SQL'), '', 'TRUNCATE: events has all from some offset on');
+is(query(<<'SQL'), '', 'TRUNCATE: events has every event from some offset on');
 SELECT kafka_partition, count(*)
 FROM events JOIN spine_offsets ON partition = kafka_partition
 GROUP BY kafka_partition, next_offset HAVING count(*) <> next_offset - min(kafka_offset)

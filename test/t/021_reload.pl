@@ -15,7 +15,7 @@ use Test::More;
 my $broker = start_broker('events', 3);
 my $node = spine_node('main');
 
-# Events to the topic that is set now, whichever; and wait until they are in.
+# Sends events to the topic that is set now, and waits until they are applied.
 sub produce_and_apply
 {
 	my ($tenant, $n) = @_;
@@ -31,7 +31,7 @@ sub count_of
 	return $node->safe_psql('postgres', "SELECT count(*) FROM events WHERE tenant = '$tenant'");
 }
 
-# ALTER DATABASE SET (or RESET), and the reload that it takes.
+# ALTER DATABASE SET (or RESET), and the reload that it needs.
 sub set_for_database
 {
 	my ($what) = @_;
@@ -41,23 +41,23 @@ sub set_for_database
 }
 
 #
-# spine.brokers: from the embedded broker to a real one, and not back
+# spine.brokers: from the embedded broker to another one, but not back
 #
 ok(produce_and_apply('embedded', 100), 'events through the embedded broker');
 my $embedded = $node->safe_psql('postgres', 'SELECT spine_brokers()');
-isnt($embedded, $broker->{address}, 'which is not the other one');
+isnt($embedded, $broker->{address}, 'the embedded broker has another address');
 
-# the same in every session, so that nothing goes to the wrong one
+# wait until every session has the new value, so that nothing goes to the wrong broker
 set_config($node, 'spine.brokers' => $broker->{address});
 ok($node->poll_query_until('postgres', 'SELECT spine_brokers()', $broker->{address}),
 	'spine.brokers is set');
 ok($node->poll_query_until('postgres',
 		q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'spine embedded broker')}),
 	'the embedded broker is stopped');
-ok(produce_and_apply('real', 100), 'events through the real one');
-is(count_of('embedded') . ' ' . count_of('real'), '100 100', 'all of them are there');
+ok(produce_and_apply('real', 100), 'events through the other broker');
+is(count_of('embedded') . ' ' . count_of('real'), '100 100', 'the events of both brokers are there');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM spine_offsets WHERE cluster_id LIKE 'embedded-%'}), '0',
-	'the positions in the embedded broker are gone with it');
+	'the positions in the embedded broker end with the broker');
 
 my $positions = q{SELECT string_agg(partition || ':' || next_offset, ' ' ORDER BY partition) FROM spine_offsets WHERE topic = 'events'};
 my $before = $node->safe_psql('postgres', $positions);
@@ -65,15 +65,15 @@ set_config($node, 'spine.brokers' => '');
 ok(wait_for_state($node, 'failed'), 'another cluster under the same positions: the pipeline stops');
 like($node->safe_psql('postgres', 'SELECT DISTINCT concat(last_error, \' HINT: \' || hint) FROM spine_status'),
 	qr/the broker's cluster is "embedded-.*belongs to cluster "(?!embedded).*HINT: .*"spine.brokers"/s,
-	'and says which, and what to do');
+	'the pipeline says which cluster, and what to do');
 is($node->safe_psql('postgres', $positions), $before, 'the positions are kept');
 
 set_config($node, 'spine.brokers' => $broker->{address});
-ok(wait_for_state($node, 'running'), 'the right cluster again: it goes on');
+ok(wait_for_state($node, 'running'), 'the right cluster again: the pipeline continues');
 ok($node->poll_query_until('postgres', 'SELECT spine_brokers()', $broker->{address}),
-	'for new sessions too');
-ok(produce_and_apply('real', 100), 'with what comes');
-is(count_of('real'), '200', 'and nothing twice');
+	'new sessions have the right cluster too');
+ok(produce_and_apply('real', 100), 'new events are applied');
+is(count_of('real'), '200', 'no event is lost or applied twice');
 
 #
 # spine.topic
@@ -81,8 +81,8 @@ is(count_of('real'), '200', 'and nothing twice');
 set_config($node, 'spine.topic' => 'elsewhere');
 ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'elsewhere'}), 'spine.topic is set');
 ok(produce_and_apply('elsewhere', 100), 'another topic is read');
-is(count_of('elsewhere'), '100', 'all of it');
-is($node->safe_psql('postgres', $positions), $node->safe_psql('postgres', <<'SQL'), 'the first one keeps its positions');
+is(count_of('elsewhere'), '100', 'all of the other topic is applied');
+is($node->safe_psql('postgres', $positions), $node->safe_psql('postgres', <<'SQL'), 'the first topic keeps its positions');
 SELECT string_agg(kafka_partition || ':' || n, ' ' ORDER BY kafka_partition)
 FROM (SELECT kafka_partition, max(kafka_offset) + 1 AS n FROM events WHERE tenant = 'real' GROUP BY 1
 	  UNION ALL
@@ -90,31 +90,31 @@ FROM (SELECT kafka_partition, max(kafka_offset) + 1 AS n FROM events WHERE tenan
 	  WHERE p NOT IN (SELECT kafka_partition FROM events WHERE tenant = 'real')) o
 SQL
 set_config($node, 'spine.topic' => 'events');
-ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'events'}), 'and back');
-ok(produce_and_apply('real', 100), 'to where it was');
-is(count_of('real'), '300', 'and nothing twice');
+ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'events'}), 'spine.topic is set back');
+ok(produce_and_apply('real', 100), 'the first topic is read from where it was');
+is(count_of('real'), '300', 'no event is lost or applied twice');
 
 # the same for one database
 set_for_database(q{SET spine.topic = 'private'});
-ok(produce_and_apply('private', 10), 'ALTER DATABASE SET spine.topic, and a reload');
-is(count_of('private'), '10', 'reach running workers');
+ok(produce_and_apply('private', 10), 'ALTER DATABASE SET spine.topic and a reload reach running workers');
+is(count_of('private'), '10', q{the database's topic is applied});
 set_for_database('RESET spine.topic');
-ok(produce_and_apply('real', 10), 'so does RESET');
-is(count_of('real'), '310', 'and nothing twice');
+ok(produce_and_apply('real', 10), 'ALTER DATABASE RESET spine.topic and a reload reach running workers');
+is(count_of('real'), '310', 'no event is lost or applied twice');
 
 #
-# spine.kafka_options: workers and sessions connect anew
+# spine.kafka_options: workers and sessions connect again
 #
 set_config($node, 'spine.kafka_options' => 'security.protocol=ssl');
-ok($node->wait_for_log(qr/parameter "spine.kafka_options" changed$/m), 'the log says that, but not to what');
+ok($node->wait_for_log(qr/parameter "spine.kafka_options" changed$/m), 'the server log says that the options changed, but not to what');
 ok($node->poll_query_until('postgres',
 		q{SELECT bool_and(state IN ('waiting', 'failed') AND last_error IS NOT NULL) FROM spine_status}),
-	'TLS with a broker that has none: workers say so');
+	'TLS with a broker that does not speak it: the workers say so');
 set_config($node, 'spine.kafka_options' => q{client.id=''it works'', fetch.max.bytes=2000000});
-ok(wait_for_state($node, 'running'), 'options that suit it: they go on');
-ok(produce_and_apply('real', 10), 'so do sessions');
+ok(wait_for_state($node, 'running'), 'options that suit the broker: the workers continue');
+ok(produce_and_apply('real', 10), 'options that suit the broker: sessions can send');
 
-# a value that librdkafka refuses leaves all as it was
+# a value that librdkafka refuses changes nothing
 $node->append_conf('postgresql.conf', "spine.kafka_options = 'no.such.option=1'\n");
 $node->safe_psql('postgres', 'ALTER SYSTEM RESET spine.kafka_options');
 my $log_start = -s $node->logfile;
@@ -122,7 +122,7 @@ $node->reload;
 $node->wait_for_log(qr/invalid value for parameter "spine.kafka_options"/, $log_start);
 ok(produce_and_apply('real', 10), 'a bad line in postgresql.conf stops nothing');
 is($node->safe_psql('postgres', 'SHOW spine.kafka_options'), q{client.id='it works', fetch.max.bytes=2000000},
-	'the old value holds');
+	'the old value stays');
 $node->append_conf('postgresql.conf', "spine.kafka_options = ''\n");
 $node->reload;
 
@@ -138,20 +138,20 @@ sub batches_of
 
 set_config($node, 'spine.batch_rows' => 10, 'spine.topic' => 'small');
 ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'small'}), 'spine.batch_rows is set');
-ok(produce_and_apply('small', 200), 'in small batches');
-cmp_ok(batches_of('small'), '>=', 20, 'of 10 rows at the most');
-cmp_ok($node->safe_psql('postgres', q{SELECT max(last_batch_rows) FROM spine_status}), '<=', 10, 'spine_status shows it');
+ok(produce_and_apply('small', 200), 'events are applied in small batches');
+cmp_ok(batches_of('small'), '>=', 20, 'a batch has at most 10 rows');
+cmp_ok($node->safe_psql('postgres', q{SELECT max(last_batch_rows) FROM spine_status}), '<=', 10, 'spine_status shows small batches');
 
 set_config($node, 'spine.batch_rows' => 100, 'spine.topic' => 'large', 'spine.batch_interval' => '10s');
 ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'large'}), 'spine.batch_interval is set');
-# a full batch does not wait, and says that the worker has the settings
-ok(produce_and_apply('large', 100), 'a full batch');
-is(batches_of('large'), '1', 'goes at once');
+# a full batch does not wait, and shows that the worker has the new settings
+ok(produce_and_apply('large', 100), 'a full batch is applied');
+is(batches_of('large'), '1', 'the full batch did not wait');
 is($node->safe_psql('postgres', q{SELECT spine_produce('large', 99); SELECT spine_wait('0.3s')}), "99\nf",
-	'one that is not full waits for company');
+	'a batch that is not full waits for more');
 set_config($node, 'spine.batch_interval' => 0);
-ok(wait_applied($node), 'until a reload says otherwise');
-is(batches_of('large'), '2', 'all as one');
+ok(wait_applied($node), 'a reload with a shorter interval ends the wait');
+is(batches_of('large'), '2', 'what waited is one batch');
 
 #
 # spine.log_interval
@@ -160,16 +160,16 @@ my $summary = qr/pipeline "orders" worker 0: applied \d+ events in \d+ batches, 
 set_config($node, 'spine.log_interval' => 0, 'spine.topic' => 'chatty');
 ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'chatty'}), 'spine.log_interval is set');
 $log_start = -s $node->logfile;
-ok(produce_and_apply('chatty', 1), 'an event');
+ok(produce_and_apply('chatty', 1), 'an event is applied');
 $node->wait_for_log($summary, $log_start);
 set_config($node, 'spine.log_interval' => -1, 'spine.topic' => 'silent');
-ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'silent'}), 'and off');
+ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'silent'}), 'spine.log_interval is off');
 ok(produce_and_apply('silent', 1), 'the worker has read the settings');
 $log_start = -s $node->logfile;
-ok(produce_and_apply('silent', 1), 'another event') for (1 .. 3);
+ok(produce_and_apply('silent', 1), 'another event is applied') for (1 .. 3);
 unlike(substr(slurp_file($node->logfile), $log_start), $summary, 'no summary');
 set_config($node, 'spine.topic' => 'events', 'spine.batch_rows' => 50000, 'spine.log_interval' => 5);
-ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'events'}), 'back to events');
+ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'events'}), 'spine.topic is events again');
 
 #
 # spine.producer_rate and spine.producer_tenants
@@ -182,12 +182,16 @@ sub await_events_of
 }
 
 my $producers = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'spine producer'};
-is($node->safe_psql('postgres', $producers), '0', 'no producer worker');
+is($node->safe_psql('postgres', $producers), '0', 'no producer worker runs');
 set_config($node, 'spine.producer_rate' => 1000, 'spine.producer_tenants' => 'one, "and two"');
-ok(await_events_of('one') && await_events_of('and two'), 'spine.producer_rate starts it, for each tenant');
+ok(await_events_of('one') && await_events_of('and two'), 'spine.producer_rate starts the producer, for each tenant');
 set_config($node, 'spine.producer_tenants' => 'three');
-ok(await_events_of('three'), 'spine.producer_tenants changes them');
-is($node->safe_psql('postgres', $producers), '1', 'one process does it');
+ok(await_events_of('three'), 'spine.producer_tenants changes the tenants');
+set_config($node, 'spine.producer_tenants' => '');
+ok($node->poll_query_until('postgres', "$producers AND wait_event IS NOT NULL", '1'), 'without tenants the producer waits');
+set_config($node, 'spine.producer_tenants' => 'four');
+ok(await_events_of('four'), 'and goes on when there are tenants again');
+is($node->safe_psql('postgres', $producers), '1', 'one process sends for all tenants');
 
 #
 # spine.workers, while events flow: partition p belongs to worker p modulo n
@@ -208,8 +212,8 @@ SQL
 set_config($node, 'spine.producer_rate' => 0);
 ok($node->poll_query_until('postgres', $producers, '0'), 'spine.producer_rate = 0 stops the producer');
 
-ok(wait_applied($node), 'all is applied');
-is($node->safe_psql('postgres', <<'SQL'), 't|t|0|0', 'every event of every topic once, and the newest of each order');
+ok(wait_applied($node), 'everything is applied');
+is($node->safe_psql('postgres', <<'SQL'), 't|t|0|0', 'every event of every topic is there once, and current_orders has the newest');
 SELECT (SELECT sum(next_offset) FROM spine_offsets) + 100 = (SELECT count(*) FROM events),	-- 100 were on the embedded broker
 	   (SELECT count(*) = count(DISTINCT event_id) FROM events),
 	   (SELECT count(*) FROM (

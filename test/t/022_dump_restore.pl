@@ -19,7 +19,7 @@ my $old = spine_node('old', conf => $conf);
 my $dir = $old->basedir;
 my $new = spine_node('new', conf => $conf, extension => 0);
 
-# Everything of the extension's that a user can see, but for when it was.
+# All contents of the extension's tables that a user can see.
 sub contents
 {
 	my ($node, $database) = @_;
@@ -36,7 +36,7 @@ SELECT * FROM notes ORDER BY id;
 SQL
 }
 
-# Restores as docs/OPERATIONS.md says: with the workers away.
+# Restores as docs/OPERATIONS.md says: while no workers run.
 sub restore
 {
 	my ($node, $database, $file) = @_;
@@ -66,13 +66,13 @@ sub enable
 	return;
 }
 
-# Every record of both topics: a row or a dead letter, once.
+# Every record of both topics is one row or one dead letter.
 sub audit
 {
 	my ($node, $database, $what) = @_;
 
 	ok(wait_applied($node, $database), "$what: caught up");
-	is($node->safe_psql($database, <<'SQL'), 't|t|t', "$what: every event once");
+	is($node->safe_psql($database, <<'SQL'), 't|t|t', "$what: every event is there once");
 SELECT (SELECT sum(next_offset) FROM spine_offsets WHERE pipeline = 'orders')
 		= (SELECT count(*) FROM events) + (SELECT count(*) FROM spine_dead_letters WHERE pipeline = 'orders'),
 	   (SELECT count(*) = count(DISTINCT event_id) FROM events),
@@ -82,9 +82,8 @@ SQL
 }
 
 #
-# A database with something of everything
+# A database with some of everything; its default pipeline reads another topic
 #
-# the default pipeline reads another topic, as another role
 $old->safe_psql('postgres', <<'SQL');
 CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY, note text, at bigint);
 SQL
@@ -104,7 +103,7 @@ sub send_events
 send_events(500);
 send_values($broker->{address}, 'orders.v2', 1, [ "not JSON \x01\xff", '{"tenant": 5' ], 'trace=1');
 audit($old, 'postgres', 'the original');
-is($old->safe_psql('postgres', q{SELECT count(*) FROM spine_dead_letters}), '2', 'with dead letters');
+is($old->safe_psql('postgres', q{SELECT count(*) FROM spine_dead_letters}), '2', 'the original has dead letters');
 $old->safe_psql('postgres', q{SELECT spine_pause('orders')});
 my $original = contents($old, 'postgres');
 
@@ -112,23 +111,23 @@ $old->command_ok([ 'pg_dump', '-d', $old->connstr('postgres'), '-f', "$dir/dump.
 $old->command_ok([ 'pg_dump', '-Fc', '-d', $old->connstr('postgres'), '-f', "$dir/dump.fc" ], 'pg_dump as an archive');
 
 #
-# Into a fresh server, and into the same one
+# Restored into a fresh server, and beside the original
 #
 restore($new, 'restored', "$dir/dump.sql");
 is(contents($new, 'restored'), $original, 'the script: the contents are the same');
 restore($old, 'beside', "$dir/dump.fc");
 is(contents($old, 'beside'), $original, 'the archive: the contents are the same');
 
-# a dump of what was restored, and so on
-$new->command_ok([ 'pg_dump', '-d', $new->connstr('restored'), '-f', "$dir/again.sql" ], 'pg_dump of that');
+# a dump of the restored database
+$new->command_ok([ 'pg_dump', '-d', $new->connstr('restored'), '-f', "$dir/again.sql" ], 'pg_dump of a restored database');
 restore($new, 'again', "$dir/again.sql");
 is(contents($new, 'again'), $original, 'the contents are still the same');
 
 #
-# Consumption goes on from there
+# Consumption continues from the restored positions
 #
 send_events(100);
-is(contents($new, 'restored'), $original, 'not before spine.enabled is on');
+is(contents($new, 'restored'), $original, 'nothing is consumed before spine.enabled is on');
 enable(@$_) foreach ([ $new, 'restored' ], [ $old, 'beside' ]);
 foreach my $copy ([ $new, 'restored' ], [ $old, 'beside' ])
 {
@@ -137,22 +136,22 @@ foreach my $copy ([ $new, 'restored' ], [ $old, 'beside' ])
 	ok($node->poll_query_until($database, q{SELECT bool_and(state = 'running') FROM spine_status WHERE pipeline = 'notes'}),
 		"$database: workers run");
 	is($node->safe_psql($database, q{SELECT DISTINCT state FROM spine_status WHERE pipeline = 'orders'}), 'paused',
-		"$database: what was paused still is");
+		"$database: a paused pipeline is still paused");
 	$node->safe_psql($database, q{SELECT spine_resume('orders')});
 	audit($node, $database, $database);
 }
 $old->safe_psql('postgres', q{SELECT spine_resume('orders')});
 audit($old, 'postgres', 'the original');
 
-# each consumed the whole log for itself
+# each database has consumed the whole log for itself
 my @totals = map {
 	$_->[0]->safe_psql($_->[1], q{SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM notes),
 		(SELECT count(*) FROM spine_dead_letters), (SELECT sum(amount_cents) FROM current_orders)})
 } ([ $old, 'postgres' ], [ $new, 'restored' ], [ $old, 'beside' ]);
-like($totals[0], qr/^2400\|600\|2\|/, 'the original has all of it');
-is($totals[$_], $totals[0], 'so has a copy') foreach (1, 2);
+like($totals[0], qr/^2400\|600\|2\|/, 'the original has the whole log');
+is($totals[$_], $totals[0], 'a copy has the same') foreach (1, 2);
 is($new->safe_psql('again', q{SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM spine_status}), 'paused stopped',
-	'and the one that was never enabled waits');
+	'the copy that was never enabled waits');
 
 $_->stop foreach ($old, $new);
 stop_broker($broker);

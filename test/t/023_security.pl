@@ -32,7 +32,7 @@ sub as_mallory
 }
 
 #
-# What she may not do herself
+# What mallory may not do herself
 #
 foreach my $statement (
 	q{SELECT spine_produce('acme', 1)}, 'SELECT spine_wait()',
@@ -47,7 +47,7 @@ foreach my $statement (
 {
 	my ($out, $err) = as_mallory($statement);
 	like($err, qr/permission denied|must be (?:superuser|owner)/, "refused: $statement");
-	is($out, '', 'and says nothing');
+	is($out, '', "shows nothing: $statement");
 }
 foreach my $setting ('brokers', 'kafka_options', 'topic', 'enabled')
 {
@@ -57,16 +57,16 @@ foreach my $setting ('brokers', 'kafka_options', 'topic', 'enabled')
 	like($err, qr/permission denied|cannot be changed now/, "refused: ALTER ROLE SET spine.$setting");
 }
 
-# With INSERT on the catalog she makes pipelines that apply as her, no others.
+# With INSERT on the catalog she can make pipelines that apply as her, but no others.
 $node->safe_psql('postgres', 'GRANT INSERT ON spine_pipelines, spine_sinks TO mallory');
 my ($out, $err) = as_mallory(q{INSERT INTO spine_pipelines (name, owner) VALUES ('evil', 'postgres')});
-like($err, qr/must be a member of role postgres to make it the owner of pipeline "evil"/, 'a pipeline that applies as another: refused');
+like($err, qr/must be a member of role postgres to make it the owner of pipeline "evil"/, 'a pipeline that applies as another role: refused');
 ($out, $err) = as_mallory(q{INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'secret', 'append')});
-like($err, qr/must be a member of the role that pipeline "orders" applies as/, q{a sink of another's pipeline: refused});
+like($err, qr/must be a member of the role that pipeline "orders" applies as/, q{a sink for another role's pipeline: refused});
 
 #
-# What her tables may not do.  Wherever code can hang on a table, this tries
-# what only a superuser may, and writes down who it was and what came of it.
+# What her tables may not do.  Wherever code can be attached to a table, mallory.attack()
+# tries what only a superuser may, and records as whom it ran and what came of it.
 #
 ($out, $err) = as_mallory(<<'SQL');
 CREATE TABLE mallory.witness (place text, who name, statement text, came_of_it text);
@@ -104,7 +104,7 @@ BEGIN
 END
 $$;
 
--- an index wants an immutable function, and takes any that claims to be one
+-- an index needs an immutable function, and accepts any that claims to be immutable
 CREATE FUNCTION mallory.index_expression(id text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM mallory.attack('index expression');
@@ -114,7 +114,7 @@ $$;
 
 CREATE DOMAIN mallory.checked AS text CHECK (mallory.attack('domain'));
 
--- every kind of code that hangs on a table
+-- every kind of code that can be attached to a table
 CREATE TABLE mallory.trap (
 	order_id text UNIQUE CHECK (mallory.attack('check constraint')),
 	event_time timestamptz,
@@ -128,7 +128,7 @@ CREATE TRIGGER after_statement AFTER INSERT OR UPDATE ON mallory.trap EXECUTE FU
 CREATE CONSTRAINT TRIGGER deferred AFTER INSERT OR UPDATE ON mallory.trap
 	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION mallory.trigger();
 
--- row security too, which holds for the owner when forced
+-- row security too, which applies to the owner when it is forced
 CREATE TABLE mallory.guarded (order_id text, event_time timestamptz);
 ALTER TABLE mallory.guarded ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY p ON mallory.guarded USING (true) WITH CHECK (mallory.attack('policy'));
@@ -150,7 +150,7 @@ is($err, '', 'the traps are set');
 my @places = ('after_row', 'after_statement', 'before_row', 'check constraint', 'default', 'deferred', 'domain',
 	'index expression');
 
-# Makes a pipeline that applies as the role, and lets it have some events.
+# Makes a pipeline that applies as the role, and sends it some events.
 sub run_pipeline
 {
 	my ($name, $owner, $target, $mode, $columns) = @_;
@@ -174,11 +174,11 @@ sub is_harmless
 	my ($what, @expected) = @_;
 
 	is($node->safe_psql('postgres', 'SELECT DISTINCT place, who FROM mallory.witness ORDER BY 1, 2'),
-		join("\n", map { "$_|mallory" } @expected), "$what: her code runs as her, everywhere");
+		join("\n", map { "$_|mallory" } @expected), "$what: her code always runs as her");
 	is($node->safe_psql('postgres', q{SELECT * FROM mallory.witness WHERE came_of_it = 'success'}), '',
-		"$what: and achieves nothing");
+		"$what: her code achieves nothing");
 	is($node->safe_psql('postgres', q{SELECT count(*), (SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory') FROM secret}),
-		'1|f', "$what: as anyone can see");
+		'1|f', "$what: the secret is kept, and she is no superuser");
 	return;
 }
 
@@ -190,27 +190,27 @@ foreach my $owner ('mallory', 'postgres')
 		my $name = "$mode-$owner";
 
 		run_pipeline($name, $owner, 'mallory.trap', $mode, $trap_columns);
-		ok(wait_applied($node), "$name: applied");
+		ok(wait_applied($node), "$name: events are applied");
 		is_harmless($name, @places);
 	}
 	run_pipeline("guarded-$owner", $owner, 'mallory.guarded', 'append', '{"order_id": null, "event_time": null}');
-	ok(wait_applied($node), "guarded-$owner: applied");
+	ok(wait_applied($node), "guarded-$owner: events are applied");
 	is_harmless("guarded-$owner", 'policy');
 }
 
-# What would have run at commit, as the worker itself, is refused.
+# A trigger that would run at commit, as the worker itself, is refused.
 foreach my $owner ('mallory', 'postgres')
 {
 	run_pipeline("late-$owner", $owner, 'mallory.late', 'append', '{"order_id": null}');
 	ok($node->poll_query_until('postgres', "SELECT bool_and(state = 'failed') FROM spine_status WHERE pipeline = 'late-$owner'"),
 		"late-$owner: the pipeline fails");
 	like($node->safe_psql('postgres', "SELECT DISTINCT last_error FROM spine_status WHERE pipeline = 'late-$owner'"),
-		qr/cannot fire deferred trigger within security-restricted operation/, 'and says why');
+		qr/cannot fire deferred trigger within security-restricted operation/, "late-$owner: the reason is the deferred trigger");
 	is_harmless("late-$owner");
 	$node->safe_psql('postgres', "SELECT spine_pause('late-$owner')");
 }
 
-# A trigger that fails for lack of rights stops the pipeline, and only that.
+# A trigger that fails for lack of privileges stops its pipeline, and nothing else.
 ($out, $err) = as_mallory(<<'SQL');
 CREATE TABLE mallory.greedy (order_id text);
 CREATE FUNCTION mallory.take() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM public.secret; RETURN NEW; END $$;
@@ -218,19 +218,19 @@ CREATE TRIGGER take BEFORE INSERT ON mallory.greedy FOR EACH ROW EXECUTE FUNCTIO
 SQL
 run_pipeline('greedy', 'postgres', 'mallory.greedy', 'append', '{"order_id": null}');
 ok($node->poll_query_until('postgres', q{SELECT bool_and(state = 'failed') FROM spine_status WHERE pipeline = 'greedy'}),
-	'a trigger without the right to what it does: the pipeline fails');
+	'a trigger that lacks a privilege: the pipeline fails');
 is($node->safe_psql('postgres', q{SELECT DISTINCT last_error LIKE '%permission denied for table secret%' FROM spine_status WHERE pipeline = 'greedy'}),
-	't', 'and says why');
+	't', 'the reason is the missing privilege');
 
-# So does one that may not write to its target at all.
+# A pipeline whose owner may not write to the target fails too.
 run_pipeline('poor', 'mallory', 'secret', 'append', '{"who": "tenant"}');
 ok($node->poll_query_until('postgres', q{SELECT bool_and(state = 'failed') FROM spine_status WHERE pipeline = 'poor'}),
-	q{mallory's pipeline into another's table: fails});
-is($node->safe_psql('postgres', 'SELECT count(*) FROM secret'), '1', 'without a row written');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM spine_dead_letters'), '0', 'nothing of this is the records\' fault');
+	q{mallory's pipeline into another role's table: the pipeline fails});
+is($node->safe_psql('postgres', 'SELECT count(*) FROM secret'), '1', 'no row is written');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM spine_dead_letters'), '0', 'missing privileges make no dead letters');
 
 #
-# Without the preload there is no spine, and that is said plainly
+# Without the preload nothing works, and the error says why
 #
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
 $node->restart;
@@ -241,9 +241,9 @@ foreach ([ 'fresh', 'CREATE EXTENSION spine' ], [ 'postgres', q{SELECT spine_pro
 	my ($rc, $stdout, $stderr) = $node->psql($database, $statement);
 
 	like($stderr, qr/ERROR:  spine must be loaded when the server starts\nHINT:  Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'spine'/,
-		"not preloaded: $statement");
+		"not preloaded: $statement is refused");
 }
-is($node->safe_psql('postgres', 'SELECT count(*) FROM current_orders'), '0', 'the tables are there');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM current_orders'), '0', 'not preloaded: the tables can be read');
 
 $node->stop;
 done_testing();

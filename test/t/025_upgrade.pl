@@ -20,7 +20,7 @@ foreach my $script (glob "$FindBin::RealBin/../upgrade/*.sql")
 	copy($script, "$sharedir/extension/") or die "$script: $!";
 }
 
-# Every object of the extension's, with all that defines it.
+# Every object of the extension, with everything that defines it.
 sub definitions
 {
 	my ($database) = @_;
@@ -63,9 +63,9 @@ $node->safe_psql('postgres', 'CREATE DATABASE old');
 $node->safe_psql('old', "CREATE EXTENSION spine VERSION '0.1.0'");
 isnt(definitions('old'), definitions('postgres'), 'the versions differ');
 $node->safe_psql('old', 'ALTER EXTENSION spine UPDATE');
-is(definitions('old'), definitions('postgres'), 'what is updated is as what is new');
+is(definitions('old'), definitions('postgres'), 'an updated database has the same objects as a new one');
 
-# With the old version's rows in it
+# A database with rows of the old version
 $node->safe_psql('postgres', 'CREATE DATABASE used');
 $node->safe_psql('used', "CREATE EXTENSION spine VERSION '0.1.0'");
 $node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
@@ -74,13 +74,13 @@ $node->safe_psql('used', q{CREATE VIEW of_a_user AS SELECT * FROM spine_status})
 $node->safe_psql('used', 'ALTER EXTENSION spine UPDATE');
 is($node->safe_psql('used', 'SELECT count(*) >= 1000 FROM events'), 't', 'rows are kept');
 $node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
-ok(wait_applied($node, 'used'), 'it goes on with the new version');
+ok(wait_applied($node, 'used'), 'events are applied with the new version');
 is($node->safe_psql('used', q{SELECT count(*) FILTER (WHERE state = 'running') > 0 FROM spine_status}), 't',
 	'the pipeline runs');
 is($node->safe_psql('used', q{SELECT count(*) FILTER (WHERE state = 'running') > 0 FROM of_a_user}), 't',
 	q{a user's view on spine_status is kept});
 
-# A position that is none is a person's to mend.
+# A negative position has to be repaired by a person.
 $node->safe_psql('postgres', 'CREATE DATABASE negative');
 $node->safe_psql('postgres', 'ALTER DATABASE negative SET spine.enabled = off');	# no worker makes the row first
 $node->safe_psql('negative', "CREATE EXTENSION spine VERSION '0.1.0'");
@@ -88,7 +88,7 @@ $node->safe_psql('negative', q{
 	INSERT INTO spine_offsets (pipeline, topic, partition, next_offset, cluster_id) VALUES ('orders', 'events', 0, -1, 'x')});
 my ($status, $out, $err) = $node->psql('negative', 'ALTER EXTENSION spine UPDATE');
 like($err, qr/spine_offsets has a row whose partition or next_offset is negative.*HINT:  Set the position/s,
-	'a negative position is not taken over');
+	'the update refuses a negative position');
 $node->safe_psql('negative', 'DELETE FROM spine_offsets; ALTER EXTENSION spine UPDATE');
 
 done_testing();

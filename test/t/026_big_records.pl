@@ -20,7 +20,7 @@ use constant MAX_KB => 256 * 1024;
 my $broker = start_broker('documents', 1);
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$broker->{address}'
-shared_buffers = '8MB'			# which count as the worker's memory, here
+shared_buffers = '8MB'			# shared buffers count as the worker's memory here
 CONF
 my $work = PostgreSQL::Test::Utils::tempdir();
 
@@ -29,7 +29,7 @@ sub query
 	return $node->safe_psql('postgres', $_[0]);
 }
 
-# JSON of about so many bytes: a piece again and again.
+# JSON of about so many bytes: one piece, repeated.
 sub value_of
 {
 	my ($bytes, $before, $piece, $after) = @_;
@@ -37,7 +37,7 @@ sub value_of
 	return $before . $piece x ($bytes / length $piece) . $after;
 }
 
-# Sends records, compressed; large ones are in a batch of the producer's each.
+# Sends records, compressed.  Each large record gets a Kafka batch of its own.
 sub send_records
 {
 	my ($topic, @records) = @_;
@@ -57,8 +57,8 @@ sub send_records
 	return;
 }
 
-# The most memory that a process has had so far, with what it shares: the kernel keeps
-# it, and so no peak is missed.
+# Checks the most memory that each worker has had so far, shared memory included.  The
+# kernel keeps this figure, so no peak is missed.
 sub peaks_are_small
 {
 	my ($what) = @_;
@@ -66,7 +66,7 @@ sub peaks_are_small
 	foreach my $pid (worker_pids($node))
 	{
 		slurp_file("/proc/$pid/status") =~ /^VmHWM:\s*(\d+) kB/m or die;
-		cmp_ok($1, '<', MAX_KB, "$what: at most 256 MB (" . int($1 / 1024) . ')');
+		cmp_ok($1, '<', MAX_KB, "$what: a worker takes at most 256 MB (" . int($1 / 1024) . ')');
 	}
 	return;
 }
@@ -87,8 +87,9 @@ send_records('documents', '{"id":"first"}');
 ok(wait_applied($node), 'both pipelines run');
 my @pids = worker_pids($node);
 
-# The JSON of v, in some 16 MB; what becomes of it as text, json and jsonb (an SQLSTATE:
-# a dead letter) and as text alone; and what a piece of a string stands for.
+# [id, SQLSTATE of the dead letter in pipeline documents, in pipeline texts (empty: it is
+# applied), the beginning of the JSON of v, the piece that is repeated up to 16 MB, the
+# end, for a string: the text that a piece stands for]
 my @shapes = (
 	[ 'objects', '54000', '', '[{}', ',{}', ']' ],
 	[ 'arrays', '54000', '', '[[]', ',[]', ']' ],
@@ -109,10 +110,10 @@ my @shapes = (
 	[ 'digits', '22003', '', '', '1', '' ],
 	[ 'too deep', '54000', '54000', '[' x 600, ' ', ']' x 600 ],
 	[ 'no end', '22P02', '22P02', '[1', ',1', '' ],
-	[ 'not valid at the end', '22P02', '22P02', '[1', ',1', ',]' ],
+	[ 'invalid at the end', '22P02', '22P02', '[1', ',1', ',]' ],
 	[ 'refused', '23514', '', '"', 'x', '"', 'x' ]);
 
-# What became of a record: hashes of its text and its JSON, or the SQLSTATE of its letter.
+# What became of a record: the given values of its row, or the SQLSTATE of its dead letter.
 sub fate
 {
 	my ($pipeline, $id, $record, $values) = @_;
@@ -132,21 +133,21 @@ foreach my $shape (@shapes)
 	my $record = qq({"id":"$id","v":$value});
 
 	send_records('documents', '{"id":"before"}', $record, '{"id":"after"}');
-	ok(wait_applied($node), "$id: read");
+	ok(wait_applied($node), "$id: the record is read");
 	peaks_are_small($id);
 	is(fate('documents', $id, $record, q{concat_ws(' ', md5(as_text), md5(as_json::text), as_jsonb = as_json::jsonb)}),
-		$documents || join(' ', md5_hex($text), md5_hex($value), 't'), "$id: as text, json and jsonb");
-	is(fate('texts', $id, $record, 'md5(v)'), $texts || md5_hex($text), "$id: as text");
+		$documents || join(' ', md5_hex($text), md5_hex($value), 't'), "$id: what becomes of it as text, json and jsonb");
+	is(fate('texts', $id, $record, 'md5(v)'), $texts || md5_hex($text), "$id: what becomes of it as text");
 }
 is(query(q{SELECT count(*) FILTER (WHERE id = 'before'), count(*) FILTER (WHERE id = 'after') FROM documents}),
-	join('|', (scalar @shapes) x 2), 'all their neighbours are applied');
+	join('|', (scalar @shapes) x 2), 'the neighbours of all these records are applied');
 is(query(q{SELECT DISTINCT regexp_replace(reason, '\d+ MB', 'N MB') FROM spine_dead_letters WHERE sqlstate = '54000' AND reason !~ 'deep'}),
 	'jsonb of its values would take about N MB of memory to make, more than spine.max_record_memory allows',
-	'a letter of one that costs too much says which setting has refused it');
-is_deeply([ worker_pids($node) ], \@pids, 'the workers are the same still');
+	'the dead letter of a record that costs too much names the setting that refused it');
+is_deeply([ worker_pids($node) ], \@pids, 'the workers are still the same');
 
 #
-# Several at once: all are there when a worker starts.
+# Several at once: all of them are in the log when a worker starts.
 #
 sub at_once
 {
@@ -156,16 +157,16 @@ sub at_once
 	query('TRUNCATE documents, texts, spine_dead_letters');
 	send_records('documents', @records);
 	query(q{SELECT spine_resume('texts'), spine_resume('documents')});
-	ok(wait_applied($node), "$what: read");
+	ok(wait_applied($node), "$what: the records are read");
 	peaks_are_small($what);
 	is(query('SELECT count(*), count(DISTINCT md5(as_text)) FROM documents'), join('|', (scalar @records) x 2),
-		"$what: they are applied");
+		"$what: all are applied as text, json and jsonb");
 	is(query('SELECT count(*), count(DISTINCT md5(v)) FROM texts'), join('|', (scalar @records) x 2),
-		"$what: as text, too");
+		"$what: all are applied as text");
 	return;
 }
 
-# A document whose text is no other's.
+# A document with a text of its own.
 sub numbered
 {
 	my ($id, $bytes, $before, $piece, $after) = @_;
@@ -174,12 +175,12 @@ sub numbered
 }
 
 at_once('large records', map { numbered($_, 15_000_000, '"', 'x', 'N"') } 1 .. 5);
-at_once('arrays that cost as much as they may', map { numbered($_, 1_300_000, '[1', ',1', ',N]') } 1 .. 40);
-at_once('objects that cost as much as they may', map { numbered($_, 400_000, '[{}', ',{}', ',N]') } 1 .. 40);
+at_once('arrays that cost as much as is allowed', map { numbered($_, 1_300_000, '[1', ',1', ',N]') } 1 .. 40);
+at_once('objects that cost as much as is allowed', map { numbered($_, 400_000, '[{}', ',{}', ',N]') } 1 .. 40);
 
 #
-# An upsert keeps the keys of a batch: here jsonb, which costs much and which no index
-# takes.  And an error quotes what it does not like.
+# An upsert keeps the keys of a batch in memory: here jsonb, which costs much, and which
+# is too large for an index.  And an error message quotes the value that it refuses.
 #
 send_records('keyed', map { numbered($_, 400_000, '[{}', ',{}', ',N]') } 1 .. 6);
 make_pipeline($node, name => 'keyed', topic => 'keyed', target => 'keyed', mode => 'upsert',
@@ -190,14 +191,14 @@ make_pipeline($node, name => 'numbers', topic => 'numbers', target => 'numbers',
 send_lines($broker->{address}, 'keys', 0, value_of(990_000, '[{}', ',{}', ']') . "\t{}\n[1,2]\t{}\n");
 make_pipeline($node, name => 'keys', topic => 'keys', target => 'keys', mode => 'append',
 	columns => '{"k": "$key"}');
-ok(wait_applied($node), 'costly keys, and text for a number: read');
+ok(wait_applied($node), 'costly keys, and text for a number: the records are read');
 peaks_are_small('costly keys, and text for a number');
 is(query(q{SELECT pipeline, sqlstate, count(*) FROM spine_dead_letters GROUP BY 1, 2 ORDER BY 1, 2}),
-	"keyed|54000|6\nkeys|54000|1\nnumbers|22P02|1", 'they are dead letters');
-is(query('SELECT k FROM keys'), '[1, 2]', 'and a usual key is applied');
+	"keyed|54000|6\nkeys|54000|1\nnumbers|22P02|1", 'costly keys, and text for a number: dead letters');
+is(query('SELECT k FROM keys'), '[1, 2]', 'a record with an ordinary key is applied');
 
 #
-# No single record stops its pipeline, though there is room for no other one beside it.
+# No single record stops its pipeline, even where a batch has no room for a second one.
 #
 query(<<'SQL');
 CREATE TABLE guarded (id text, v text);
@@ -212,10 +213,10 @@ CREATE TRIGGER guard BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION guar
 SQL
 send_records('guarded', map { numbered($_, 9_000_000, '"', 'x', 'N"') } 'bad', 'good');
 make_pipeline($node, name => 'guarded', topic => 'guarded', target => 'guarded', mode => 'append');
-ok(wait_applied($node), 'large records, of which the first has an error of the schema: read');
-peaks_are_small('large records, of which the first has an error of the schema');
-is(query(q{SELECT id FROM guarded}), 'good', 'the second is applied');
-is(query(q{SELECT sqlstate FROM spine_dead_letters WHERE pipeline = 'guarded'}), '42501', 'the first is a dead letter');
+ok(wait_applied($node), 'large records, the first with an error of the schema: they are read');
+peaks_are_small('large records, the first with an error of the schema');
+is(query(q{SELECT id FROM guarded}), 'good', 'the second large record is applied');
+is(query(q{SELECT sqlstate FROM spine_dead_letters WHERE pipeline = 'guarded'}), '42501', 'the first large record is a dead letter');
 
 #
 # A batch of small records for a wide table: each column takes memory for each record.
@@ -224,12 +225,12 @@ query('DELETE FROM spine_pipelines');
 query('CREATE TABLE wide (' . join(', ', map { "c$_ bool" } 1 .. 1600) . ')');
 send_lines($broker->{address}, 'wide', 0, "k\t{}\n" x 50_000);
 make_pipeline($node, name => 'wide', topic => 'wide', target => 'wide', mode => 'append');
-ok(wait_applied($node), 'small records for a wide table: read');
+ok(wait_applied($node), 'small records for a wide table: they are read');
 peaks_are_small('small records for a wide table');
-is(query('SELECT count(*) FROM wide'), '50000', 'they are applied');
+is(query('SELECT count(*) FROM wide'), '50000', 'small records for a wide table: they are applied');
 
 #
-# Thousands of tiny headers: the library makes an object of each.
+# Thousands of tiny headers: librdkafka makes an object of each.
 #
 query('CREATE TABLE headed (n int)');
 my @headers = map { ('-H', 'h=') } 1 .. 25_000;
@@ -241,7 +242,7 @@ foreach (1 .. 10)
 	  or die 'kcat failed';
 }
 make_pipeline($node, name => 'headed', topic => 'headed', target => 'headed', mode => 'append');
-ok(wait_applied($node), 'records with thousands of headers: read');
+ok(wait_applied($node), 'records with thousands of headers: they are read');
 peaks_are_small('records with thousands of headers');
-is(query('SELECT count(*) FROM headed'), '500', 'they are applied');
+is(query('SELECT count(*) FROM headed'), '500', 'records with thousands of headers: they are applied');
 done_testing();

@@ -30,7 +30,7 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-# Sends the values to the topic as what a pipeline finds when it begins.
+# Sends the values to the topic.
 sub send_to
 {
 	my ($topic, @values) = @_;
@@ -46,11 +46,11 @@ sub dead_letters
 	return query("SELECT kafka_offset, sqlstate FROM spine_dead_letters WHERE topic = '$topic' ORDER BY kafka_offset");
 }
 
-# Failed pipelines look again every few seconds, and at once when told to.
+# A failed pipeline tries again every few seconds, and at once after a reload.
 sub nudge { return query('SELECT pg_reload_conf()') }
 
 #
-# Whatever a trigger raises
+# Whatever SQLSTATE a trigger raises
 #
 my @codes = qw(01000 02000 03000 08006 0A000 0B000 20000 21000 22012 23514 24000 25006 25P02 28000 2BP01
   2D000 34000 38001 39001 3B001 3D000 3F000 40001 40P01 42501 42601 42704 42P01 44000 53100 53200 53300
@@ -69,22 +69,22 @@ SQL
 my $id = 0;
 send_to('raised', map { (qq({"id": @{[$id++]}, "code": "$_"}), qq({"id": @{[$id++]}, "code": ""})) } @codes);
 make_pipeline($node, name => 'raised', topic => 'raised', target => 'raised', mode => 'append', key => '{id}');
-ok(wait_applied($node), 'each code that a trigger can raise, between good records: the pipeline goes on');
+ok(wait_applied($node), 'each code that a trigger can raise, between good records: the pipeline continues');
 is(query('SELECT count(*) FROM raised'), @codes, 'the good records are applied');
-is(dead_letters('raised'), join("\n", map { 2 * $_ . "|$codes[$_]" } 0 .. $#codes), 'the bad ones are dead letters');
+is(dead_letters('raised'), join("\n", map { 2 * $_ . "|$codes[$_]" } 0 .. $#codes), 'the bad records are dead letters');
 
-# One that nothing speaks for is not blamed before another passes.
+# A lone record with an error of the schema is not blamed before another record passes.
 send_to('raised', '{"id": 1000, "code": "42P01"}');
-comes_to($node, 'a lone one with an error of the schema: failed, with the reason',
+comes_to($node, 'a lone record with an error of the schema: the pipeline fails, with the reason',
 	q{SELECT bool_or(state = 'failed' AND last_error ~ 'says the trigger') FROM spine_status WHERE pipeline = 'raised'});
 send_to('raised', '{"id": 1001, "code": ""}');
 nudge();
-ok(wait_applied($node), 'another passes');
+ok(wait_applied($node), 'another record passes');
 is(query(q{SELECT sqlstate FROM spine_dead_letters WHERE topic = 'raised' AND kafka_offset = } . 2 * @codes),
-	'42P01', 'and the first is to blame');
+	'42P01', 'the lone record is to blame');
 
 #
-# What else is out of data: row security, names of objects
+# Other errors of the schema that records cause: row security, names of objects
 #
 query(<<'SQL');
 CREATE ROLE tenant_only;
@@ -104,13 +104,13 @@ send_to('shielded',
 make_pipeline($node, name => 'shielded', topic => 'shielded', target => 'shielded', mode => 'append');
 query(q{UPDATE spine_pipelines SET owner = 'tenant_only' WHERE name = 'shielded'});
 nudge();
-ok(wait_applied($node), 'records that row security and types refuse: the pipeline goes on');
+ok(wait_applied($node), 'records that row security and types refuse: the pipeline continues');
 is(query('SELECT id FROM shielded ORDER BY 1'), "0\n5", 'the good records are applied');
-like(dead_letters('shielded'), qr/^1\|42501\n2\|42P01\n3\|(?:3F000|42P01)\n4\|42601$/, 'the bad ones are dead letters');
+like(dead_letters('shielded'), qr/^1\|42501\n2\|42P01\n3\|(?:3F000|42P01)\n4\|42601$/, 'the bad records are dead letters');
 
 #
-# A run of records with errors of the schema is looked through up to one that passes,
-# whatever limits the batch: the parts in which many refused records are committed, ...
+# A run of records with errors of the schema is searched until a record passes, whatever
+# limits the batch: the smaller parts that a batch with many refusals is committed in, ...
 #
 query(<<'SQL');
 CREATE TABLE parts (id int PRIMARY KEY, code text);
@@ -120,15 +120,15 @@ SQL
 $id = 0;
 send_to('parts', map { qq({"id": @{[$id++]}, "code": "$_"}) } ('23503', '') x 1000, ('42501') x 500, ('') x 10);
 make_pipeline($node, name => 'parts', topic => 'parts', target => 'parts', mode => 'append', key => '{id}');
-ok(wait_applied($node), 'a run of them that is longer than a part of the batch');
+ok(wait_applied($node), 'a run that is longer than a part of the batch');
 is(query('SELECT count(*) FROM parts'), '1010', 'the good records are applied');
 is(query(q{SELECT sqlstate, count(*) FROM spine_dead_letters WHERE topic = 'parts' GROUP BY 1 ORDER BY 1}),
 	"23503|1000\n42501|500", 'the others are dead letters');
 
-# ... how many of the values cannot be converted, ...
+# ... the number of values that cannot be converted, ...
 send_to('places', (map { qq({"id": $_, "place": "no_such_$_"}) } 1 .. 1200), '{"id": -1}', '{"id": 1}');
 make_pipeline($node, name => 'places', topic => 'places', target => 'places', mode => 'append', key => '{id}');
-ok(wait_applied($node), 'a run of values, and then a row that is refused');
+ok(wait_applied($node), 'a run of values that cannot be converted, and then a row that is refused');
 is(query('SELECT id FROM places'), '1', 'the good record is applied');
 is(query(q{SELECT sqlstate, count(*) FROM spine_dead_letters WHERE topic = 'places' GROUP BY 1 ORDER BY 1}),
 	"23514|1\n42P01|1200", 'the others are dead letters');
@@ -136,15 +136,16 @@ is(query(q{SELECT sqlstate, count(*) FROM spine_dead_letters WHERE topic = 'plac
 # ... or spine.batch_rows.
 set_config($node, 'spine.batch_rows' => 1);
 send_to('parts', map { qq({"id": @{[$id++]}, "code": "$_"}) } ('42501') x 3, '');
-ok(wait_applied($node), 'a run of them that is longer than a batch may be');
+ok(wait_applied($node), 'a run that is longer than a batch may be');
 is(query('SELECT count(*) FROM parts'), '1011', 'the good record is applied');
 is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'parts' AND sqlstate = '42501'}), '503',
 	'the others are dead letters');
 set_config($node, 'spine.batch_rows' => 50000);
 
 #
-# Each kind of error at each depth of the search, and then no more: whatever a nested
-# attempt meets, the transaction it leaves behind is the one its caller began.
+# Each kind of error at each depth of the search.  Whatever a nested attempt meets, the
+# transaction that it leaves behind is the one its caller began.  Calls behind the end of
+# the script succeed.
 #
 query(<<'SQL');
 CREATE TABLE fickle (id int PRIMARY KEY);
@@ -153,7 +154,7 @@ CREATE SEQUENCE calls;
 CREATE TABLE script (call bigint, kind text);
 CREATE FUNCTION follow_script() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-	n	bigint := nextval('calls');		-- which no rollback undoes
+	n	bigint := nextval('calls');		-- a rollback does not undo this
 BEGIN
 	CASE (SELECT kind FROM public.script WHERE call = n)
 		WHEN 'refused' THEN RAISE EXCEPTION 'refused' USING ERRCODE = '23503';
@@ -192,7 +193,7 @@ SQL
 	return;
 }
 
-# the one that made it end, or wait for itself
+# these two once ended the worker, or made it wait for itself
 follows_script('refused', 'transient');
 follows_script('refused', 'raised as transient');
 my @kinds = ('refused', 'structural', 'raised as transient', 'transient', 'caught', 'none');
@@ -206,7 +207,7 @@ $holder->quit;
 comes_to($node, 'the pipeline runs', q{SELECT bool_and(state = 'running') FROM spine_status WHERE pipeline = 'fickle'});
 
 #
-# The breaker: a fault of the table
+# The breaker: the table is at fault
 #
 query(<<'SQL');
 CREATE TABLE monthly (id int, at date) PARTITION BY RANGE (at);
@@ -215,39 +216,40 @@ SQL
 $id = 0;
 make_pipeline($node, name => 'monthly', topic => 'monthly', target => 'monthly', mode => 'append');
 send_to('monthly', '{"id": 0, "at": "2026-01-31"}', map { qq({"id": $_, "at": "2026-02-0@{[1 + $_ % 5]}"}) } 1 .. 3000);
-comes_to($node, 'a missing partition: failed, with the reason and what to do', <<'SQL');
+comes_to($node, 'a missing partition: the pipeline fails, and says why and what to do', <<'SQL');
 SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ 'no partition of relation "monthly" found.*HINT: .*Create the partition')
 FROM spine_status WHERE pipeline = 'monthly'
 SQL
-is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'monthly'}), '0', 'and no dead letters');
+is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'monthly'}), '0', 'a missing partition makes no dead letters');
 query(q{CREATE TABLE february PARTITION OF monthly FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')});
-ok(wait_applied($node), 'mended, it goes on by itself');
-is(query('SELECT count(*) FROM monthly'), '3001', 'with every row');
+ok(wait_applied($node), 'the pipeline continues once the partition exists');
+is(query('SELECT count(*) FROM monthly'), '3001', 'every row is applied');
 
-# In small batches, too: then the first ones are dead letters, and not all.
+# In small batches the first records become dead letters, but not all of them.
 set_config($node, 'spine.batch_rows' => 100);
 send_to('monthly', map { qq({"id": $_, "at": "2026-03-01"}) } 1 .. 3000);
-comes_to($node, 'a missing partition met in small batches', <<'SQL');
+comes_to($node, 'a missing partition, in small batches: the pipeline fails', <<'SQL');
 SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) ~ 'no partition of relation') FROM spine_status WHERE pipeline = 'monthly'
 SQL
 cmp_ok(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'monthly'}), '<', 1000,
-	'makes fewer dead letters than the breaker allows');
+	'there are fewer dead letters than the breaker allows');
 set_config($node, 'spine.breaker_records' => 0, 'spine.batch_rows' => 50000);
-ok(wait_applied($node), 'with the breaker off');
-is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'monthly'}), 3000, 'all are dead letters');
+ok(wait_applied($node), 'with the breaker off, the pipeline continues');
+is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'monthly'}), 3000, 'with the breaker off, all are dead letters');
 query(q{ALTER SYSTEM RESET spine.breaker_records; SELECT pg_reload_conf()});
 
-# What cannot be decoded or converted, and what has many reasons, is the records'.
+# When records cannot be decoded or converted, or are refused for many reasons, the
+# records are at fault.
 query(q{CREATE TABLE strict (id int CHECK (id > 0), note text UNIQUE)});
 make_pipeline($node, name => 'strict', topic => 'strict', target => 'strict', mode => 'append');
 send_to('strict', ('no JSON') x 1500, ('{"id": "x"}') x 1500);
-ok(wait_applied($node), 'records that cannot be read never trip it');
+ok(wait_applied($node), 'records that cannot be read never trip the breaker');
 send_to('strict', map { (qq({"id": -1}), qq({"id": 1, "note": "twice"})) } 1 .. 1500);
-ok(wait_applied($node), 'nor do records that are refused for different reasons');
-is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'strict'}), 3000 + 2 * 1500 - 1, 'each is a dead letter');
+ok(wait_applied($node), 'records that are refused for different reasons do not trip the breaker');
+is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'strict'}), 3000 + 2 * 1500 - 1, 'each of these records is a dead letter');
 
 #
-# A bad record that a newer one of its key supersedes
+# A bad record that a newer one with the same key supersedes
 #
 query(<<'SQL');
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
@@ -265,17 +267,17 @@ foreach my $column (sort keys %wrong)
 make_pipeline($node, name => 'latest', topic => 'latest', target => 'latest', mode => 'upsert', key => '{id}',
 	version => 'version');
 ok(wait_applied($node), 'records that are superseded within their batch');
-is(query('SELECT count(*), min(version) FROM latest'), scalar(keys %wrong) . '|2', 'the newer ones are applied');
-is(dead_letters('latest'), "0|22003\n2|22008\n4|22P02\n6|22001\n8|23514\n10|22P02", 'and the bad ones are not lost');
+is(query('SELECT count(*), min(version) FROM latest'), scalar(keys %wrong) . '|2', 'the newer records are applied');
+is(dead_letters('latest'), "0|22003\n2|22008\n4|22P02\n6|22001\n8|23514\n10|22P02", 'the bad records are dead letters');
 
 #
-# A batch that is bad by half keeps below what the snapshots of other sessions have
-# room for (64 subtransactions).
+# A batch of which half is bad has no more subtransactions than the snapshots of other
+# sessions have room for: 64.
 #
 query('CREATE TABLE half_bad (id int PRIMARY KEY CHECK (id % 2 = 0), at timestamptz DEFAULT now())');
 send_to('half_bad', map { qq({"id": $_}) } 1 .. 4000);
 make_pipeline($node, name => 'half_bad', topic => 'half_bad', target => 'half_bad', mode => 'append', key => '{id}');
-ok(wait_applied($node), 'a batch that is bad by half');
+ok(wait_applied($node), 'a batch of which half is bad');
 is(query('SELECT count(*) FROM half_bad'), '2000', 'the good records are applied');
 is(query(q{SELECT count(*) FROM spine_dead_letters WHERE topic = 'half_bad'}), '2000', 'the others are dead letters');
 is(query('SELECT max(n) <= 64 FROM (SELECT count(DISTINCT xmin::text) AS n FROM half_bad GROUP BY at) t'), 't',

@@ -66,7 +66,7 @@ sub ask_json
 	return eval { $json->decode($answer->{content}) } // "no JSON: $answer->{content}";
 }
 
-# What a text says as a JSON object, or an empty one.
+# The JSON object that a text holds; an empty object if it holds none.
 sub object
 {
 	my ($text) = @_;
@@ -83,8 +83,8 @@ sub in_url
 	return join '', map { sprintf '%%%02x', ord } split //, encode('UTF-8', $text);
 }
 
-# Sends bytes, and returns the answers to as many requests, or to as many as
-# there are until the connection is closed (then 'closed' is the last).
+# Sends bytes, and returns so many answers, or fewer and then 'closed' if the connection
+# is closed before.
 sub converse
 {
 	my ($bytes, $answers) = @_;
@@ -134,8 +134,8 @@ sub until_true
 	return;
 }
 
-# Prometheus' text format, read strictly: { samples => { series => value },
-# types => { family => type } }.  Dies where it is not as it should be.
+# Reads Prometheus' text format strictly: { samples => { series => value },
+# types => { family => type } }.  Dies where the text breaks the format.
 sub parse_metrics
 {
 	my ($text) = @_;
@@ -225,7 +225,7 @@ sub sum_of
 }
 
 #
-# The orders, as the database has them
+# The orders are those of the database
 #
 query(q{SELECT spine_produce('acme', 2000), spine_produce('initech', 400), spine_produce('müller & söhne + co', 30)});
 ok(wait_applied($node), 'events are applied');
@@ -241,20 +241,20 @@ foreach (@types)
 	my $head = ask($path, method => 'HEAD');
 
 	is("$get->{status} $get->{headers}{'content-type'}", "200 $type", "GET $path");
-	is($get->{headers}{'x-content-type-options'}, 'nosniff', 'nosniff');
-	is($get->{headers}{'content-length'}, length $get->{content}, 'its length is right');
-	isnt($get->{content}, '', 'there is something in it');
+	is($get->{headers}{'x-content-type-options'}, 'nosniff', "GET $path: nosniff");
+	is($get->{headers}{'content-length'}, length $get->{content}, "GET $path: the length is right");
+	isnt($get->{content}, '', "GET $path: the answer is not empty");
 	is($head->{status} . ($head->{content} // ''), 200, "HEAD $path has no body");
 	delete @{ $_->{headers} }{ 'date', $path eq '/metrics' ? 'content-length' : () } foreach $get, $head;
-	is_deeply($head->{headers}, $get->{headers}, 'and the same headers');
+	is_deeply($head->{headers}, $get->{headers}, "HEAD $path has the same headers");
 }
 
 my $orders = ask_json('/orders');
-is(scalar @$orders, 100, '/orders: 100');
-is_deeply([ grep { join(' ', sort keys %$_) ne "@orders_keys" } @$orders ], [], 'with these keys');
+is(scalar @$orders, 100, '/orders: 100 orders');
+is_deeply([ grep { join(' ', sort keys %$_) ne "@orders_keys" } @$orders ], [], '/orders: each has the documented keys');
 my @times = map { $_->{updated_at} } @$orders;
-is_deeply(\@times, [ sort { $b cmp $a } @times ], 'newest first');
-is($times[0], query(q{SELECT to_json(max(updated_at)) #>> '{}' FROM current_orders}), 'the newest of all is the first');
+is_deeply(\@times, [ sort { $b cmp $a } @times ], '/orders: newest first');
+is($times[0], query(q{SELECT to_json(max(updated_at)) #>> '{}' FROM current_orders}), '/orders: the first is the newest of all');
 is(scalar @{ ask_json('/orders?limit=1') }, 1, 'limit=1');
 is(scalar @{ ask_json('/orders?limit=1000') }, 1000, 'limit=1000');
 is_deeply(ask_json('/healthz'), { status => 'ok' }, '/healthz');
@@ -273,12 +273,12 @@ foreach (
 	my ($parameters, $arguments) = @$_;
 	my $expected = query("SELECT coalesce(json_agg(o), '[]') FROM spine_orders($arguments) o");
 
-	is_deeply(ask_json("/orders$parameters"), $json->decode($expected), "/orders$parameters is what spine_orders says");
+	is_deeply(ask_json("/orders$parameters"), $json->decode($expected), "/orders$parameters is spine_orders($arguments)");
 }
 is(scalar @{ ask_json('/orders?tenant=m%C3%BCller+%26+s%C3%B6hne+%2B+co') }, query(q{SELECT count(*) FROM current_orders WHERE tenant LIKE 'm%'}),
 	'a tenant in UTF-8 has its orders');
 is_deeply([ grep { $_->{tenant} ne 'acme' || $_->{status} ne 'order_paid' } @{ ask_json('/orders?tenant=acme&status=order_paid') } ],
-	[], 'both filters are kept to');
+	[], 'both filters apply');
 
 #
 # The statistics
@@ -290,7 +290,7 @@ foreach ([ '', 'NULL', 'true' ], [ '?tenant=acme', q{'acme'}, q{tenant = 'acme'}
 
 	is_deeply($stats, $json->decode(query("SELECT coalesce(json_agg(s), '[]') FROM spine_stats($arguments) s")),
 		"/stats$parameters is spine_stats($arguments)");
-	is_deeply($stats, $json->decode(query(<<SQL)), 'and what current_orders says');
+	is_deeply($stats, $json->decode(query(<<SQL)), "/stats$parameters agrees with current_orders");
 SELECT coalesce(json_agg(g ORDER BY orders DESC, tenant, currency), '[]')
 FROM (SELECT tenant, currency, sum(orders) AS orders,
 			 coalesce(sum(amount_cents) FILTER (WHERE status <> 'order_cancelled'), 0) AS revenue_cents,
@@ -301,13 +301,13 @@ FROM (SELECT tenant, currency, sum(orders) AS orders,
 SQL
 }
 my ($acme) = @{ ask_json('/stats?tenant=acme') };
-cmp_ok($acme->{by_status}{order_cancelled}{amount_cents}, '>', 0, 'orders were cancelled');
+cmp_ok($acme->{by_status}{order_cancelled}{amount_cents}, '>', 0, 'some orders are cancelled');
 my $uncancelled = 0;
 $uncancelled += $acme->{by_status}{$_}{amount_cents} foreach grep { $_ ne 'order_cancelled' } keys %{ $acme->{by_status} };
-is($acme->{revenue_cents}, $uncancelled, 'and carry no revenue');
+is($acme->{revenue_cents}, $uncancelled, 'cancelled orders carry no revenue');
 
 #
-# What is wrong with a question is said
+# An answer to a bad request says what is wrong
 #
 sub is_error
 {
@@ -316,8 +316,8 @@ sub is_error
 	my $error = object($answer->{content});
 
 	is("$answer->{status} $answer->{headers}{'content-type'}", '400 application/json', $what // "GET $target");
-	is_deeply([ sort keys %$error ], [qw(error parameter)], 'says why');
-	is($error->{parameter}, $parameter, 'and which parameter');
+	is_deeply([ sort keys %$error ], [qw(error parameter)], "GET $target: the answer says why");
+	is($error->{parameter}, $parameter, "GET $target: the answer names the parameter");
 	return;
 }
 
@@ -337,8 +337,8 @@ foreach my $name (qw(tenant status))
 	is_error("/orders?$name=$_", $name)
 	  foreach qw(%00 a%00b acme%00 %ff %c3 acme%c3 %c0%80 %c1%81 %ed%a0%80 %f4%90%80%80 %f8%88%80%80%80 %e2%82 %e0%80%af);
 }
-ok(ask_json('/orders?tenant%00x=acme', status => 400), 'a NUL in the name of a parameter is not its end');
-is(ask('/orders?tenant%00x=acme')->{status}, 400, 'but an error');
+ok(ask_json('/orders?tenant%00x=acme', status => 400), 'a NUL does not end the name of a parameter');
+is(ask('/orders?tenant%00x=acme')->{status}, 400, 'a NUL in the name of a parameter is an error');
 
 my $before = query('SELECT count(*), sum(hashtext(o::text)) FROM current_orders o');
 foreach my $value ("'", "''", "' OR '1'='1", "'; DROP TABLE current_orders; --", "acme'--", 'acme"', '$$;DROP TABLE events;$$', '$1', '\\', "\\'; SELECT 1; --",
@@ -346,31 +346,31 @@ foreach my $value ("'", "''", "' OR '1'='1", "'; DROP TABLE current_orders; --",
 {
 	my $shown = substr($value, 0, 40) =~ s/([^ -~])/sprintf '\\x{%x}', ord $1/egr;
 
-	is_deeply([ map { ask_json($_ . in_url($value)) } '/orders?tenant=', '/orders?status=', '/stats?tenant=' ], [ [], [], [] ], "'$shown' is no tenant and no status")
+	is_deeply([ map { ask_json($_ . in_url($value)) } '/orders?tenant=', '/orders?status=', '/stats?tenant=' ], [ [], [], [] ], "'$shown' matches no tenant and no status")
 	  if length $value < 5000;
-	is_error('/orders?limit=' . in_url($value), 'limit', "and no limit: '$shown'");
-	is(ask('/orders?' . in_url($value) . '=1')->{status}, 400, 'and no parameter');
+	is_error('/orders?limit=' . in_url($value), 'limit', "'$shown' is no limit");
+	is(ask('/orders?' . in_url($value) . '=1')->{status}, 400, "'$shown' is no parameter");
 }
 is_deeply(ask_json('/orders?tenant=' . 'x' x 15000), [], 'a long tenant');
-is(query('SELECT count(*), sum(hashtext(o::text)) FROM current_orders o'), $before, 'the tables are as they were');
+is(query('SELECT count(*), sum(hashtext(o::text)) FROM current_orders o'), $before, 'hostile parameters change nothing');
 
 #
-# What is not there, and what may not be done
+# Paths that do not exist, and methods that are not allowed
 #
 foreach my $path ('/orders/', '//orders', '/ORDERS', '/order', '/orders/1', '/../etc/passwd', '/..%2f..%2fetc/passwd', '/./orders', '/index.html', '/favicon.ico',
 	'/%2forders', '/orders%00', '/orders%00/x', '/orders%20', '*')
 {
 	my ($answer, $next) = converse("GET $path HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 2);
 
-	# libmicrohttpd 1.0 does not let this through
+	# libmicrohttpd 1.0 refuses these by itself
 	if ($path =~ /%00/ && $answer->{status} == 400)
 	{
 		is($next, 'closed', "GET $path: refused");
 		next;
 	}
-	is($answer->{status}, 404, "GET $path: not there");
-	ok(exists object($answer->{content})->{error}, 'in JSON');
-	is($next->{status}, 200, 'and the connection can be used');
+	is($answer->{status}, 404, "GET $path: not found");
+	ok(exists object($answer->{content})->{error}, "GET $path: the error is JSON");
+	is($next->{status}, 200, "GET $path: the connection can still be used");
 }
 foreach my $method (qw(POST PUT DELETE OPTIONS PATCH TRACE BREW))
 {
@@ -379,7 +379,7 @@ foreach my $method (qw(POST PUT DELETE OPTIONS PATCH TRACE BREW))
 		my ($answer, $next) = converse("$method $path HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 2);
 
 		is($answer->{status} . ($answer->{head} =~ /^Allow: (.*?)\r?$/m)[0], '405GET, HEAD', "$method $path");
-		is($next->{status}, 200, 'and the connection can be used');
+		is($next->{status}, 200, "$method $path: the connection can still be used");
 	}
 }
 foreach (
@@ -396,14 +396,14 @@ foreach (
 	my ($answer, $next) = converse("$request HTTP/1.1\r\nHost: x\r\n$rest", 2);
 
 	is($answer->{status}, $status, sprintf('%.30s with %.30s', $request, $rest =~ s/[^ -~]/ /gr));
-	like($answer->{head}, qr/^Connection: close\r?$/mi, 'says that it closes the connection');
-	is($next, 'closed', 'and does');
+	like($answer->{head}, qr/^Connection: close\r?$/mi, 'the answer says that the connection will be closed');
+	is($next, 'closed', 'the connection is closed');
 }
-is((converse("GET /orders?limit=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 1))[0]{status}, 200, 'an empty body is none');
-is(ask('/healthz')->{status}, 200, 'and others are answered');
+is((converse("GET /orders?limit=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 1))[0]{status}, 200, 'an empty body counts as none');
+is(ask('/healthz')->{status}, 200, 'other clients are answered');
 
 #
-# Nothing is sent that the client has
+# A client is not sent what it already has
 #
 query('SELECT spine_wait()');
 foreach my $target ('/', '/orders', '/orders?tenant=acme&limit=3', '/stats')
@@ -417,19 +417,19 @@ foreach my $target ('/', '/orders', '/orders?tenant=acme&limit=3', '/stats')
 	{
 		my $again = ask($target, headers => { 'If-None-Match' => $value });
 
-		is($again->{status} . ($again->{content} // ''), 304, "304 with $value");
-		is($again->{headers}{etag}, $tag, 'with the same tag');
+		is($again->{status} . ($again->{content} // ''), 304, "$target: 304 with $value");
+		is($again->{headers}{etag}, $tag, "$target: 304 has the same tag");
 	}
 	foreach my $value ('"x"', 'W/"x"', '', $strong =~ s/"//gr, substr($strong, 0, 5) . '"')
 	{
 		my $again = ask($target, headers => { 'If-None-Match' => $value });
 
-		is($again->{status}, 200, "200 with $value");
-		is($again->{content}, $first->{content}, 'with what it was');
+		is($again->{status}, 200, "$target: 200 with $value");
+		is($again->{content}, $first->{content}, "$target: 200 has the same content");
 	}
-	is(ask($target, method => 'HEAD', headers => { 'If-None-Match' => $tag })->{status}, 304, 'HEAD, too');
+	is(ask($target, method => 'HEAD', headers => { 'If-None-Match' => $tag })->{status}, 304, "$target: 304 to HEAD");
 }
-is(ask($_)->{headers}{etag}, undef, "$_ has none") foreach qw(/metrics /healthz /readyz);
+is(ask($_)->{headers}{etag}, undef, "$_ has no entity tag") foreach qw(/metrics /healthz /readyz);
 
 my %tags = map { $_ => ask($_)->{headers}{etag} } '/orders', '/stats', '/orders?tenant=initech', '/stats?tenant=initech';
 query('CREATE TABLE unrelated AS SELECT 1');
@@ -437,18 +437,18 @@ is(ask($_, headers => { 'If-None-Match' => $tags{$_} })->{status}, 304, "304 aft
 query(q{SELECT spine_produce('acme', 1), spine_wait()});
 foreach my $target (sort keys %tags)
 {
-	# each session has its own memory of what it answered: ask them all
+	# each thread has a session of its own: ask often enough to reach all of them
 	my @answers = map { ask($target, headers => { 'If-None-Match' => $tags{$target} }) } 1 .. 12;
 	my $expected = $target =~ /initech/ ? 304 : 200;
 
 	is_deeply([ map { $_->{status} } @answers ], [ ($expected) x 12 ], "$expected after an event of another tenant: $target")
 	  if $expected == 304;
 	is_deeply([ map { $_->{status} } @answers ], [ ($expected) x 12 ], "$expected after an event: $target") if $expected == 200;
-	isnt($answers[-1]{headers}{etag}, $tags{$target}, 'with another tag') if $expected == 200;
+	isnt($answers[-1]{headers}{etag}, $tags{$target}, "$target has another tag") if $expected == 200;
 }
 
 #
-# gzip, for who takes it
+# gzip, for clients that accept it
 #
 foreach my $target ('/', '/orders', '/stats', '/metrics')
 {
@@ -456,15 +456,15 @@ foreach my $target ('/', '/orders', '/stats', '/metrics')
 	my $packed = ask($target, headers => { 'Accept-Encoding' => 'br, gzip;q=0.5' });
 	my $unpacked;
 
-	is($plain->{headers}{'content-encoding'}, undef, "$target: not packed unless asked");
-	is($_->{headers}{vary}, 'Accept-Encoding', 'Vary') foreach $plain, $packed;
+	is($plain->{headers}{'content-encoding'}, undef, "$target: not compressed unless asked");
+	is($_->{headers}{vary}, 'Accept-Encoding', "$target: Vary") foreach $plain, $packed;
 	next if length $plain->{content} < 1000;
-	is($packed->{headers}{'content-encoding'}, 'gzip', 'packed');
-	cmp_ok(length $packed->{content}, '<', length($plain->{content}) / 2, 'is smaller');
-	ok(gunzip(\$packed->{content}, \$unpacked), 'can be unpacked') or diag $GunzipError;
-	is($unpacked, $plain->{content}, 'and is the same') unless $target eq '/metrics';
+	is($packed->{headers}{'content-encoding'}, 'gzip', "$target: compressed");
+	cmp_ok(length $packed->{content}, '<', length($plain->{content}) / 2, "$target: smaller when compressed");
+	ok(gunzip(\$packed->{content}, \$unpacked), "$target: can be decompressed") or diag $GunzipError;
+	is($unpacked, $plain->{content}, "$target: the same when decompressed") unless $target eq '/metrics';
 	parse_metrics($unpacked) if $target eq '/metrics';
-	is($packed->{headers}{etag}, $plain->{headers}{etag}, 'with the same tag');
+	is($packed->{headers}{etag}, $plain->{headers}{etag}, "$target: the same tag when compressed");
 }
 foreach ([ 'gzip', 1 ], [ 'GZIP', 1 ], [ '*', 1 ], [ 'deflate,gzip;q=1.0', 1 ], [ 'gzip;q=0.001', 1 ], [ 'gzip;q=0', 0 ], [ 'gzip; q=0', 0 ], [ 'gzip ; Q=0.000', 0 ],
 	[ 'identity', 0 ], [ 'br', 0 ], [ 'xgzip', 0 ], [ 'gzipped', 0 ], [ '*;q=0', 0 ], [ '', 0 ], [ '*, gzip;q=0', 0 ])
@@ -475,27 +475,27 @@ foreach ([ 'gzip', 1 ], [ 'GZIP', 1 ], [ '*', 1 ], [ 'deflate,gzip;q=1.0', 1 ], 
 }
 
 #
-# The page lets nothing run but its own
+# Nothing but the page's own script and style can run in the page
 #
 my $page = ask('/');
-is(ask('/?tenant=acme&status=%ff&nonsense')->{content}, $page->{content}, 'a filter in its URL is for its script to read');
+is(ask('/?tenant=acme&status=%ff&nonsense')->{content}, $page->{content}, 'the page is the same with a filter in the URL');
 my $policy = $page->{headers}{'content-security-policy'} // '';
 my %hashes = map { my ($tag) = $_; ($tag => [ map { sha256_base64($_) . '=' } $page->{content} =~ m{<$tag\b[^>]*>(.*?)</$tag>}gs ]) } qw(script style);
 foreach my $tag (qw(script style))
 {
 	is(scalar @{ $hashes{$tag} }, 1, "the page has one <$tag>");
-	like($policy, qr/(?:^|; ?)$tag-src 'sha256-\Q$hashes{$tag}[0]\E'(?:;|$)/, 'and its policy allows just that');
+	like($policy, qr/(?:^|; ?)$tag-src 'sha256-\Q$hashes{$tag}[0]\E'(?:;|$)/, "the page's policy allows this <$tag>");
 }
-like($policy, qr/(?:^|; ?)default-src 'none'(?:;|$)/, 'nothing else');
-unlike($policy, qr/unsafe|https?:|\*/, 'nothing unsafe');
-like($policy, qr/frame-ancestors 'none'/, 'in nobody\'s frame');
-is($page->{headers}{'referrer-policy'}, 'no-referrer', 'no referrer');
+like($policy, qr/(?:^|; ?)default-src 'none'(?:;|$)/, 'the policy allows nothing else');
+unlike($policy, qr/unsafe|https?:|\*/, 'the policy allows nothing unsafe');
+like($policy, qr/frame-ancestors 'none'/, 'the policy forbids frames');
+is($page->{headers}{'referrer-policy'}, 'no-referrer', 'the page sends no referrer');
 my $markup = $page->{content} =~ s{<(script|style)\b[^>]*>.*?</\1>}{}gsr;
-is_deeply([ $markup =~ /<[^>]*\s(?:on\w+|style)\s*=[^>]*|=\s*[\x22']?\s*javascript:/gi ], [], 'it does not ask for what the policy forbids');
-is_deeply([ $markup =~ m{(?:src|href)\s*=\s*["']?(?:\w+:)?//[^>]*}gi ], [], 'and nothing from elsewhere');
+is_deeply([ $markup =~ /<[^>]*\s(?:on\w+|style)\s*=[^>]*|=\s*[\x22']?\s*javascript:/gi ], [], 'the page does not use what the policy forbids');
+is_deeply([ $markup =~ m{(?:src|href)\s*=\s*["']?(?:\w+:)?//[^>]*}gi ], [], 'the page loads nothing from elsewhere');
 
 #
-# The role can read, and no more; not even what it may write is written
+# The role can only read.  Its sessions cannot even write to a table that anyone may write
 #
 foreach my $sql ('DELETE FROM current_orders', 'UPDATE events SET amount_cents = 0', q{INSERT INTO current_orders VALUES ('a', 'b', 'c', 1, 'USD', now())},
 	'TRUNCATE events', 'DELETE FROM spine_order_totals', 'DELETE FROM spine_offsets', 'SELECT * FROM spine_dead_letters', q{SELECT spine_produce('acme', 1)},
@@ -503,7 +503,7 @@ foreach my $sql ('DELETE FROM current_orders', 'UPDATE events SET amount_cents =
 {
 	my ($rc, $out, $err) = $node->psql('postgres', $sql, extra_params => [ '-U', 'spine_http' ]);
 
-	like($err, qr/permission denied/, "not for spine_http: $sql");
+	like($err, qr/permission denied/, "refused for spine_http: $sql");
 }
 my $definition = query(q{SELECT pg_get_functiondef('spine_stats'::regproc)});
 query(<<'SQL');
@@ -514,11 +514,11 @@ CREATE OR REPLACE FUNCTION spine_stats(of_tenant text DEFAULT NULL)
 RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb)
 LANGUAGE sql VOLATILE AS $$ SELECT 'a', 'b', public.write_it(), 1.0, '{}'::jsonb $$;
 SQL
-is(ask('/stats')->{status}, 500, 'its session cannot write');
-like(slurp_file($http->{log}), qr/stats: .*read-only transaction/, 'and the log says so');
-is(query('SELECT count(*) FROM written'), 0, 'nothing is written');
+is(ask('/stats')->{status}, 500, 'a session of spine-http cannot write');
+like(slurp_file($http->{log}), qr/stats: .*read-only transaction/, 'the log says why');
+is(query('SELECT count(*) FROM written'), 0, 'spine-http has written nothing');
 query($definition);
-is(ask('/stats')->{status}, 200, 'and goes on when that is mended');
+is(ask('/stats')->{status}, 200, '/stats is answered once the function is restored');
 
 #
 # The counters
@@ -526,31 +526,31 @@ is(ask('/stats')->{status}, 200, 'and goes on when that is mended');
 my $metrics = metrics();
 my $n = query('SELECT count(*) FROM events');
 my $pipeline = 'pipeline="orders"';
-is($n, 2431, 'so many events were produced');
+is($n, 2431, '2,431 events were produced');
 is(sum_of($metrics, 'spine_events_produced_total', 'tenant="acme"'), 2001, 'produced: acme');
-is(sum_of($metrics, 'spine_events_produced_total', 'tenant="initech"'), 400, 'initech');
-is(sum_of($metrics, 'spine_events_produced_total', encode('UTF-8', 'tenant="müller & söhne + co"')), 30, 'and a name in UTF-8');
-is(sum_of($metrics, 'spine_events_produced_total'), $n, 'and no others');
-is(sum_of($metrics, 'spine_records_consumed_total', $pipeline), $n, 'consumed');
-is(sum_of($metrics, 'spine_events_applied_total', $pipeline), $n, 'applied');
-cmp_ok(sum_of($metrics, 'spine_upserts_total', $pipeline), '>=', query('SELECT count(*) FROM current_orders'), 'upserts: no fewer than orders');
-cmp_ok(sum_of($metrics, 'spine_upserts_total', $pipeline), '<=', $n, 'no more than events');
+is(sum_of($metrics, 'spine_events_produced_total', 'tenant="initech"'), 400, 'produced: initech');
+is(sum_of($metrics, 'spine_events_produced_total', encode('UTF-8', 'tenant="müller & söhne + co"')), 30, 'produced: a name in UTF-8');
+is(sum_of($metrics, 'spine_events_produced_total'), $n, 'produced: no others');
+is(sum_of($metrics, 'spine_records_consumed_total', $pipeline), $n, 'all are consumed');
+is(sum_of($metrics, 'spine_events_applied_total', $pipeline), $n, 'all are applied');
+cmp_ok(sum_of($metrics, 'spine_upserts_total', $pipeline), '>=', query('SELECT count(*) FROM current_orders'), 'at least as many upserts as orders');
+cmp_ok(sum_of($metrics, 'spine_upserts_total', $pipeline), '<=', $n, 'at most as many upserts as events');
 is(sum_of($metrics, 'spine_dead_letters_total', $pipeline), 0, 'no dead letters');
 my $batches = sum_of($metrics, 'spine_batches_total', $pipeline);
-cmp_ok($batches, '>', 0, 'batches');
-is(sum_of($metrics, 'spine_batch_duration_seconds_count', $pipeline), $batches, 'as many durations');
-cmp_ok(sum_of($metrics, 'spine_batch_duration_seconds_sum', $pipeline), '>', 0, 'that took time');
+cmp_ok($batches, '>', 0, 'there were batches');
+is(sum_of($metrics, 'spine_batch_duration_seconds_count', $pipeline), $batches, 'as many durations as batches');
+cmp_ok(sum_of($metrics, 'spine_batch_duration_seconds_sum', $pipeline), '>', 0, 'batches took time');
 is(sum_of($metrics, 'spine_lag_records', $pipeline), 0, 'no lag');
-is(sum_of($metrics, 'spine_next_offset', $pipeline), $n, 'offsets');
-is(sum_of($metrics, 'spine_high_watermark_offset', $pipeline), $n, 'high watermarks');
+is(sum_of($metrics, 'spine_next_offset', $pipeline), $n, 'the offsets are right');
+is(sum_of($metrics, 'spine_high_watermark_offset', $pipeline), $n, 'the high watermarks are right');
 is(query(q{SELECT count(*) FROM spine_status WHERE last_commit_at IS NOT NULL}),
-	(grep { /^spine_last_commit_timestamp_seconds\{/ } keys %{ $metrics->{samples} }), 'the last commits');
+	(grep { /^spine_last_commit_timestamp_seconds\{/ } keys %{ $metrics->{samples} }), 'each partition with a commit has its time');
 is(sum_of($metrics, 'spine_worker_up', $pipeline), worker_pids($node), 'workers are up');
-is(sum_of($metrics, 'spine_worker_failed', $pipeline), 0, 'none failed');
+is(sum_of($metrics, 'spine_worker_failed', $pipeline), 0, 'no worker has failed');
 is(sum_of($metrics, 'spine_pipeline_enabled', $pipeline), 1, 'the pipeline is enabled');
 is(sum_of($metrics, 'spine_database_up'), 1, 'the database is up');
 
-# a second spine-http has counted nothing yet
+# the counters of a second spine-http begin at zero
 my $second = start_http($node);
 push @started, $second;
 ask('/orders', of => $second) for 1 .. 3;
@@ -566,50 +566,50 @@ my $own = until_true(sub {
 is_deeply(
 	{ map { /^spine_http_requests_total\{(.*)\}$/ && $1 !~ /metrics/ ? ($1 => $own->{samples}{$_}) : () } keys %{ $own->{samples} } },
 	{   'endpoint="/orders",status="200"' => 3, 'endpoint="/orders",status="400"' => 1, 'endpoint="other",status="404"' => 52, 'endpoint="/",status="405"' => 1 },
-	'requests by endpoint and status');
-is($own->{samples}{'spine_http_request_duration_seconds_count{endpoint="/orders"}'}, 4, 'and their times');
-cmp_ok($own->{samples}{'spine_http_request_duration_seconds_sum{endpoint="/orders"}'}, '>', 0, 'which took some');
+	'requests are counted by endpoint and status');
+is($own->{samples}{'spine_http_request_duration_seconds_count{endpoint="/orders"}'}, 4, 'requests are timed');
+cmp_ok($own->{samples}{'spine_http_request_duration_seconds_sum{endpoint="/orders"}'}, '>', 0, 'requests took time');
 is_deeply(
 	$metrics->{types},
 	{   (map { ("spine_${_}_total" => 'counter') } qw(events_produced records_consumed events_applied upserts dead_letters batches http_requests)),
 		(map { ("spine_$_" => 'gauge') } qw(next_offset high_watermark_offset lag_records last_commit_timestamp_seconds worker_up worker_failed
 			  pipeline_enabled database_up)),
 		(map { ("spine_$_" => 'histogram') } qw(batch_duration_seconds http_request_duration_seconds)) },
-	'these are the metrics there are');
+	'the metrics are complete, and there are no others');
 
-# what cannot be applied
+# records that cannot be applied
 my $address = query('SELECT spine_brokers()');
 send_values($address, query(q{SHOW spine.topic}), 0, [ 'this is not JSON', '{"tenant": 1}' ]);
-ok(wait_applied($node), 'bad records');
+ok(wait_applied($node), 'bad records are read');
 $metrics = metrics();
-is(sum_of($metrics, 'spine_dead_letters_total', $pipeline), 2, 'dead letters');
-is(sum_of($metrics, 'spine_dead_letters_total', 'partition="0"'), 2, 'of their partition');
-is(sum_of($metrics, 'spine_records_consumed_total', $pipeline), $n + 2, 'consumed');
-is(sum_of($metrics, 'spine_events_applied_total', $pipeline), $n, 'not applied');
-is(ask_json('/readyz')->{pipelines}[0]{dead_letters_total}, 2, '/readyz says so, too');
+is(sum_of($metrics, 'spine_dead_letters_total', $pipeline), 2, 'dead letters are counted');
+is(sum_of($metrics, 'spine_dead_letters_total', 'partition="0"'), 2, 'dead letters are counted for their partition');
+is(sum_of($metrics, 'spine_records_consumed_total', $pipeline), $n + 2, 'dead letters count as consumed');
+is(sum_of($metrics, 'spine_events_applied_total', $pipeline), $n, 'dead letters do not count as applied');
+is(ask_json('/readyz')->{pipelines}[0]{dead_letters_total}, 2, '/readyz counts dead letters');
 
-# a worker that ends takes no counter with it
+# counters outlive the worker
 my ($pid) = worker_pids($node);
 query("SELECT pg_terminate_backend($pid)");
-ok( until_true(sub { my @pids = worker_pids($node); @pids && !grep { $_ == $pid } @pids }), 'another worker');
-ok(wait_for_state($node, 'running'), 'runs');
+ok( until_true(sub { my @pids = worker_pids($node); @pids && !grep { $_ == $pid } @pids }), 'another worker starts');
+ok(wait_for_state($node, 'running'), 'the other worker runs');
 query(q{SELECT spine_produce('acme', 5), spine_wait()});
 my $after = metrics();
 is_deeply([ grep { /(?:_total|_bucket|_sum|_count)(?:\{|$)/ && ($after->{samples}{$_} // -1) < $metrics->{samples}{$_} } sort keys %{ $metrics->{samples} } ],
-	[], 'no counter went back or away');
-is(sum_of($after, 'spine_events_applied_total', $pipeline), $n + 5, 'and they go on');
-is(sum_of($after, 'spine_worker_up', $pipeline), worker_pids($node), 'workers are up');
+	[], 'no counter went back or disappeared');
+is(sum_of($after, 'spine_events_applied_total', $pipeline), $n + 5, 'the counters continue');
+is(sum_of($after, 'spine_worker_up', $pipeline), worker_pids($node), 'the new worker is up');
 
-# names that need escaping, and so many that they need a bound
+# tenants whose names need escaping, and more tenants than have a series
 my $hostile = qq{"quoted" back\\slash\nline \\n };
 query(q{SELECT spine_produce(E'"quoted" back\\\\slash\nline \\\\n ', 3)});
-is(metrics()->{samples}{'spine_events_produced_total{tenant="' . ($hostile =~ s/\\/\\\\/gr =~ s/"/\\"/gr =~ s/\n/\\n/gr) . '"}'}, 3, 'a tenant that needs escaping');
+is(metrics()->{samples}{'spine_events_produced_total{tenant="' . ($hostile =~ s/\\/\\\\/gr =~ s/"/\\"/gr =~ s/\n/\\n/gr) . '"}'}, 3, 'the name of a tenant is escaped');
 query(q{SELECT sum(spine_produce('tenant ' || i, 1)) FROM generate_series(1, 70) i; SELECT spine_wait()});
 $metrics = metrics();
 my @tenants = grep { /^spine_events_produced_total\{/ } keys %{ $metrics->{samples} };
 is(scalar @tenants, 64, '64 tenants have a series');
-is(sum_of($metrics, 'spine_events_produced_total'), $n + 5 + 3 + 70, 'and nothing is lost of the others');
-is($metrics->{samples}{'spine_events_produced_total'}, 74 - 64, 'which are counted together');
+is(sum_of($metrics, 'spine_events_produced_total'), $n + 5 + 3 + 70, 'the events of the other tenants are counted too');
+is($metrics->{samples}{'spine_events_produced_total'}, 74 - 64, 'the other tenants share a series');
 is(scalar @{ ask_json('/stats') }, 74, '/stats has all of them');
 
 SKIP:
@@ -617,25 +617,25 @@ SKIP:
 	skip 'PROMTOOL is not set', 1 unless $ENV{PROMTOOL};
 	my ($output, $text) = ('', ask('/metrics')->{content});
 
-	ok(IPC::Run::run([ $ENV{PROMTOOL}, 'check', 'metrics' ], '<', \$text, '>&', \$output), 'promtool has nothing to say') or diag $output;
+	ok(IPC::Run::run([ $ENV{PROMTOOL}, 'check', 'metrics' ], '<', \$text, '>&', \$output), 'promtool finds nothing wrong') or diag $output;
 }
 
 #
-# Ready, or not
+# Readiness
 #
 is_deeply([ map { $_->{pipeline} . ' ' . $_->{state} } @{ ask_json('/readyz')->{pipelines} } ], ['orders running'], '/readyz: running');
-is(ask_json('/readyz')->{status}, 'ready', 'ready');
+is(ask_json('/readyz')->{status}, 'ready', '/readyz: ready');
 query(q{ALTER TABLE current_orders RENAME COLUMN amount_cents TO x; SELECT spine_produce('acme', 1)});
 my $not_ready = until_true(sub { my $answer = ask('/readyz'); $answer->{status} == 503 ? $answer : undef });
 my $report = object($not_ready->{content});
 is_deeply([ $report->{status}, map { "$_->{pipeline} $_->{state}" } @{ $report->{pipelines} } ], [ 'not ready', 'orders failed' ], '/readyz: failed');
-is($not_ready->{headers}{'retry-after'}, 1, 'with Retry-After');
-is(ask('/healthz')->{status}, 200, '/healthz lives');
-cmp_ok(sum_of(metrics(), 'spine_worker_failed', $pipeline), '>', 0, '/metrics says it');
+is($not_ready->{headers}{'retry-after'}, 1, '/readyz: failed, with Retry-After');
+is(ask('/healthz')->{status}, 200, '/healthz still answers 200');
+cmp_ok(sum_of(metrics(), 'spine_worker_failed', $pipeline), '>', 0, '/metrics says that a worker has failed');
 query('ALTER TABLE current_orders RENAME COLUMN x TO amount_cents');
-ok( until_true(sub { ask('/readyz')->{status} == 200 }), '/readyz: back');
-is(ask('/orders')->{status}, 200, 'and so is /orders');
-is(sum_of(metrics(), 'spine_worker_failed', $pipeline), 0, 'and /metrics');
+ok( until_true(sub { ask('/readyz')->{status} == 200 }), '/readyz: 200 again');
+is(ask('/orders')->{status}, 200, '/orders: 200 again');
+is(sum_of(metrics(), 'spine_worker_failed', $pipeline), 0, '/metrics: no worker has failed');
 
 #
 # In another schema, in another encoding
@@ -643,35 +643,35 @@ is(sum_of(metrics(), 'spine_worker_failed', $pipeline), 0, 'and /metrics');
 $node->safe_psql('postgres', q{CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'});
 query('CREATE SCHEMA "Odd one"; CREATE EXTENSION spine SCHEMA "Odd one"', 'latin');
 grant_http_role($node, 'latin', '"Odd one"');
-ok(until_true(sub { query(q{SELECT "Odd one".spine_wait('60s')}, 'latin') eq 't' }), 'another database reads the topic, too');
+ok(until_true(sub { query(q{SELECT "Odd one".spine_wait('60s')}, 'latin') eq 't' }), 'another database reads the topic too');
 query(q{SELECT "Odd one".spine_produce('çedille ß', 20), "Odd one".spine_wait('60s')}, 'latin');
 my $latin = start_http($node, '--dbname=' . $node->connstr('latin') . ' user=spine_http');
 push @started, $latin;
 my $found = ask_json('/orders?limit=1000&tenant=' . in_url('çedille ß'), of => $latin);
-is(scalar @$found, query(q{SELECT count(*) FROM "Odd one".current_orders WHERE tenant = 'çedille ß'}, 'latin'), 'LATIN1: a tenant with what it has');
-is_deeply([ grep { $_->{tenant} ne 'çedille ß' } @$found ], [], 'arrives in UTF-8');
-ok((grep { $_->{tenant} eq 'çedille ß' } @{ ask_json('/stats', of => $latin) }), 'in /stats, too');
+is(scalar @$found, query(q{SELECT count(*) FROM "Odd one".current_orders WHERE tenant = 'çedille ß'}, 'latin'), 'LATIN1: a tenant has its orders');
+is_deeply([ grep { $_->{tenant} ne 'çedille ß' } @$found ], [], 'LATIN1: the tenant arrives in UTF-8');
+ok((grep { $_->{tenant} eq 'çedille ß' } @{ ask_json('/stats', of => $latin) }), 'LATIN1: the tenant is in /stats');
 foreach my $target ('/orders?tenant=', '/orders?status=', '/stats?tenant=')
 {
 	my $answer = ask($target . in_url('日本'), of => $latin);
 
-	is($answer->{status}, 400, "what LATIN1 does not have: $target");
-	is(object($answer->{content})->{parameter}, $target =~ /(\w+)=/ ? $1 : undef, 'is named');
+	is($answer->{status}, 400, "LATIN1: characters that it lacks are refused: $target");
+	is(object($answer->{content})->{parameter}, $target =~ /(\w+)=/ ? $1 : undef, "LATIN1: the parameter is named: $target");
 }
-is(ask('/orders?tenant=a&status=' . in_url('日'), of => $latin)->{status}, 400, 'one of two');
-is(ask($_, of => $latin)->{status}, 200, "$_ there") foreach qw(/orders /stats /metrics /readyz);
-cmp_ok(sum_of(metrics(of => $latin), 'spine_events_applied_total'), '>', 0, 'counters of that database');
+is(ask('/orders?tenant=a&status=' . in_url('日'), of => $latin)->{status}, 400, 'LATIN1: characters that it lacks in one of two parameters');
+is(ask($_, of => $latin)->{status}, 200, "LATIN1: $_ is served") foreach qw(/orders /stats /metrics /readyz);
+cmp_ok(sum_of(metrics(of => $latin), 'spine_events_applied_total'), '>', 0, 'LATIN1: the counters are those of the database');
 
 #
 # The end
 #
 foreach my $each (@started)
 {
-	is(stop_http($each), 0, 'it ends as it should');
+	is(stop_http($each), 0, 'spine-http ends with exit code 0');
 	my $log = slurp_file($each->{log});
-	unlike($log, qr/Sanitizer|runtime error/, 'without having done what C forbids');
+	unlike($log, qr/Sanitizer|runtime error/, 'no sanitizer has complained');
 	my @odd = grep { !/^\S+Z (?:127\.0\.0\.1 "|spine-http: (?:serving|ending|Error processing request|Not enough memory in pool|Failed to allocate memory in the connection memory pool))/ } split /\n/, $log;
-	is_deeply([ grep { !/spine-http: stats: ERROR:  cannot execute INSERT in a read-only transaction/ } @odd ], [], 'and with nothing unexpected in its log');
+	is_deeply([ grep { !/spine-http: stats: ERROR:  cannot execute INSERT in a read-only transaction/ } @odd ], [], 'the log has nothing unexpected');
 }
 $node->stop;
 done_testing();

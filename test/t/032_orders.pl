@@ -51,7 +51,7 @@ sub send_events
 	return;
 }
 
-# The pipeline finds all of them at once when it goes on.
+# Sends events while the pipeline is paused, so that they share a batch.
 sub send_as_a_batch
 {
 	query(q{SELECT spine_pause('orders')});
@@ -61,8 +61,8 @@ sub send_as_a_batch
 	return;
 }
 
-# In what the totals are not those of the orders, as of one snapshot.  A kind
-# with no orders left must have no money left, and newest may be too new only.
+# How the totals differ from the orders, in one snapshot.  Where no orders are left, no
+# money may be left.  `newest` may be newer than the newest order, but not older.
 my $test_functions = <<'SQL';
 CREATE FUNCTION totals_differ() RETURNS text LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path = public AS $$
@@ -82,8 +82,8 @@ SECURITY DEFINER SET search_path = public AS $$
 		LIMIT 5) d
 $$;
 
--- In what spine_orders is not the query that it stands for; of several orders
--- of the same time any may come first, or be the ones that are left out.
+-- How spine_orders differs from the plain query.  Orders of the same time may come in any
+-- order, and any of them may be cut off by the limit.
 CREATE FUNCTION orders_differ(of_tenant text, of_status text, n integer) RETURNS text
 LANGUAGE sql STABLE AS $$
 	WITH answer AS MATERIALIZED (
@@ -105,7 +105,7 @@ LANGUAGE sql STABLE AS $$
 		SELECT 'an order is there twice' FROM answer
 		HAVING count(*) <> count(DISTINCT (tenant, order_id))
 		UNION ALL
-		SELECT count(*) || ' rows are not of the table'
+		SELECT count(*) || ' rows are not those of the table'
 		FROM answer a LEFT JOIN current_orders c ON (c.tenant, c.order_id) = (a.tenant, a.order_id)
 		WHERE (a.status, a.amount_cents, a.currency, a.updated_at)
 				IS DISTINCT FROM (c.status, c.amount_cents, c.currency, c.updated_at)
@@ -114,9 +114,9 @@ LANGUAGE sql STABLE AS $$
 	) d (what)
 $$;
 
--- All combinations of: no tenant, the largest, the smallest and two more, and one
--- that is not there; no status, each, and one that is not there; small and large
--- limits.  Returns the number of cases, and the first few that differ.
+-- Compares all combinations of: no tenant, the largest, the smallest, two more and an
+-- unknown one; no status, each status and an unknown one; small and large limits.
+-- Returns the number of cases, and the first few that differ.
 CREATE FUNCTION compare_orders(OUT cases bigint, OUT differ text) LANGUAGE sql STABLE AS $$
 	WITH tenants AS MATERIALIZED (
 		SELECT tenant, row_number() OVER (ORDER BY count(*) DESC) AS up, row_number() OVER (ORDER BY count(*)) AS down
@@ -140,20 +140,20 @@ sub totals_agree
 	return;
 }
 
-totals_agree('of no orders');
+totals_agree('without orders');
 
 #
-# Applied by two workers, looked at while they do
+# Totals while two workers apply events
 #
 query("SELECT spine_produce('$_', 5000)") for ('acme', 'globex', q{o''hara "& <co>}, 'C');
 totals_agree('while events are applied');
-ok(wait_applied($node), 'events of four tenants');
-totals_agree('when they are');
+ok(wait_applied($node), 'events of four tenants are applied');
+totals_agree('after events are applied');
 is(query(q{SELECT count(DISTINCT tenant), count(DISTINCT session) FROM spine_order_totals}), '4|2',
 	'each worker counted in rows of its own');
 
 #
-# Changed by somebody who may change current_orders, and nothing else
+# Changes by a role that may change current_orders, and nothing else
 #
 query(<<'SQL');
 CREATE ROLE clerk;
@@ -164,11 +164,11 @@ foreach my $statement ('SELECT count(*) FROM spine_order_totals', 'SELECT spine_
 {
 	my ($rc, $stdout, $stderr) = $node->psql('postgres', "SET ROLE clerk; $statement");
 
-	like($stderr, qr/permission denied/, "the clerk may not: $statement");
+	like($stderr, qr/permission denied/, "refused for the clerk: $statement");
 }
 
-# Random statements, one in four rolled back to a savepoint, the totals looked at
-# after each.  A statement is refused when it would make a key twice.
+# Random statements, one in four of which is rolled back to a savepoint.  The totals are
+# checked after each.  A statement that would make a key twice is refused.
 my $random_rows = <<'SQL';
 (SELECT DISTINCT ON (tenant, order_id) *
  FROM (SELECT (ARRAY['t1', 't2', 't3', 'acme', ''])[ceil(random() * 5)] AS tenant,
@@ -253,8 +253,8 @@ TRUNCATE current_orders;
 INSERT INTO current_orders VALUES ('gone', '1', 'order_paid', 5, 'USD', now());
 ROLLBACK;
 SQL
-totals_agree('copied, and a rolled back transaction');
-is(query(q{SELECT count(*) FROM current_orders WHERE tenant = 'copied'}), '3', 'which were there, and still are');
+totals_agree('after COPY, and a transaction that is rolled back');
+is(query(q{SELECT count(*) FROM current_orders WHERE tenant = 'copied'}), '3', 'the copied orders are still there');
 
 #
 # Several sessions at once, and the workers
@@ -284,7 +284,7 @@ query(q{SELECT spine_produce(t, 2000) FROM unnest('{acme,globex}'::text[]) t});
 my ($log, $clients) = ('');
 {
 	local %ENV = $node->_get_env();
-	# a deadlock among these is theirs to try again
+	# after a deadlock pgbench tries again
 	$clients = start([ $node->installed_command('pgbench'), '-n', '-c', '4', '-j', '2', '-t', '250', '--max-tries=100',
 			'-f', "$dir/change.sql", '-f', "$dir/remove.sql", $node->connstr('postgres') ],
 		'<', \undef, '>', \$log, '2>&1');
@@ -298,16 +298,16 @@ while ($clients->pumpable)
 }
 finish $clients;
 like($log, qr{actually processed: 1000/1000}, 'four clients beside the workers') or diag $log;
-is_deeply(\@differ, [], 'totals: meanwhile, whenever one looked');
-ok(wait_applied($node), 'all is applied');
-totals_agree('after that');
+is_deeply(\@differ, [], 'totals: right at every look meanwhile');
+ok(wait_applied($node), 'everything is applied');
+totals_agree('after four clients');
 is(query(q{SELECT count(DISTINCT session) >= 5 FROM spine_order_totals WHERE tenant = 'many'}), 't',
 	'each client and the worker counted in rows of its own');
 
-# Nobody who leaves a transaction open keeps the worker, or anybody else, from
-# other orders of the same tenant, status and currency.
+# An open transaction keeps neither the worker nor other sessions from other orders of the
+# same tenant, status and currency.
 send_events(map { { tenant => 'slow', order_id => $_ } } 1 .. 10);
-ok(wait_applied($node), 'ten orders');
+ok(wait_applied($node), 'ten orders are applied');
 my $user = $node->background_psql('postgres');
 foreach my $end ('COMMIT', 'ROLLBACK')
 {
@@ -321,26 +321,26 @@ SQL
 		map { { tenant => 'slow', order_id => "$_ $end" } } 1 .. 5);
 	is(query(q{SELECT spine_wait('30s')}), 't', "orders beside those of an open transaction are applied ($end)");
 	is($node->psql('postgres', q{SET lock_timeout = '30s'; SET ROLE clerk;
-		UPDATE current_orders SET status = 'order_shipped' WHERE tenant = 'slow' AND order_id = '3'}), 0, 'or changed by others');
-	totals_agree('while it is open');
+		UPDATE current_orders SET status = 'order_shipped' WHERE tenant = 'slow' AND order_id = '3'}), 0, "orders beside those of an open transaction can be changed ($end)");
+	totals_agree("while a transaction is open ($end)");
 	$user->query_safe($end);
-	totals_agree("after its $end");
+	totals_agree("after the $end of an open transaction");
 }
 $user->quit;
 
 #
-# A record that is refused in the middle of a batch, which is taken apart
+# A batch with refused records in the middle
 #
 query(q{ALTER TABLE current_orders ADD CONSTRAINT no_poison CHECK (order_id <> 'poison')});
 send_as_a_batch(map { { tenant => 'refused', order_id => ($_ == 313 || $_ == 700 ? 'poison' : $_ % 400),
 	event_type => ($_ % 3 ? 'order_paid' : 'order_placed'), amount_cents => $_ } } 1 .. 1000);
-ok(wait_applied($node), 'a batch with two that a constraint refuses');
-is(query(q{SELECT count(*), count(DISTINCT sqlstate), min(sqlstate) FROM spine_dead_letters}), '2|1|23514', 'which are dead letters');
-is(query(q{SELECT count(*), count(DISTINCT applied_at) FROM events WHERE tenant = 'refused'}), '998|1', 'the others were applied in one transaction');
-totals_agree('of the others');
+ok(wait_applied($node), 'a batch with two records that a constraint refuses');
+is(query(q{SELECT count(*), count(DISTINCT sqlstate), min(sqlstate) FROM spine_dead_letters}), '2|1|23514', 'the two records are dead letters');
+is(query(q{SELECT count(*), count(DISTINCT applied_at) FROM events WHERE tenant = 'refused'}), '998|1', 'the others are applied in one transaction');
+totals_agree('after refused records');
 
-# A transaction whose snapshot is older than what it removes: it does so rightly,
-# or is refused.
+# A transaction whose snapshot is older than the rows that it removes: the totals are
+# right, or the statement is refused.
 foreach my $statement ('TRUNCATE current_orders', 'SELECT spine_recount_orders()', 'DELETE FROM current_orders')
 {
 	$user = $node->background_psql('postgres', on_error_stop => 0);
@@ -353,7 +353,7 @@ foreach my $statement ('TRUNCATE current_orders', 'SELECT spine_recount_orders()
 }
 
 #
-# With the triggers disabled, only a recount helps
+# Changes with the triggers disabled need a recount
 #
 query(<<'SQL');
 SET session_replication_role = replica;
@@ -363,39 +363,39 @@ INSERT INTO current_orders VALUES ('unseen', '1', 'order_paid', 5, 'USD', now())
 SQL
 isnt(query('SELECT totals_differ()'), 'nothing', 'changes with the triggers disabled are not counted');
 query('SELECT spine_recount_orders()');
-totals_agree('counted anew');
+totals_agree('after a recount');
 send_events(map { { tenant => 'refused', order_id => $_, event_time => '2026-02-01T00:00:00Z' } } 1 .. 10);
-ok(wait_applied($node), 'more events');
-totals_agree('on top of a recount');
+ok(wait_applied($node), 'more events are applied');
+totals_agree('after a recount and more events');
 
 #
-# Dump and restore: as docs/OPERATIONS.md says, with the workers away
+# Dump and restore as docs/OPERATIONS.md says: while no workers run
 #
 query(q{SELECT spine_pause('orders')});
 wait_for_state($node, 'paused');
 $node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', "$dir/dump.sql" ], 'pg_dump');
 query(q{CREATE DATABASE restored});
 query(q{ALTER DATABASE restored SET spine.enabled = off});
-$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('restored'), '-f', "$dir/dump.sql" ], 'restored');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('restored'), '-f', "$dir/dump.sql" ], 'the dump is restored');
 totals_agree('of the restored orders', 'restored');
 my $stats = 'SELECT * FROM spine_stats() ORDER BY 1, 2';
-is(query($stats, 'restored'), query($stats), 'spine_stats says the same in both');
+is(query($stats, 'restored'), query($stats), 'spine_stats is the same in both databases');
 query('ALTER DATABASE restored RESET spine.enabled; SELECT pg_reload_conf()');
 query(q{SELECT spine_resume('orders')}, $_) foreach ('postgres', 'restored');
 send_events(map { { tenant => 'acme', order_id => "after-$_" } } 1 .. 100);
 foreach my $database ('postgres', 'restored')
 {
-	ok(wait_applied($node, $database), "$database goes on");
-	totals_agree("$database goes on", $database);
+	ok(wait_applied($node, $database), "$database continues");
+	totals_agree("$database continues", $database);
 }
 query(q{DROP DATABASE restored WITH (FORCE)});
 
 #
-# Killed in the middle; also then spine_orders and the table agree
+# The server is killed in the middle of a batch: totals and spine_orders are still right
 #
 query('ALTER TABLE current_orders DROP CONSTRAINT no_poison; TRUNCATE events, current_orders');
-totals_agree('of nothing again');
-is(query('SELECT count(*) FROM spine_order_totals'), '0', 'without a row');
+totals_agree('after TRUNCATE');
+is(query('SELECT count(*) FROM spine_order_totals'), '0', 'after TRUNCATE the totals have no rows');
 set_config($node, 'spine.batch_rows' => 20);
 my %held_at = ('with the orders written' => 'spine_order_totals', 'with the totals written' => 'spine_offsets');
 foreach my $where ('at any moment', sort keys %held_at)
@@ -404,26 +404,26 @@ foreach my $where ('at any moment', sort keys %held_at)
 	my $holder = $node->background_psql('postgres');
 
 	query(q{SELECT spine_produce('acme', 500)});
-	ok(wait_applied($node), 'some is applied');
+	ok(wait_applied($node), 'some events are applied');
 
-	# of the rest nothing is, as long as the lock is held
+	# the rest is not applied while the lock is held
 	$holder->query_safe('BEGIN; LOCK TABLE ' . ($held_at{$where} // 'spine_offsets') . ' IN SHARE MODE');
 	query(q{SELECT spine_produce('acme', 4500), spine_produce('globex', 5000)});
 	wait_for_held_batch($node);
-	is(query('SELECT count(*) FROM events'), $applied + 500, 'not all');
+	is(query('SELECT count(*) FROM events'), $applied + 500, 'the rest is not');
 	$holder->quit if !$held_at{$where};
 	kill9_and_start($node);
-	eval { $holder->quit } if $held_at{$where};	# its server is gone
+	eval { $holder->quit } if $held_at{$where};	# the session ended with its server
 	totals_agree("after kill -9, $where");
-	is(query('SELECT differ FROM compare_orders()'), 'nothing', 'orders: while events are applied');
+	is(query('SELECT differ FROM compare_orders()'), 'nothing', "orders: after kill -9, $where");
 	ok(wait_applied($node), 'the rest is applied');
 }
 totals_agree('at the end');
-is(query('SELECT count(*) FROM events'), '30000', 'of all events');
+is(query('SELECT count(*) FROM events'), '30000', 'all events are applied');
 is(query('SELECT differ FROM compare_orders()'), 'nothing', 'orders: at the end');
 
 #
-# HOT: what every event changes is in no index
+# HOT: no index has a column that every event changes
 #
 set_config($node, 'spine.batch_rows' => 50000);
 query('TRUNCATE events, current_orders');
@@ -431,25 +431,25 @@ query('SELECT pg_stat_reset()');
 for (1 .. 2)
 {
 	query(q{SELECT spine_produce('acme', 50000)});
-	ok(wait_applied($node), 'events for about as many orders');
+	ok(wait_applied($node), '50,000 events are applied');
 }
-ok($node->poll_query_until('postgres', <<'SQL'), 'the counters have arrived');
+ok($node->poll_query_until('postgres', <<'SQL'), 'the statistics are up to date');
 SELECT n_tup_ins >= (SELECT count(*) FROM current_orders) AND n_tup_upd > 10000
 FROM pg_stat_user_tables WHERE relname = 'current_orders'
 SQL
 my $hot = query(q{SELECT round(n_tup_hot_upd / n_tup_upd::numeric, 3) FROM pg_stat_user_tables WHERE relname = 'current_orders'});
-cmp_ok($hot, '>=', 0.9, "updates of current_orders are HOT");
+cmp_ok($hot, '>=', 0.9, 'at least 90 % of the updates of current_orders are HOT');
 note "HOT: $hot";
-totals_agree('after two times 50,000 events');
+totals_agree('after 100,000 events');
 
 #
-# spine_orders, of tables that are filled with SQL
+# spine_orders, with tables that are filled by SQL
 #
 query(q{SELECT spine_pause('orders')});
 wait_for_state($node, 'paused');
 
-# Makes events of random orders, and the orders of them.  A skew of 1 is none;
-# with more, the first tenants or orders have most of the events.
+# Makes events of random orders, and the orders from the events.  A skew of 1 means none;
+# with a larger skew the first tenants or orders have most of the events.
 query(<<'SQL');
 CREATE FUNCTION remake_orders() RETURNS void LANGUAGE sql AS $$
 	TRUNCATE current_orders;
@@ -487,7 +487,7 @@ $$;
 SQL
 
 my $hot_keys = <<'SQL';
--- 400 orders of a while ago, 5 that all news are about
+-- 400 older orders, and 5 that all newer events are about
 SELECT fill(2000, %s, 400);
 SELECT add_events(%s, %s, 5, times => %s, first_order => 1000, start => '2026-02-01Z');
 SQL
@@ -496,21 +496,21 @@ my @cases = (
 	[ 'one order', 'SELECT fill(1, 1, 1)' ],
 	[ 'one tenant, few orders', 'SELECT fill(500, 1, 5)' ],
 	[ 'one tenant, many orders', 'SELECT fill(8000, 1, 8000)' ],
-	[ 'one tenant, a few times for all', 'SELECT fill(5000, 1, 2000, times => 7)' ],
-	[ 'one tenant, one time for all', 'SELECT fill(2500, 1, 1500, times => 1)' ],
+	[ 'one tenant, only a few different times', 'SELECT fill(5000, 1, 2000, times => 7)' ],
+	[ 'one tenant, the same time for all', 'SELECT fill(2500, 1, 1500, times => 1)' ],
 	[ 'three tenants', 'SELECT fill(9000, 3, 2000)' ],
 	[ 'three tenants, skewed', 'SELECT fill(9000, 3, 3000, skew => 8)' ],
 	[ '40 tenants', 'SELECT fill(12000, 40, 300)' ],
 	[ '40 tenants, skewed', 'SELECT fill(12000, 40, 3000, skew => 6)' ],
-	[ '40 tenants, a few times for all', 'SELECT fill(12000, 40, 300, times => 50)' ],
+	[ '40 tenants, only a few different times', 'SELECT fill(12000, 40, 300, times => 50)' ],
 	[ '300 tenants', 'SELECT fill(12000, 300, 100)' ],
 	[ '300 tenants, skewed, hot keys', 'SELECT fill(12000, 300, 2000, skew => 5, key_skew => 6)' ],
 	[ 'few orders, many events each', 'SELECT fill(15000, 3, 25)' ],
 	[ 'hot keys', 'SELECT fill(15000, 3, 3000, key_skew => 20)' ],
-	[ 'one tenant, all news about a few orders', sprintf $hot_keys, 1, 12500, 1, 1000000 ],
-	[ 'three tenants, all news about a few orders', sprintf $hot_keys, 3, 13000, 3, 1000000 ],
-	[ 'three tenants, the same, and at a few times', sprintf $hot_keys, 3, 13000, 3, 3 ],
-	[ 'news of one of three tenants, about a few orders', <<'SQL' ],
+	[ 'one tenant, all new events about a few orders', sprintf $hot_keys, 1, 12500, 1, 1000000 ],
+	[ 'three tenants, all new events about a few orders', sprintf $hot_keys, 3, 13000, 3, 1000000 ],
+	[ 'three tenants, all new events about a few orders and at a few times', sprintf $hot_keys, 3, 13000, 3, 3 ],
+	[ 'new events of one of three tenants, about a few orders', <<'SQL' ],
 SELECT fill(1500, 3, 400);
 SELECT add_events(13000, 1, 5, first_order => 1000, start => '2026-02-01Z');
 SQL
@@ -525,7 +525,7 @@ SQL
 	[ 'all events deleted', q{SELECT fill(6000, 40, 1000); DELETE FROM events} ],
 	[ 'orders deleted', q{SELECT fill(9000, 3, 3000); DELETE FROM current_orders WHERE updated_at > '2026-01-01 18:00Z'} ],
 	[ 'all orders of one tenant deleted', q{SELECT fill(9000, 3, 3000); DELETE FROM current_orders WHERE tenant = 'tenant-0'} ],
-	[ 'an order that is older than newest says', q{SELECT fill(9000, 40, 1000, skew => 3);
+	[ 'orders that are older than the totals say', q{SELECT fill(9000, 40, 1000, skew => 3);
 		UPDATE current_orders SET status = 'rare', updated_at = updated_at WHERE tenant = 'tenant-5' AND random() < 0.5;
 		DELETE FROM current_orders WHERE status = 'rare' AND random() < 0.9} ],
 	[ 'infinity and -infinity', <<'SQL' ],
@@ -566,12 +566,12 @@ SQL
 	is($totals, 'nothing', "totals: $what");
 }
 note "$seen cases";
-cmp_ok($seen, '>', 3000, 'thousands of cases');
+cmp_ok($seen, '>', 3000, 'thousands of cases were compared');
 
 #
-# A look at the newest reads less than the smallest of the tables has pages
+# A look at the newest orders reads fewer pages than the smaller table has
 #
-# The buffers and milliseconds of a session's first call.
+# Returns the buffers and the milliseconds of a session's first call.
 sub measure
 {
 	my ($call) = @_;
@@ -620,19 +620,19 @@ INSERT INTO current_orders VALUES
 SQL
 is(query('SELECT tenant, currency, orders, revenue_cents FROM spine_stats()'),
 	"acme|USD|3|120\nrich|USD|3|27670116110564327421\nacme|EUR|1|4000\ncancelled|USD|1|0",
-	'spine_stats: a row per tenant and currency, no revenue from what was cancelled, and sums beyond 64 bits');
+	'spine_stats: a row per tenant and currency, no revenue from cancelled orders, and sums beyond 64 bits');
 is(query(q{SELECT by_status FROM spine_stats('acme') WHERE currency = 'USD'}),
 	'{"order_paid": {"orders": 1, "amount_cents": 100}, "order_placed": {"orders": 1, "amount_cents": 20}, "order_cancelled": {"orders": 1, "amount_cents": 3}}',
-	'by status');
-is(query(q{SELECT count(*) FROM spine_stats('acme')}), '2', 'of one tenant');
-is(query(q{SELECT count(*) FROM spine_stats('nobody')}), '0', 'of one that is not there');
+	'spine_stats: sums by status');
+is(query(q{SELECT count(*) FROM spine_stats('acme')}), '2', 'spine_stats: one tenant has a row per currency');
+is(query(q{SELECT count(*) FROM spine_stats('nobody')}), '0', 'spine_stats: an unknown tenant has no rows');
 query(q{DELETE FROM current_orders WHERE currency = 'EUR' OR tenant = 'cancelled'; UPDATE current_orders SET amount_cents = -amount_cents WHERE tenant = 'rich'});
 is(query('SELECT tenant, currency, orders, revenue_cents FROM spine_stats()'),
-	"acme|USD|3|120\nrich|USD|3|-27670116110564327421", 'what has no orders left is not there');
+	"acme|USD|3|120\nrich|USD|3|-27670116110564327421", 'spine_stats: no row where no orders are left');
 
-# The least bigint has no opposite.
+# The smallest bigint cannot be negated.
 query(q{INSERT INTO current_orders VALUES ('poor', '1', 'order_paid', -9223372036854775808, 'USD', now())});
-is($node->psql('postgres', q{UPDATE current_orders SET status = 'order_cancelled' WHERE tenant = 'poor'}), 0, 'the least amount there is, changed');
+is($node->psql('postgres', q{UPDATE current_orders SET status = 'order_cancelled' WHERE tenant = 'poor'}), 0, 'an order with the smallest amount can be changed');
 totals_agree('of extreme amounts');
 
 $node->stop;

@@ -15,7 +15,7 @@ use Test::More;
 
 my $module = "$FindBin::RealBin/../../build/test_records.so";
 
-# No worker is to read these pipelines, and the session has settings of its own.
+# No worker reads these pipelines.
 my $node = spine_node('main', conf => "spine.enabled = off\n");
 
 sub query
@@ -25,7 +25,7 @@ sub query
 	return $node->safe_psql('postgres', $sql);
 }
 
-# What the session is told, and what the statements return that run after an error.
+# The output and the errors of a session that goes on after errors.
 sub query_on
 {
 	my ($sql) = @_;
@@ -81,8 +81,8 @@ SELECT module.apply_all(module.make_plan('append'), 'plain',
 SELECT current_user = session_user, current_setting('timezone'), current_setting('intervalstyle');
 COMMIT;
 SQL
-	"applied\n22P02 not a JSON object at byte 1\napplied\nt|Asia/Tokyo|postgres", 'records are applied by a backend');
-is(query(<<'SQL'), <<'ROWS' =~ s/\n$//r, 'and are there after COMMIT, as a worker would have made them');
+	"applied\n22P02 not a JSON object at byte 1\napplied\nt|Asia/Tokyo|postgres", 'a backend applies records');
+is(query(<<'SQL'), <<'ROWS' =~ s/\n$//r, 'after COMMIT the rows and dead letters are those that a worker would make');
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 SELECT id, at, who, record_partition, record_offset, record_time, record_key FROM t ORDER BY id;
@@ -94,7 +94,7 @@ append|made here|7|1|no JSON|22P02
 ROWS
 
 #
-# Rolled back: the same is said, and nothing stays
+# Rolled back: the outcome is the same, and nothing stays
 #
 my $mixed = <<'SQL';
 SELECT module.apply_all(module.make_plan('append'), 'search',
@@ -114,7 +114,7 @@ applied
 applied
 LINES
 
-# without the details, which quote the rows
+# Without the details, which quote the rows.
 sub without_details
 {
 	my ($text) = @_;
@@ -123,13 +123,13 @@ sub without_details
 }
 
 is(without_details(query("BEGIN; $mixed; SELECT count(*) FROM t; SELECT count(*) FROM spine_dead_letters; ROLLBACK;")),
-	"$became\n4\n5", 'in a transaction that will be rolled back: good and bad records, found');
-is(query('SELECT count(*) FROM t; SELECT count(*) FROM spine_dead_letters'), "2\n1", 'no row and no dead letter is there after ROLLBACK');
+	"$became\n4\n5", 'in a transaction that will be rolled back, the bad records are found');
+is(query('SELECT count(*) FROM t; SELECT count(*) FROM spine_dead_letters'), "2\n1", 'ROLLBACK leaves no row and no dead letter');
 is(without_details(query("BEGIN; $mixed; COMMIT; SELECT id FROM t WHERE id > 2 ORDER BY id; SELECT count(*) FROM spine_dead_letters")),
-	"$became\n3\n8\n5", 'the same, committed');
+	"$became\n3\n8\n5", 'a committed transaction finds the same');
 
 #
-# What an error leaves
+# After an error
 #
 my ($out, $err) = query_on(<<'SQL');
 SELECT module.make_plan('append') AS plan \gset
@@ -138,9 +138,9 @@ SELECT current_user = session_user, current_setting('timezone'), count(*) FROM t
 SELECT module.apply_all(:plan, 'search', '{"id": 10, "n": 1}', '{"id": 11, "n": 0}');
 SELECT module.apply_all(:plan, 'plain', '{"id": 12, "n": 1}');
 SQL
-like($err, qr/^psql:<stdin>:2: ERROR:  new row for relation "t" violates check constraint "t_n_check"/, 'plainly, the error of the database is raised');
+like($err, qr/^psql:<stdin>:2: ERROR:  new row for relation "t" violates check constraint "t_n_check"/, q{a plain attempt raises the database's error});
 is(without_details($out), "t|Asia/Tokyo|0\napplied\n23514 new row for relation \"t\" violates check constraint \"t_n_check\"\napplied",
-	'the session and the plan can be used on');
+	'after the error the session and the plan can be used');
 
 ($out, $err) = query_on(<<'SQL');
 SELECT module.make_plan('append') AS plan \gset
@@ -150,8 +150,8 @@ SELECT module.apply_all(:plan, 'search', '{"id": 14, "n": 1}');
 SELECT module.lose_memory(:plan, false);
 SELECT module.apply_all(:plan, 'plain', '{"id": 14, "n": 1}');
 SQL
-like($err, qr/ERROR:  out of memory\nDETAIL:  Failed on decoding a record of 18 bytes/, 'no memory to decode a record is no fault of the record');
-is($out, "\n53200\n\napplied", 'and passes');
+like($err, qr/ERROR:  out of memory\nDETAIL:  Failed on decoding a record of 18 bytes/, 'a lack of memory for decoding is an error, not a dead letter');
+is($out, "\n53200\n\napplied", 'with memory again, the record is applied');
 
 is(without_details(query(<<'SQL')), <<'LINES' =~ s/\n$//r, 'a second attempt sees the events of the first');
 SELECT module.apply_all(module.make_plan('upsert'), 'plain, then search',
@@ -170,7 +170,7 @@ applied
 2|2|2
 LINES
 
-is(query(<<'SQL'), "{\"table at fault\"}\n1", 'many refusals for one reason');
+is(query(<<'SQL'), "{\"table at fault\"}\n1", 'many refusals for one reason: the table is at fault');
 SELECT module.apply(module.make_plan('upsert'), 'search',
 	(SELECT array_agg(convert_to('{"id": ' || i || ', "version": 1, "n": -1}', 'UTF8')) FROM generate_series(1, 10) i), 5);
 SELECT count(*) FROM latest;
@@ -179,7 +179,7 @@ SQL
 #
 # Plans side by side
 #
-is(query(<<'SQL'), <<'LINES' =~ s/\n$//r, 'each plan knows of its own tables only, as long as it lives');
+is(query(<<'SQL'), <<'LINES' =~ s/\n$//r, 'a plan knows only its own tables');
 SELECT module.make_plan('append') AS one \gset
 SELECT module.make_plan('upsert') AS two \gset
 SELECT module.make_plan('append') AS three \gset
@@ -211,7 +211,7 @@ applied
 21|1
 LINES
 
-# and each is careful with its own
+# each plan checks its own tables only
 query('CREATE ROLE other; CREATE FUNCTION others() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$; ALTER FUNCTION others() OWNER TO other');
 ($out, $err) = query_on(<<'SQL');
 SELECT module.make_plan('append') AS one \gset
@@ -226,12 +226,12 @@ SELECT module.apply_all(:two, 'plain', '{"id": 31, "version": 1, "n": 1}');
 SELECT module.apply_all(:one, 'plain', '{"id": 32, "n": 1}');
 DROP TRIGGER others ON latest;
 SQL
-is($out, "applied\napplied\napplied\n\napplied", 'a trigger that is not trusted stops the plan of its table');
-like($err, qr/ERROR:  trigger "others" of table public.latest would run function public.others\(\) of role other/, 'and it says so');
+is($out, "applied\napplied\napplied\n\napplied", 'an untrusted trigger stops only the plan of its table');
+like($err, qr/ERROR:  trigger "others" of table public.latest would run function public.others\(\) of role other/, 'the error names the trigger');
 
 #
-# Fields of kinds that no format yields yet: the value is what the type's own input
-# makes of the text of the field, which is what PostgreSQL prints of a value of the kind.
+# Fields of kinds that no format yields yet.  PostgreSQL's own text for a value of the
+# kind, read by the input function of the column's type, is the value to expect.
 #
 query(<<'SQL');
 CREATE DOMAIN even AS int CHECK (VALUE % 2 = 0);
@@ -249,14 +249,14 @@ CREATE FUNCTION expected(sql text) RETURNS text LANGUAGE sql SET search_path = '
 AS 'SELECT public.result_of(sql)';
 SQL
 
-# What prints a value of the kind.  A timestamp is in microseconds since 1970.
+# SQL for a value of the kind.  A timestamp is in microseconds since 1970.
 my %print = (int64 => '%L::bigint', double => '%L::float8', bytes => '%L::bytea', uuid => '%L::uuid',
 	timestamp => q{timestamptz 'epoch' + %1$s / 86400000000 * interval '1 day' + %1$s %% 86400000000 * interval '1 microsecond'});
 my %values = (
 	int64 => [qw(0 1 -1 2147483647 -2147483648 2147483648 9007199254740993 9223372036854775807 -9223372036854775808)],
 	double => [qw(0 -0 0.1 1e300 5e-324 1.7976931348623157e308 NaN Infinity -Infinity 42 -7.5)],
 	bytes => [ '\x', '\x00', '\x61c3a900ff', '\x31' ],
-	# 1970, 2000, with microseconds, the first that there is, one with five digits of a year
+	# 1970, 2000, with microseconds, before 1970, the earliest possible, a year of six digits
 	timestamp => [qw(0 946684800000000 1767225600123456 -1 -210866803200000000 9223371331199999999)],
 	uuid => [qw(00000000-0000-0000-0000-000000000000 fedcba98-7654-3210-0123-456789abcdef)]);
 
@@ -264,7 +264,7 @@ foreach my $kind (sort keys %values)
 {
 	my $values = join ', ', map { "('$_')" } @{ $values{$kind} };
 
-	is(query(<<SQL), '', "$kind: all values are those of the type's own input");
+	is(query(<<SQL), '', "$kind: each value is what the type's own input makes of it");
 SELECT v, t, 'is ' || got, 'not ' || expected
 FROM (VALUES $values) AS v(v),
 	unnest('{bigint,int,smallint,public.even,numeric,float8,real,text,varchar,json,jsonb,boolean,bytea,uuid,timestamptz,timestamp,date,oid,money}'::text[]) AS t(t),
@@ -273,10 +273,10 @@ FROM (VALUES $values) AS v(v),
 WHERE got IS DISTINCT FROM expected;
 SQL
 }
-is(query(q{SELECT module.bind('int64', '4', 'even'), module.bind('bytes', '\x00ff', 'bytea')}), '4|\x00ff', 'such as these');
+is(query(q{SELECT module.bind('int64', '4', 'even'), module.bind('bytes', '\x00ff', 'bytea')}), '4|\x00ff', 'fields become values of a domain and of bytea');
 like((query_on(q{SELECT module.bind('timestamp', '-210866803200000001', 'timestamptz')}))[1], qr/timestamp out of range/,
-	'a time that no timestamptz can hold');
-is(query(q{SELECT module.bind('timestamp', '1767225600000000', 'text')}), '2026-01-01 00:00:00+00', 'a time as text is in UTC');
+	'a time that no timestamptz can hold is refused');
+is(query(q{SELECT module.bind('timestamp', '1767225600000000', 'text')}), '2026-01-01 00:00:00+00', 'a time in a text column is in UTC');
 
 $node->stop;
 done_testing();

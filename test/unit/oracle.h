@@ -73,7 +73,6 @@ json_c_parse(const char *bytes, size_t len, bool *taken)
 	else if (json_tokener_get_parse_end(tokener) < len)
 	{
 		json_object_put(value);
-		value = NULL;
 		json_tokener_free(tokener);
 		*taken = false;
 		return NULL;

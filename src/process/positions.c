@@ -185,7 +185,7 @@ spine_positions_load(const SpineLog *log, SpinePosition *positions, int n, bool 
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						 errmsg("the position of partition %d of topic \"%s\" is negative: " INT64_FORMAT,
 								positions[i].partition, log->topic, positions[i].next_offset),
-						 errhint("Say where to go on from: SELECT spine_seek(%s, %d, 'earliest')",
+						 errhint("Set a position that exists: SELECT spine_seek(%s, %d, 'earliest')",
 								 quote_literal_cstr(NameStr(log->pipeline)), positions[i].partition)));
 		}
 	}

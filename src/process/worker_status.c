@@ -40,7 +40,7 @@ spine_worker_status_stuck(SpineWorkerStatus *status, const char *topic, const Sp
 		case SPINE_STUCK_EXPIRED:
 			spine_error_set(&error, SPINE_STRUCTURAL, "offsets " INT64_FORMAT " to " INT64_FORMAT " of partition %d of topic \"%s\" are gone from the log before they were applied",
 							stuck->offset, stuck->log_offset - 1, stuck->partition, topic);
-			remedy = "To go on without them";
+			remedy = "To continue without them";
 			break;
 		case SPINE_STUCK_SHORT_LOG:
 			spine_error_set(&error, SPINE_STRUCTURAL, "partition %d of topic \"%s\" ends at offset " INT64_FORMAT ", before the position " INT64_FORMAT ": it is not the log that was read before",
@@ -74,7 +74,7 @@ spine_worker_status_running(SpineWorkerStatus *status, bool is_well)
 	if (is_well && status->reported.class != SPINE_NO_ERROR)
 	{
 		ereport(LOG,
-				(errmsg("pipeline \"%s\" goes on", NameStr(status->pipeline))));
+				(errmsg("pipeline \"%s\" continues", NameStr(status->pipeline))));
 		status->reported.class = SPINE_NO_ERROR;
 	}
 	spine_status_set_state(status->slot, is_well ? SPINE_RUNNING : SPINE_FAILED, NULL);

@@ -212,7 +212,7 @@ query(q{ALTER TABLE spine_offsets DROP CONSTRAINT spine_offsets_next_offset_chec
 	UPDATE spine_offsets SET next_offset = -1 WHERE partition = 0});
 comes_to($node, 'a negative position: the pipeline fails, with the reason', <<'SQL');
 SELECT bool_or(state = 'failed' AND concat(last_error, ' HINT: ' || hint) = 'the position of partition 0 of topic "events" is negative: -1'
-	|| $$ HINT: Say where to go on from: SELECT spine_seek('orders', 0, 'earliest')$$)
+	|| $$ HINT: Set a position that exists: SELECT spine_seek('orders', 0, 'earliest')$$)
 FROM spine_status
 SQL
 query(q{SELECT spine_seek('orders', 0, 'earliest')});

@@ -306,54 +306,68 @@ mark_last_record(const SpineConsumer *consumer, SpinePartition *partition)
 		spine_partition_set_mark(partition, &consumer->buffer.records[partition->last_record - 1]);
 }
 
-/*
- * Checks partitions by their marks if they are read over another connection than before,
- * and tries one stuck partition again: the library reports such trouble only once.
- */
+/* Reads partitions from their marks, or from where they stand if those are not there. */
 static SpinePollKind
-tend_partitions(SpineConsumer *consumer, SpineStuck *stuck)
+start_again(SpineConsumer *consumer, SpinePartition *const *partitions, int n)
+{
+	SpineError	error;
+
+	for (int i = 0; i < n; i++)
+		mark_last_record(consumer, partitions[i]);
+	if (!spine_consumer_find_marks(consumer, partitions, n, &error))
+		return SPINE_POLL_BROKER_SILENT;
+	if (spine_consumer_restart(consumer, partitions, n))
+		return SPINE_POLL_RECORDS;
+	consumer->log_is_lost = true;
+	return SPINE_POLL_LOG_LOST;
+}
+
+/* Checks the partitions by their marks that are read over another connection than before. */
+static SpinePollKind
+check_suspects(SpineConsumer *consumer)
+{
+	SpinePartition **suspects = NULL;
+	SpinePollKind kind;
+	int			n = 0;
+
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		if (!consumer->partitions[i].is_suspect || consumer->partitions[i].health == SPINE_HEALTH_STUCK)
+			continue;
+		if (suspects == NULL)
+			suspects = palloc(consumer->npartitions * sizeof(SpinePartition *));
+		suspects[n++] = &consumer->partitions[i];
+	}
+	if (n == 0)
+		return SPINE_POLL_RECORDS;
+	kind = start_again(consumer, suspects, n);
+	pfree(suspects);
+	return kind;
+}
+
+/* Tries one stuck partition again: the library reports such trouble only once. */
+static SpinePollKind
+retry_stuck(SpineConsumer *consumer, SpineStuck *stuck)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	SpinePartition **partitions = NULL;
-	SpinePollKind kind = SPINE_POLL_RECORDS;
-	int			n = 0;
-	bool		has_tried = false;
-	bool		is_stuck = false;
-	SpineError	error;
 
 	for (int i = 0; i < consumer->npartitions; i++)
 	{
 		SpinePartition *partition = &consumer->partitions[i];
-		bool		is_due = partition->health == SPINE_HEALTH_STUCK && !has_tried &&
-			TimestampDifferenceExceeds(partition->tried_at, now, SPINE_STUCK_RETRY_MS);
+		SpinePollKind kind;
+		bool		is_stuck;
 
-		if (!partition->is_suspect && !is_due)
+		if (partition->health != SPINE_HEALTH_STUCK ||
+			!TimestampDifferenceExceeds(partition->tried_at, now, SPINE_STUCK_RETRY_MS))
 			continue;
-		if (partitions == NULL)
-			partitions = palloc(consumer->npartitions * sizeof(SpinePartition *));
-		if (is_due)
-		{
-			has_tried = true;
-			is_stuck = look_into(consumer, partition, stuck);
-			partition->tried_at = GetCurrentTimestamp();
-		}
-		mark_last_record(consumer, partition);
-		partitions[n++] = partition;
-	}
-	if (n == 0)
-		return SPINE_POLL_RECORDS;
+		is_stuck = look_into(consumer, partition, stuck);
+		partition->tried_at = GetCurrentTimestamp();
+		kind = start_again(consumer, &partition, 1);
 
-	if (!spine_consumer_find_marks(consumer, partitions, n, &error))
-		kind = SPINE_POLL_BROKER_SILENT;
-	else if (!spine_consumer_restart(consumer, partitions, n))
-	{
-		consumer->log_is_lost = true;
-		kind = SPINE_POLL_LOG_LOST;
+		/* what else there is can be told by the next poll */
+		return is_stuck ? SPINE_POLL_PARTITION_STUCK : kind;
 	}
-	pfree(partitions);
-
-	/* what else there is can be told by the next poll */
-	return is_stuck ? SPINE_POLL_PARTITION_STUCK : kind;
+	return SPINE_POLL_RECORDS;
 }
 
 SpinePoll
@@ -375,7 +389,12 @@ spine_consumer_poll(SpineConsumer *consumer, int max_records)
 	else if (spine_client_error(consumer->client)->class != SPINE_NO_ERROR)
 		poll.kind = SPINE_POLL_BROKER_SILENT;
 	else
-		poll.kind = tend_partitions(consumer, &poll.stuck);
+	{
+		/* apart, as the brokers of the one kind may answer, and those of the other not */
+		poll.kind = check_suspects(consumer);
+		if (poll.kind == SPINE_POLL_RECORDS)
+			poll.kind = retry_stuck(consumer, &poll.stuck);
+	}
 	return poll;
 }
 

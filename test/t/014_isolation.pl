@@ -184,7 +184,7 @@ is(client_threads($node), $threads, 'the refusal cost no new client');
 
 #
 # A partition is lost, and then its broker does not say where it begins and ends: what is
-# known of it is said all the same.
+# known of it is said all the same, and the other partition is still applied.
 #
 my $pair = start_broker('events', 2, 2);
 tell_broker($pair, 'split spine-postgres-orders');
@@ -202,6 +202,9 @@ comes_to($divided, 'one is lost',
 tell_broker($pair, 'mute');
 comes_to($divided, 'and its broker does not answer',
 	q{SELECT bool_or(last_error ~ 'offset 1000 of partition 1 of topic "events" is not there') FROM spine_status});
+send_values($pair->{address}, 'events', 0, [ order_event(order_id => 'divided-2') ]);
+comes_to($divided, 'the other partition is applied meanwhile',
+	q{SELECT count(*) = 1 FROM events WHERE order_id = 'divided-2'});
 $divided->stop;
 stop_broker($pair);
 

@@ -12,6 +12,11 @@
 #error "spine needs PostgreSQL 15 or later"
 #endif
 
+/* Since 16, postgres.h does not bring what opens a varlena any more. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #include "storage/latch.h"
 
 /* Latch-related declarations moved to their own header in 18. */

@@ -20,6 +20,8 @@ copy_text(char *to, size_t size, const char *text)
 	to[len] = '\0';
 }
 
+static void format_text(char *to, size_t size, const char *format, va_list args) pg_attribute_printf(3, 0);
+
 static void
 format_text(char *to, size_t size, const char *format, va_list args)
 {

@@ -57,7 +57,7 @@ build() (
     unset MAKELEVEL MAKEFLAGS MFLAGS
     ./configure --quiet --prefix=/pgsql "${options[@]}"
     # shellcheck disable=SC2016     # it is the loader that expands $ORIGIN
-    local make=(make -s -j "$(nproc)" rpathdir='$$ORIGIN/../lib' DESTDIR="$work/root")
+    local make=(make -s -j "$(nproc)" rpathdir='$$ORIGIN/../lib' DESTDIR="$work/installed")
     "${make[@]}" -C src all
     "${make[@]}" -C src install
     "${make[@]}" -C contrib/postgres_fdw install
@@ -95,6 +95,6 @@ chmod 755 "$work"       # apt works there as a user of its own
     get_source
     build
 } >"$log" 2>&1 </dev/null
-mv "$work/root/pgsql" "$built"
+mv "$work/installed/pgsql" "$built"
 echo "$made_for" >"$built/made-for"
 say "$("$built/bin/pg_config" --version) is in build/assert"

@@ -339,6 +339,12 @@ BEGIN
 							  THEN format('Use ALTER TABLE %s SET LOGGED.', fleeting.name)
 							  ELSE 'Use a permanent table.' END;
 	END IF;
+	IF NEW.ordinal IS NULL THEN
+		SELECT coalesce(max(s.ordinal), 0) + 1
+		INTO NEW.ordinal
+		FROM @extschema@.spine_sinks s
+		WHERE s.pipeline = NEW.pipeline;
+	END IF;
 	RETURN NEW;
 END
 $$;
@@ -765,6 +771,39 @@ WHERE m.value IS NOT NULL;
 DROP FUNCTION @extschema@.spine_worker_status_of_0_1();
 
 --
+-- Any topic to any table
+--
+
+ALTER TABLE @extschema@.spine_pipelines
+	ADD COLUMN server name,
+	DROP CONSTRAINT spine_pipelines_topic_check,
+	ADD CONSTRAINT spine_pipelines_topic_check CHECK (topic ~ '^\^.' OR topic ~ '^[A-Za-z0-9._-]{1,249}( *, *[A-Za-z0-9._-]{1,249})*$' AND NOT regexp_split_to_array(topic, ' *, *') && '{.,..}');
+COMMENT ON COLUMN @extschema@.spine_pipelines.topic IS
+'a topic, several with commas between them, or a regular expression that begins with ^; NULL: the setting spine.topic';
+COMMENT ON COLUMN @extschema@.spine_pipelines.server IS
+'the Kafka cluster, as CREATE SERVER has declared it; NULL: spine.brokers, or the embedded broker';
+
+ALTER TABLE @extschema@.spine_sinks
+	ADD COLUMN ordinal integer,
+	ADD COLUMN filter text,
+	DROP CONSTRAINT spine_sinks_check,
+	ADD CONSTRAINT spine_sinks_check CHECK (mode = 'upsert' OR version IS NULL);
+UPDATE @extschema@.spine_sinks s
+SET ordinal = r.ordinal
+FROM (SELECT pipeline, target, row_number() OVER (PARTITION BY pipeline ORDER BY mode, target) AS ordinal
+	  FROM @extschema@.spine_sinks) r
+WHERE s.pipeline = r.pipeline AND s.target = r.target;
+ALTER TABLE @extschema@.spine_sinks ALTER COLUMN ordinal SET NOT NULL;
+COMMENT ON COLUMN @extschema@.spine_sinks.key IS
+'columns of a unique index; append: a row that is there already is left alone; upsert: NULL means the primary key';
+COMMENT ON COLUMN @extschema@.spine_sinks.version IS
+'upsert: the column that decides which of two events for a key is newer; NULL: the later one in the log';
+COMMENT ON COLUMN @extschema@.spine_sinks.ordinal IS
+'the sinks of a pipeline are applied in this order; when it is not given: after those that are there';
+COMMENT ON COLUMN @extschema@.spine_sinks.filter IS
+'an SQL condition on the record; a record for which it is not true is left out; NULL: none';
+
+--
 -- Comments in plainer words
 --
 
@@ -790,7 +829,7 @@ AS $$
 $$;
 COMMENT ON TABLE @extschema@.spine_pipelines IS 'the topic that each pipeline reads, and the role that it applies records as';
 COMMENT ON COLUMN @extschema@.spine_sinks.columns IS
-'column -> JSON key, or $partition, $offset, $timestamp, $key; NULL: each column, from the key of the same name';
+'column -> source; NULL: each column, from the key of the same name';
 COMMENT ON TABLE @extschema@.spine_offsets IS
 'the position of each partition, written in the transaction that applied the records before it';
 COMMENT ON COLUMN @extschema@.spine_offsets.worker_next_offset IS

@@ -4,20 +4,24 @@
 
 CREATE TABLE @extschema@.spine_pipelines (
 	name		name PRIMARY KEY CHECK (name <> ''),
-	topic		text CHECK (topic ~ '^[A-Za-z0-9._-]{1,249}$' AND topic NOT IN ('.', '..')),
+	topic		text CHECK (topic ~ '^\^.' OR topic ~ '^[A-Za-z0-9._-]{1,249}( *, *[A-Za-z0-9._-]{1,249})*$' AND NOT regexp_split_to_array(topic, ' *, *') && '{.,..}'),
 	owner		regrole NOT NULL DEFAULT quote_ident(current_user)::regrole,
 	enabled		boolean NOT NULL DEFAULT true,
 	start		text NOT NULL DEFAULT 'earliest' CHECK (start IN ('earliest', 'latest')),
-	is_default	boolean NOT NULL DEFAULT false
+	is_default	boolean NOT NULL DEFAULT false,
+	server		name
 );
 COMMENT ON TABLE @extschema@.spine_pipelines IS 'the topic that each pipeline reads, and the role that it applies records as';
-COMMENT ON COLUMN @extschema@.spine_pipelines.topic IS 'NULL: the setting spine.topic';
+COMMENT ON COLUMN @extschema@.spine_pipelines.topic IS
+'a topic, several with commas between them, or a regular expression that begins with ^; NULL: the setting spine.topic';
 COMMENT ON COLUMN @extschema@.spine_pipelines.owner IS 'the role whose rights the pipeline applies with';
 COMMENT ON COLUMN @extschema@.spine_pipelines.enabled IS 'false: paused';
 COMMENT ON COLUMN @extschema@.spine_pipelines.start IS
 'where to begin on a topic never read before: earliest or latest';
 COMMENT ON COLUMN @extschema@.spine_pipelines.is_default IS
 'made by CREATE EXTENSION; a restored pipeline of the same name takes its place';
+COMMENT ON COLUMN @extschema@.spine_pipelines.server IS
+'the Kafka cluster, as CREATE SERVER has declared it; NULL: spine.brokers, or the embedded broker';
 
 CREATE TABLE @extschema@.spine_sinks (
 	pipeline	name NOT NULL REFERENCES @extschema@.spine_pipelines ON UPDATE CASCADE ON DELETE CASCADE,
@@ -26,18 +30,23 @@ CREATE TABLE @extschema@.spine_sinks (
 	key			name[] CHECK (array_position(key, NULL) IS NULL AND cardinality(key) > 0),
 	version		name,
 	columns		jsonb CHECK (jsonb_typeof(columns) = 'object' AND columns <> '{}'),
+	ordinal		integer NOT NULL,
+	filter		text,
 	PRIMARY KEY (pipeline, target),
-	CHECK (CASE mode WHEN 'upsert' THEN key IS NOT NULL AND version IS NOT NULL
-					 WHEN 'append' THEN version IS NULL END)
+	CHECK (mode = 'upsert' OR version IS NULL)
 );
 COMMENT ON TABLE @extschema@.spine_sinks IS 'the target tables of each pipeline';
 COMMENT ON COLUMN @extschema@.spine_sinks.mode IS 'append: a row per event; upsert: a row per key';
 COMMENT ON COLUMN @extschema@.spine_sinks.key IS
-'columns of a unique index; append: a row that is there already is left alone';
+'columns of a unique index; append: a row that is there already is left alone; upsert: NULL means the primary key';
 COMMENT ON COLUMN @extschema@.spine_sinks.version IS
-'upsert: the column that decides which of two events for a key is newer';
+'upsert: the column that decides which of two events for a key is newer; NULL: the later one in the log';
 COMMENT ON COLUMN @extschema@.spine_sinks.columns IS
-'column -> JSON key, or $partition, $offset, $timestamp, $key; NULL: each column, from the key of the same name';
+'column -> source; NULL: each column, from the key of the same name';
+COMMENT ON COLUMN @extschema@.spine_sinks.ordinal IS
+'the sinks of a pipeline are applied in this order; when it is not given: after those that are there';
+COMMENT ON COLUMN @extschema@.spine_sinks.filter IS
+'an SQL condition on the record; a record for which it is not true is left out; NULL: none';
 
 GRANT SELECT ON @extschema@.spine_pipelines, @extschema@.spine_sinks TO PUBLIC;
 
@@ -192,6 +201,12 @@ BEGIN
 				  HINT = CASE fleeting.kind WHEN 'unlogged'
 							  THEN format('Use ALTER TABLE %s SET LOGGED.', fleeting.name)
 							  ELSE 'Use a permanent table.' END;
+	END IF;
+	IF NEW.ordinal IS NULL THEN
+		SELECT coalesce(max(s.ordinal), 0) + 1
+		INTO NEW.ordinal
+		FROM @extschema@.spine_sinks s
+		WHERE s.pipeline = NEW.pipeline;
 	END IF;
 	RETURN NEW;
 END

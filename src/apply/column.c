@@ -68,21 +68,24 @@ add_field(SpineFieldList *fields, const char *name, SpineBinding binding)
 	char	   *utf8 = pg_server_to_any(name, strlen(name), PG_UTF8);
 	bool		as_json = binding == SPINE_BIND_JSON || binding == SPINE_BIND_JSONB;
 	bool		for_jsonb = binding == SPINE_BIND_JSONB;
+	SpinePathStep  *step;
 
 	for (int i = 0; i < fields->n; i++)
 	{
 		SpineFieldSpec *spec = &fields->specs[i];
 
-		if (strcmp(spec->name, utf8) == 0 && spec->as_json == as_json)
+		if (strcmp(spec->path.steps[0].member, utf8) == 0 && spec->as_json == as_json)
 		{
 			spec->for_jsonb |= for_jsonb;
 			return i;
 		}
 	}
+	step = palloc0(sizeof(SpinePathStep));
+	step->member = pstrdup(utf8);
 	fields->specs = fields->specs ?
 		repalloc(fields->specs, (fields->n + 1) * sizeof(SpineFieldSpec)) : palloc(sizeof(SpineFieldSpec));
 	fields->specs[fields->n] = (SpineFieldSpec) {
-		.name = pstrdup(utf8),
+		.path = {SPINE_ROOT_VALUE, 1, step},
 		.as_json = as_json,
 		.for_jsonb = for_jsonb
 	};

@@ -59,7 +59,7 @@ make_columns(SpineSink *sink, const SpineTable *table, const SpineSinkDefinition
 		const SpineMapping *mapping = &definition->mappings[i];
 
 		spine_column_make(&sink->columns[sink->ncolumns++], spine_table_find_column(table, mapping->column),
-						  mapping->source, fields, max_record_memory);
+						  mapping->place, fields, max_record_memory);
 	}
 	for (int i = 0; i < table->ncolumns && definition->nmappings == 0; i++)
 	{

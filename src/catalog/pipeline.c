@@ -93,7 +93,8 @@ read_sink(SpineSinkDefinition *sink, uint64 row)
 	(void) string_list(row, 6, &sources);
 	sink->mappings = palloc0(Max(sink->nmappings, 1) * sizeof(SpineMapping));
 	for (int i = 0; i < sink->nmappings; i++)
-		sink->mappings[i] = (SpineMapping) {names[i], sources[i]};
+		sink->mappings[i] = (SpineMapping) {.column = names[i], .place = sources[i]};
+	sink->filter = text_value(row, 7);
 }
 
 const char *
@@ -122,7 +123,7 @@ spine_pipeline_load(const char *schema, const NameData *name)
 	char	   *query;
 
 	Assert(IsTransactionState());
-	query = psprintf("SELECT topic, owner::pg_catalog.oid, start = 'latest'"
+	query = psprintf("SELECT topic, owner::pg_catalog.oid, start = 'latest', server"
 					 " FROM %s.spine_pipelines WHERE name = $1 AND enabled", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 1);
 	if (SPI_processed == 0)
@@ -136,13 +137,15 @@ spine_pipeline_load(const char *schema, const NameData *name)
 	pipeline->topic = MemoryContextStrdup(context, spine_pipeline_topic_or_default(text_value(0, 1)));
 	pipeline->owner = DatumGetObjectId(binary_value(0, 2, &isnull));
 	pipeline->starts_at_latest = DatumGetBool(binary_value(0, 3, &isnull));
+	if (text_value(0, 4))
+		pipeline->server = MemoryContextStrdup(context, text_value(0, 4));
 
 	query = psprintf("SELECT s.target::pg_catalog.oid, s.mode, s.key::pg_catalog.text[], s.version,"
 					 " (SELECT pg_catalog.array_agg(c.key ORDER BY c.key)"
 					 "  FROM pg_catalog.jsonb_each_text(s.columns) c),"
 					 " (SELECT pg_catalog.array_agg(coalesce(c.value, c.key) ORDER BY c.key)"
-					 "  FROM pg_catalog.jsonb_each_text(s.columns) c)"
-					 " FROM %s.spine_sinks s WHERE s.pipeline = $1 ORDER BY s.mode, s.target", schema);
+					 "  FROM pg_catalog.jsonb_each_text(s.columns) c), s.filter"
+					 " FROM %s.spine_sinks s WHERE s.pipeline = $1 ORDER BY s.ordinal, s.target", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 0);
 	old_context = MemoryContextSwitchTo(context);
 	pipeline->nsinks = SPI_processed;

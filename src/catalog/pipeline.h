@@ -7,11 +7,26 @@
 
 #include "compat.h"
 
+/* How a value is read that its type alone does not explain. */
+typedef enum SpineReading
+{
+	SPINE_READ_PLAINLY,
+	SPINE_READ_EPOCH_S,			/* seconds since 1970-01-01 UTC, perhaps with a fraction */
+	SPINE_READ_EPOCH_MS,
+	SPINE_READ_EPOCH_US,
+	SPINE_READ_DAYS,			/* since 1970-01-01 */
+	SPINE_READ_BASE64,
+	SPINE_READ_HEX
+} SpineReading;
+
 /* A column of a sink, and the source of its values. */
 typedef struct SpineMapping
 {
-	char	   *column;
-	char	   *source;			/* a JSON key, or "$partition" and the like */
+	char	   *column;			/* "*": the one jsonb column that no other mapping names */
+	char	   *place;			/* a key, a path, or "$partition" and the like; NULL: sql */
+	char	   *sql;			/* an expression over the record */
+	char	   *default_text;	/* of a value that is absent or null; NULL: it has none */
+	SpineReading reading;
 } SpineMapping;
 
 /* A row of spine_sinks. */
@@ -19,18 +34,20 @@ typedef struct SpineSinkDefinition
 {
 	Oid			target;			/* the table */
 	char	   *mode;
-	int			nkeys;			/* 0: it has no key (mode append only) */
+	int			nkeys;			/* 0: append: it has no key; upsert: the primary key */
 	char	  **keys;
-	char	   *version;		/* NULL in mode append */
+	char	   *version;		/* NULL: append, or the log's order decides */
 	int			nmappings;		/* 0: every column of the table, from the key of its name */
 	SpineMapping *mappings;
+	char	   *filter;			/* an SQL condition, or NULL */
 } SpineSinkDefinition;
 
 typedef struct SpinePipeline
 {
 	MemoryContext context;		/* holds all of this */
 	NameData	name;
-	char	   *topic;
+	char	   *topic;			/* or a list, or a regular expression: see the catalog */
+	char	   *server;			/* NULL: the default cluster */
 	Oid			owner;
 	bool		starts_at_latest;
 	int			nsinks;

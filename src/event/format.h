@@ -10,11 +10,12 @@
 #define SPINE_FORMAT_H
 
 #include "event/event.h"
+#include "event/path.h"
 
 /* A field to take from each record. */
 typedef struct SpineFieldSpec
 {
-	const char *name;			/* UTF-8, NUL-terminated; in JSON: the key */
+	SpinePath	path;
 	bool		as_json;		/* deliver any value except null as SPINE_FIELD_JSON */
 	bool		for_jsonb;		/* jsonb is made of the field, and max_memory limits that */
 } SpineFieldSpec;

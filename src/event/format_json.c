@@ -25,6 +25,7 @@
 typedef struct Key
 {
 	SpineFieldSpec spec;
+	const char *name;
 	size_t		len;
 	int			by_name;		/* of keys[i]: the i-th key in the order of names */
 	int			same_name;		/* the next key of the same name, in a circle */
@@ -44,7 +45,7 @@ struct SpineDecoder
 static inline int
 compare_key(const SpineJsonValue *name, const Key *key)
 {
-	return spine_json_compare(name, key->spec.name, key->len);
+	return spine_json_compare(name, key->name, key->len);
 }
 
 /* Insertion sort: it runs once per plan, and tables have few columns. */
@@ -53,7 +54,7 @@ index_keys(Key *keys, int nkeys)
 {
 	for (int i = 0; i < nkeys; i++)
 	{
-		SpineJsonValue name = {SPINE_JSON_STRING, false, keys[i].spec.name, keys[i].len};
+		SpineJsonValue name = {SPINE_JSON_STRING, false, keys[i].name, keys[i].len};
 		int			place = i;
 
 		for (; place > 0 && compare_key(&name, &keys[keys[place - 1].by_name]) < 0; place--)
@@ -66,7 +67,7 @@ index_keys(Key *keys, int nkeys)
 		Key		   *key = &keys[keys[i].by_name];
 		Key		   *before = &keys[keys[i - 1].by_name];
 
-		if (strcmp(key->spec.name, before->spec.name) == 0)
+		if (strcmp(key->name, before->name) == 0)
 		{
 			key->same_name = before->same_name;
 			before->same_name = keys[i].by_name;
@@ -82,7 +83,7 @@ find_key(const SpineDecoder *decoder, int guess, const SpineJsonValue *name)
 	int			high = decoder->nkeys;
 
 	if (guess < high && !name->has_escapes && name->len == decoder->keys[guess].len &&
-		memcmp(name->text, decoder->keys[guess].spec.name, name->len) == 0)
+		memcmp(name->text, decoder->keys[guess].name, name->len) == 0)
 		return guess;
 	while (low < high)
 	{
@@ -109,7 +110,7 @@ compile(const SpineFieldSpec *specs, int nspecs)
 	char	   *names;
 
 	for (int i = 0; i < nspecs; i++)
-		size += strlen(specs[i].name) + 1;
+		size += strlen(specs[i].path.steps[0].member) + 1;
 	decoder = calloc(1, size);
 	if (decoder == NULL)
 		return NULL;
@@ -121,8 +122,8 @@ compile(const SpineFieldSpec *specs, int nspecs)
 		Key		   *key = &decoder->keys[i];
 
 		key->spec = specs[i];
-		key->len = strlen(specs[i].name);
-		key->spec.name = memcpy(names, specs[i].name, key->len + 1);
+		key->len = strlen(specs[i].path.steps[0].member);
+		key->name = memcpy(names, specs[i].path.steps[0].member, key->len + 1);
 		names += key->len + 1;
 	}
 	index_keys(decoder->keys, nspecs);

@@ -20,11 +20,11 @@
 
 /* The keys of the order events, and short keys that the fuzzer finds at once. */
 static const SpineFieldSpec specs[] = {
-	{.name = "event_id"}, {.name = "tenant"}, {.name = "event_type"},
-	{.name = "order_id"}, {.name = "amount_cents"}, {.name = "event_time"},
-	{.name = "a"}, {.name = "a", .as_json = true, .for_jsonb = true},
-	{.name = "b"}, {.name = "b", .as_json = true, .for_jsonb = true},
-	{.name = ""}, {.name = "\xc3\xa9", .as_json = true, .for_jsonb = true}
+	{.path = SPINE_PATH_TO_KEY("event_id")}, {.path = SPINE_PATH_TO_KEY("tenant")}, {.path = SPINE_PATH_TO_KEY("event_type")},
+	{.path = SPINE_PATH_TO_KEY("order_id")}, {.path = SPINE_PATH_TO_KEY("amount_cents")}, {.path = SPINE_PATH_TO_KEY("event_time")},
+	{.path = SPINE_PATH_TO_KEY("a")}, {.path = SPINE_PATH_TO_KEY("a"), .as_json = true, .for_jsonb = true},
+	{.path = SPINE_PATH_TO_KEY("b")}, {.path = SPINE_PATH_TO_KEY("b"), .as_json = true, .for_jsonb = true},
+	{.path = SPINE_PATH_TO_KEY("")}, {.path = SPINE_PATH_TO_KEY("\xc3\xa9"), .as_json = true, .for_jsonb = true}
 };
 
 #define NSPECS	((int) (sizeof(specs) / sizeof(specs[0])))
@@ -97,7 +97,7 @@ static void
 check_json(const SpineField *field)
 {
 	static SpineDecoder *decoder = NULL;
-	SpineFieldSpec spec = {.name = "x", .as_json = true};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("x"), .as_json = true};
 	SpineEvent	again;
 	char		reason[200];
 	size_t		len = field->len + 6;

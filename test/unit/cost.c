@@ -25,9 +25,9 @@ static char events[EVENTS][MAX_EVENT];
 static size_t event_len[EVENTS];
 
 static const SpineFieldSpec specs[] = {
-	{.name = "tenant"}, {.name = "event_id"}, {.name = "event_type"},
-	{.name = "order_id"}, {.name = "amount_cents"}, {.name = "event_time"},
-	{.name = "list", .as_json = true, .for_jsonb = true}
+	{.path = SPINE_PATH_TO_KEY("tenant")}, {.path = SPINE_PATH_TO_KEY("event_id")}, {.path = SPINE_PATH_TO_KEY("event_type")},
+	{.path = SPINE_PATH_TO_KEY("order_id")}, {.path = SPINE_PATH_TO_KEY("amount_cents")}, {.path = SPINE_PATH_TO_KEY("event_time")},
+	{.path = SPINE_PATH_TO_KEY("list"), .as_json = true, .for_jsonb = true}
 };
 
 #define NSPECS			((int) (sizeof(specs) / sizeof(specs[0])))

@@ -43,12 +43,23 @@ compile(const SpineFieldSpec *specs, int nspecs)
 	for (int i = 0; i < nspecs; i++)
 	{
 		copies[i] = specs[i];
-		copies[i].name = memcpy(malloc(strlen(specs[i].name) + 1), specs[i].name,
-								strlen(specs[i].name) + 1);
+		SpinePathStep  *steps = malloc(specs[i].path.nsteps * sizeof(SpinePathStep));
+
+		for (int s = 0; s < specs[i].path.nsteps; s++)
+		{
+			steps[s] = specs[i].path.steps[s];
+			if (steps[s].member)
+				steps[s].member = strdup(steps[s].member);
+		}
+		copies[i].path.steps = steps;
 	}
 	decoder = spine_format_json.compile(copies, nspecs);
 	for (int i = 0; i < nspecs; i++)
-		free((char *) copies[i].name);
+	{
+		for (int s = 0; s < copies[i].path.nsteps; s++)
+			free((char *) copies[i].path.steps[s].member);
+		free((SpinePathStep *) copies[i].path.steps);
+	}
 	memset(copies, 0, sizeof(copies));
 	return decoder;
 }
@@ -122,7 +133,7 @@ static SpineDecodeOutcome
 outcome_of(const char *before, const char *piece, size_t n, const char *after,
 		   size_t max_memory, char *reason)
 {
-	SpineFieldSpec spec = {.name = "a", .as_json = true, .for_jsonb = true};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("a"), .as_json = true, .for_jsonb = true};
 	SpineField	field;
 	size_t		len;
 	char	   *record = repeated(before, piece, n, after, &len);

@@ -116,7 +116,7 @@ same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_obje
 {
 	struct json_object *value;
 
-	if (!json_object_object_get_ex(root, spec->name, &value))
+	if (!json_object_object_get_ex(root, spec->path.steps[0].member, &value))
 		return field->kind == SPINE_FIELD_ABSENT && field->len == 0;
 	if (value == NULL)
 		return field->kind == SPINE_FIELD_NULL && field->len == 0;

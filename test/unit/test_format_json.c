@@ -27,7 +27,7 @@ decode(SpineDecoder *decoder, const void *value, size_t len, SpineEvent *event, 
 static void
 test_tombstone_and_lengths(void **state)
 {
-	SpineFieldSpec spec = {.name = "a"};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("a")};
 	SpineDecoder *decoder = compile(&spec, 1);
 	SpineRecord record = {.value = "[]", .value_len = 2};
 	SpineEvent	event;
@@ -77,7 +77,7 @@ test_batch(void **state)
 	{
 		NRECORDS = 3000
 	};
-	static const SpineFieldSpec specs[] = {{.name = "n"}, {.name = "text"}, {.name = "b"}, {.name = "none"}};
+	static const SpineFieldSpec specs[] = {{.path = SPINE_PATH_TO_KEY("n")}, {.path = SPINE_PATH_TO_KEY("text")}, {.path = SPINE_PATH_TO_KEY("b")}, {.path = SPINE_PATH_TO_KEY("none")}};
 	static char texts[NRECORDS][80];
 	static SpineRecord records[NRECORDS];
 	static SpineEvent events[NRECORDS];
@@ -125,7 +125,7 @@ test_batch(void **state)
 static void
 test_reset(void **state)
 {
-	static const SpineFieldSpec specs[] = {{.name = "a"}, {.name = "b"}};
+	static const SpineFieldSpec specs[] = {{.path = SPINE_PATH_TO_KEY("a")}, {.path = SPINE_PATH_TO_KEY("b")}};
 	long		before = live_allocations;
 	SpineDecoder *decoder = compile(specs, 2);
 	const SpineField *first = NULL;
@@ -152,7 +152,7 @@ test_reset(void **state)
 static void
 test_no_memory(void **state)
 {
-	static const SpineFieldSpec specs[] = {{.name = "a"}, {.name = "b", .as_json = true}};
+	static const SpineFieldSpec specs[] = {{.path = SPINE_PATH_TO_KEY("a")}, {.path = SPINE_PATH_TO_KEY("b"), .as_json = true}};
 	static char record[100000];
 	SpineDecoder *decoder;
 	SpineEvent	event;
@@ -204,8 +204,8 @@ static void
 test_many_fields(void **state)
 {
 	SpineFieldSpec specs[] = {
-		{.name = "s"}, {.name = "s", .as_json = true}, {.name = "n", .as_json = true}, {.name = "n"}, {.name = "o"},
-		{.name = "o", .as_json = true}, {.name = ""}, {.name = "b"}, {.name = "none", .as_json = true}, {.name = "\xc3\xa9"}
+		{.path = SPINE_PATH_TO_KEY("s")}, {.path = SPINE_PATH_TO_KEY("s"), .as_json = true}, {.path = SPINE_PATH_TO_KEY("n"), .as_json = true}, {.path = SPINE_PATH_TO_KEY("n")}, {.path = SPINE_PATH_TO_KEY("o")},
+		{.path = SPINE_PATH_TO_KEY("o"), .as_json = true}, {.path = SPINE_PATH_TO_KEY("")}, {.path = SPINE_PATH_TO_KEY("b")}, {.path = SPINE_PATH_TO_KEY("none"), .as_json = true}, {.path = SPINE_PATH_TO_KEY("\xc3\xa9")}
 	};
 	static const char *const texts[] = {
 		"x/y", "\"x\\/y\"", "12345678901234567890", "12345678901234567890",
@@ -308,7 +308,7 @@ test_memory(void **state)
 	mallopt(M_MMAP_THRESHOLD, 1024 * 1024);
 	for (size_t i = 0; i < NSHAPES; i++)
 	{
-		SpineFieldSpec specs[] = {{.name = "a"}, {.name = "a"}, {.name = "a", .as_json = true, .for_jsonb = true}};
+		SpineFieldSpec specs[] = {{.path = SPINE_PATH_TO_KEY("a")}, {.path = SPINE_PATH_TO_KEY("a")}, {.path = SPINE_PATH_TO_KEY("a"), .as_json = true, .for_jsonb = true}};
 		SpineDecoder *decoder = compile(specs, 3);
 		SpineEvent	event;
 		char		reason[REASON_SIZE];
@@ -355,7 +355,7 @@ test_memory(void **state)
 static void
 test_memory_limit(void **state)
 {
-	SpineFieldSpec text[] = {{.name = "a"}, {.name = "b", .as_json = true, .for_jsonb = true}};
+	SpineFieldSpec text[] = {{.path = SPINE_PATH_TO_KEY("a")}, {.path = SPINE_PATH_TO_KEY("b"), .as_json = true, .for_jsonb = true}};
 	SpineField	fields[2];
 	char		reason[REASON_SIZE];
 	size_t		len;
@@ -369,12 +369,12 @@ test_memory_limit(void **state)
 
 		record = make_shape(i, &len);
 		assert_int_equal(decode_limited(record, len, text, 2, 1024, fields, reason), SPINE_DECODED);
-		text[0] = (SpineFieldSpec) {.name = "a", .as_json = true, .for_jsonb = true};
+		text[0] = (SpineFieldSpec) {.path = SPINE_PATH_TO_KEY("a"), .as_json = true, .for_jsonb = true};
 		outcome = decode_limited(record, len, text, 2, limit, fields, reason);
 		if (outcome != SPINE_BEYOND_LIMIT)
 			fail_msg("%s%s... is taken", shapes[i].before, shapes[i].piece);
 		assert_non_null(strstr(reason, "spine.max_record_memory"));
-		text[0] = (SpineFieldSpec) {.name = "a"};
+		text[0] = (SpineFieldSpec) {.path = SPINE_PATH_TO_KEY("a")};
 		free(record);
 	}
 
@@ -406,7 +406,7 @@ test_memory_limit(void **state)
 static void
 test_large_records(void **state)
 {
-	SpineFieldSpec specs[] = {{.name = "a"}, {.name = "a", .as_json = true}};
+	SpineFieldSpec specs[] = {{.path = SPINE_PATH_TO_KEY("a")}, {.path = SPINE_PATH_TO_KEY("a"), .as_json = true}};
 	SpineField	fields[2];
 	char		reason[REASON_SIZE];
 	size_t		n = 3000000;
@@ -454,7 +454,7 @@ test_many_keys(void **state)
 		sprintf(names[i], "%.*s%d", i % 3, "\xc3\xa9", i * 37 % 50);
 		if (i % 3 == 1)
 			names[i][0] = 'c';
-		specs[i] = (SpineFieldSpec) {.name = names[i], .as_json = i % 2};
+		specs[i] = (SpineFieldSpec) {.path = SPINE_PATH_TO_KEY(names[i]), .as_json = i % 2};
 	}
 	for (int i = 0; i < 50; i++)
 		sprintf(record + strlen(record), ",\"%d\":%d,\"\\u0063%d\":%d,\"\\u00e9%d\":%d,\"\xc3\xa9x%d\":9,\"\\n%d\":9",

@@ -28,8 +28,8 @@ enum
 };
 
 static const SpineFieldSpec specs[NFIELDS] = {
-	{.name = "event_id"}, {.name = "tenant"}, {.name = "event_type"},
-	{.name = "order_id"}, {.name = "amount_cents"}, {.name = "event_time"}
+	{.path = SPINE_PATH_TO_KEY("event_id")}, {.path = SPINE_PATH_TO_KEY("tenant")}, {.path = SPINE_PATH_TO_KEY("event_type")},
+	{.path = SPINE_PATH_TO_KEY("order_id")}, {.path = SPINE_PATH_TO_KEY("amount_cents")}, {.path = SPINE_PATH_TO_KEY("event_time")}
 };
 
 static SpineDecoder *decoder;

@@ -15,7 +15,7 @@ static void
 expect_field(const char *json, size_t len, bool as_json,
 			 SpineFieldKind kind, const char *text, size_t text_len)
 {
-	SpineFieldSpec spec = {.name = "a", .as_json = as_json};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("a"), .as_json = as_json};
 	SpineField	field;
 	char		reason[REASON_SIZE];
 
@@ -347,7 +347,7 @@ static const BadCase bad_cases[] = {
 static void
 test_bad_records(void **state)
 {
-	SpineFieldSpec spec = {.name = "a"};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("a")};
 	SpineField	field;
 	char		reason[REASON_SIZE];
 
@@ -372,8 +372,8 @@ test_truncated_records(void **state)
 		"\"b\\u00e9\":{\"c\":\"\\ud83d\\ude00\xf0\x9f\x98\x80\"}}";
 	static const char flat[] =
 		" { \"b\" : -12 , \"n\":null,\"t\":true,\"f\":false,\"\":0, \"a\":\"\xf0\x9f\x98\x80\xc3\xa9\xe2\x82\xac\" }";
-	SpineFieldSpec spec = {.name = "a", .as_json = true};
-	SpineFieldSpec flat_spec = {.name = "a"};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("a"), .as_json = true};
+	SpineFieldSpec flat_spec = {.path = SPINE_PATH_TO_KEY("a")};
 	SpineField	field;
 	char		reason[REASON_SIZE];
 
@@ -495,7 +495,7 @@ walk_structures(Walk *walk, int ntokens, size_t len)
 
 	for (size_t i = 0; i < sizeof(alphabet) - 1; i++)
 	{
-		SpineFieldSpec spec = {.name = "s", .as_json = true};
+		SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("s"), .as_json = true};
 		SpineField	field;
 		char		reason[REASON_SIZE] = "";
 		size_t		new_len = stpcpy(walk->json + len, spelling[i]) - walk->json;
@@ -531,7 +531,7 @@ test_every_short_structure(void **state)
 static void
 test_every_byte(void **state)
 {
-	SpineFieldSpec spec = {.name = "a"};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("a")};
 	SpineField	field;
 	char		reason[REASON_SIZE];
 
@@ -562,7 +562,7 @@ test_every_byte(void **state)
 static void
 test_every_escaped_unit(void **state)
 {
-	SpineFieldSpec spec = {.name = "a"};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("a")};
 	SpineField	field;
 	char		reason[REASON_SIZE];
 
@@ -591,7 +591,7 @@ test_every_escaped_unit(void **state)
 static void
 test_every_surrogate_pair(void **state)
 {
-	SpineFieldSpec spec = {.name = "a"};
+	SpineFieldSpec spec = {.path = SPINE_PATH_TO_KEY("a")};
 	SpineField	field;
 	char		reason[REASON_SIZE];
 

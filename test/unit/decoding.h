@@ -27,9 +27,16 @@
 #define MAX_ORACLE_LEN	100000
 
 #define MAX_SPECS	100
+#define MAX_STEPS	10
+#define MAX_NAME	64
+
+/* The key of the records to decode. */
+static const char *record_key = NULL;
+static size_t record_key_len = 0;
 
 /* Hold the fields of the last decode_exact. */
 static char *last_record = NULL;
+static char *last_key = NULL;
 static SpineDecoder *last_decoder = NULL;
 
 /* Compiles copies of the specs that are gone afterwards. */
@@ -37,53 +44,72 @@ static SpineDecoder *
 compile(const SpineFieldSpec *specs, int nspecs)
 {
 	SpineFieldSpec copies[MAX_SPECS];
+	SpinePathStep steps[MAX_SPECS][MAX_STEPS];
+	char		names[MAX_SPECS][MAX_STEPS][MAX_NAME];
 	SpineDecoder *decoder;
 
 	assert_true(nspecs <= MAX_SPECS);
 	for (int i = 0; i < nspecs; i++)
 	{
 		copies[i] = specs[i];
-		SpinePathStep  *steps = malloc(specs[i].path.nsteps * sizeof(SpinePathStep));
-
+		copies[i].path.steps = steps[i];
+		assert_true(specs[i].path.nsteps <= MAX_STEPS);
 		for (int s = 0; s < specs[i].path.nsteps; s++)
 		{
-			steps[s] = specs[i].path.steps[s];
-			if (steps[s].member)
-				steps[s].member = strdup(steps[s].member);
+			steps[i][s] = specs[i].path.steps[s];
+			if (steps[i][s].member == NULL)
+				continue;
+			assert_true(strlen(steps[i][s].member) < MAX_NAME);
+			steps[i][s].member = strcpy(names[i][s], steps[i][s].member);
 		}
-		copies[i].path.steps = steps;
 	}
 	decoder = spine_format_json.compile(copies, nspecs);
-	for (int i = 0; i < nspecs; i++)
-	{
-		for (int s = 0; s < copies[i].path.nsteps; s++)
-			free((char *) copies[i].path.steps[s].member);
-		free((SpinePathStep *) copies[i].path.steps);
-	}
 	memset(copies, 0, sizeof(copies));
+	memset(steps, 0, sizeof(steps));
+	memset(names, 0, sizeof(names));
 	return decoder;
 }
 
+/* Of exactly this size, so that the sanitizers see a read past the end. */
+static char *
+exact_copy(const char *bytes, size_t len)
+{
+	char	   *copy = malloc(len > 0 ? len : 1);
+
+	assert_non_null(copy);
+	return memcpy(copy, bytes, len);
+}
+
+/* Also the group's teardown. */
+static int
+free_last(void **state)
+{
+	(void) state;
+	free(last_record);
+	free(last_key);
+	spine_format_json.free(last_decoder);
+	last_record = last_key = NULL;
+	last_decoder = NULL;
+	return 0;
+}
+
 /*
- * Decodes from memory of exactly the record's size, so that the sanitizers see a read past
- * its end, and asks json-c.  The fields are valid until the next call.
+ * Decodes a copy of the record, and asks json-c.  The fields are valid until the next call.
  */
 static SpineDecodeOutcome
 decode_limited(const char *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
 			   size_t max_memory, SpineField *fields, char *reason)
 {
-	SpineRecord record = {.value_len = len};
+	SpineRecord record = {.value_len = len, .key_len = record_key_len};
 	SpineEvent	event;
 	SpineDecodeOutcome outcome;
 
-	free(last_record);
-	spine_format_json.free(last_decoder);
+	free_last(NULL);
 	last_decoder = compile(specs, nspecs);
 	assert_non_null(last_decoder);
-	last_record = malloc(len > 0 ? len : 1);
-	assert_non_null(last_record);
-	memcpy(last_record, bytes, len);
-	record.value = last_record;
+	record.value = last_record = exact_copy(bytes, len);
+	if (record_key)
+		record.key = last_key = exact_copy(record_key, record_key_len);
 	outcome = spine_format_json.decode(last_decoder, &record, max_memory, &event, reason, REASON_SIZE);
 	assert_int_equal(outcome == SPINE_DECODED, reason[0] == '\0');
 	if (outcome == SPINE_DECODED)
@@ -94,7 +120,7 @@ decode_limited(const char *bytes, size_t len, const SpineFieldSpec *specs, int n
 		if (nspecs > 0)
 			memcpy(fields, event.fields, nspecs * sizeof(SpineField));
 	}
-	if (len <= MAX_ORACLE_LEN && !json_c_agrees(bytes, len, specs, nspecs, outcome, fields, reason))
+	if (len <= MAX_ORACLE_LEN && !json_c_agrees(&record, specs, nspecs, outcome, fields, reason))
 		fail_msg("%.*s: json-c does not agree (%s)", (int) len, bytes, reason);
 	return outcome;
 }
@@ -129,7 +155,7 @@ repeated(const char *before, const char *piece, size_t n, const char *after, siz
 }
 
 /* The outcome for such a record, whose a is made into jsonb. */
-static SpineDecodeOutcome
+static inline SpineDecodeOutcome
 outcome_of(const char *before, const char *piece, size_t n, const char *after,
 		   size_t max_memory, char *reason)
 {
@@ -141,16 +167,6 @@ outcome_of(const char *before, const char *piece, size_t n, const char *after,
 
 	free(record);
 	return outcome;
-}
-
-/* The group's teardown. */
-static int
-free_last(void **state)
-{
-	(void) state;
-	free(last_record);
-	spine_format_json.free(last_decoder);
-	return 0;
 }
 
 #endif							/* SPINE_DECODING_H */

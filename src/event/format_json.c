@@ -163,7 +163,7 @@ static SpineDecodeOutcome read_value(Walk *walk, size_t first);
 static inline void
 activate(Walk *walk, SpineJsonNode *node, bool is_unwrapped)
 {
-	walk->active[walk->nactive++] = (SpineJsonActive) {node, is_unwrapped};
+	walk->active[walk->nactive++] = (SpineJsonActive) {node, node->members, is_unwrapped};
 }
 
 /*
@@ -195,20 +195,35 @@ read_leaf(Walk *walk, SpineJsonNode *member, uint64_t start, bool is_last)
 					  reader->nested_memory - nested_memory) ? SPINE_DECODED : SPINE_DECODE_NO_MEMORY;
 }
 
-/* Activates the children that have this name, of the nodes that are active from first to end. */
-static void
-activate_members(Walk *walk, size_t first, size_t end, const SpineJsonValue *name, uint64_t start)
+/*
+ * Reads a member's value for the children that have this name, of the nodes that are active
+ * from first to end.
+ */
+static SpineDecodeOutcome
+read_member(Walk *walk, size_t first, size_t end, const SpineJsonValue *name, uint64_t start)
 {
+	SpineDecodeOutcome outcome;
+
 	for (size_t a = first; a < end; a++)
 	{
-		SpineJsonNode *member = spine_json_find_member(walk->active[a].node, walk->active[a].node->members, name);
+		SpineJsonActive *active = &walk->active[a];
+		SpineJsonNode *member = spine_json_find_member(active->node, active->guess, name);
 
 		if (member)
 		{
+			active->guess = member->next;
 			forget(walk, member, start);
 			activate(walk, member, false);
 		}
 	}
+	if (walk->nactive == end)
+		return read_leaf(walk, NULL, start, false);
+	if (walk->nactive == end + 1 && !walk->active[end].node->has_children)
+		outcome = read_leaf(walk, walk->active[end].node, start, false);
+	else
+		outcome = read_value(walk, end);
+	walk->nactive = end;
+	return outcome;
 }
 
 /*
@@ -250,11 +265,7 @@ read_members(Walk *walk, size_t first)
 		if (only && (member == NULL || !member->has_children))
 			outcome = read_leaf(walk, member, start, is_record);
 		else
-		{
-			activate_members(walk, first, end, &name, start);
-			outcome = read_value(walk, end);
-			walk->nactive = end;
-		}
+			outcome = read_member(walk, first, end, &name, start);
 		if (outcome != SPINE_DECODED)
 			return outcome;
 		if (spine_json_peek(reader) == '}')

@@ -53,6 +53,7 @@ typedef struct SpineJsonSpec
 typedef struct SpineJsonActive
 {
 	SpineJsonNode *node;
+	SpineJsonNode *guess;		/* the member that comes next, probably */
 	bool		is_unwrapped;
 } SpineJsonActive;
 

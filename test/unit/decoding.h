@@ -125,7 +125,7 @@ decode_limited(const char *bytes, size_t len, const SpineFieldSpec *specs, int n
 	return outcome;
 }
 
-static bool
+static inline bool
 decode_exact(const char *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
 			 SpineField *fields, char *reason)
 {

@@ -531,7 +531,7 @@ CREATE FUNCTION @extschema@.spine_worker_status_as(caller oid,
 	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
 RETURNS SETOF record
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -577,7 +577,7 @@ CREATE FUNCTION @extschema@.spine_partition_status_as(caller oid,
 	OUT events_total bigint, OUT dead_letters_total bigint)
 RETURNS SETOF record
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -771,9 +771,9 @@ COMMENT ON COLUMN @extschema@.spine_sinks.filter IS
 -- Pipelines and sinks by functions
 --
 
--- A function f(...) that everybody may call is a gate: it runs with the rights of the
--- caller, and calls f_as(caller, ...).  That function has the rights of its owner, decides
--- what the caller may do, and nobody else can call it.
+-- A function f(...) that everybody may call is a gate: it calls f_as(caller, ...) with the
+-- rights of that function's owner.  f_as decides what the caller may do.  Called in any
+-- other way it has no more rights than who calls it.
 
 -- Raises an error in place of that of a constraint.
 CREATE FUNCTION @extschema@.spine_refuse_value(violated text)
@@ -903,7 +903,7 @@ CREATE FUNCTION @extschema@.spine_add_sink_as(caller oid, pipeline name, target 
 	key name[], version name, columns jsonb, filter text)
 RETURNS void
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	violated	text;
@@ -942,7 +942,7 @@ GRANT EXECUTE ON FUNCTION @extschema@.spine_add_sink(name, regclass, text, name[
 CREATE FUNCTION @extschema@.spine_change_sink_as(caller oid, pipeline name, target regclass, changes jsonb)
 RETURNS void
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	sink		@extschema@.spine_sinks;
@@ -1003,7 +1003,7 @@ GRANT EXECUTE ON FUNCTION @extschema@.spine_alter_sink(name, regclass, jsonb) TO
 CREATE FUNCTION @extschema@.spine_drop_sink_as(caller oid, pipeline name, target regclass, if_exists boolean)
 RETURNS void
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM @extschema@.spine_lock_pipeline(caller, pipeline);
@@ -1038,7 +1038,7 @@ CREATE FUNCTION @extschema@.spine_create_pipeline_as(caller oid, name name, topi
 	owner regrole, enabled boolean, if_not_exists boolean)
 RETURNS void
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	is_there	boolean;
@@ -1103,7 +1103,7 @@ REVOKE ALL ON FUNCTION @extschema@.spine_create_pipeline(name, text, regclass, t
 CREATE FUNCTION @extschema@.spine_alter_pipeline_as(caller oid, name name, changes jsonb)
 RETURNS void
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	before		@extschema@.spine_pipelines := @extschema@.spine_lock_pipeline(caller, name);
@@ -1158,7 +1158,7 @@ GRANT EXECUTE ON FUNCTION @extschema@.spine_alter_pipeline(name, jsonb) TO PUBLI
 CREATE FUNCTION @extschema@.spine_drop_pipeline_as(caller oid, name name, if_exists boolean)
 RETURNS void
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF if_exists AND NOT EXISTS (SELECT FROM @extschema@.spine_pipelines p WHERE p.name = spine_drop_pipeline_as.name) THEN
@@ -1268,7 +1268,7 @@ CREATE FUNCTION @extschema@.spine_move_positions_as(
 	caller oid, of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE

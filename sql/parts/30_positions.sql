@@ -65,7 +65,7 @@ CREATE FUNCTION @extschema@.spine_move_positions_as(
 	caller oid, of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -33,7 +33,7 @@ CREATE FUNCTION @extschema@.spine_worker_status_as(caller oid,
 	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
 RETURNS SETOF record
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -79,7 +79,7 @@ CREATE FUNCTION @extschema@.spine_partition_status_as(caller oid,
 	OUT events_total bigint, OUT dead_letters_total bigint)
 RETURNS SETOF record
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN

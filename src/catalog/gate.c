@@ -5,9 +5,9 @@
  *
  * A function with its owner's rights (SECURITY DEFINER) does not learn who has called it,
  * and privileges on the catalog's tables would let everybody lock what the workers need.
- * So such a function f(...) is a gate.  It runs with the rights of its caller, and calls
- * f_as(caller, ...), which has the rights of its owner, decides what the caller may do,
- * and is for nobody to call.
+ * So such a function f(...) is a gate: it calls f_as(caller, ...) with the rights of that
+ * function's owner.  f_as decides what the caller may do.  It is not SECURITY DEFINER:
+ * whoever gets to call it in another way, and lies about the caller, gains no rights.
  */
 #include "compat.h"
 
@@ -25,7 +25,7 @@ PG_FUNCTION_INFO_V1(spine_gate);
 
 /* The function behind the gate. */
 static Oid
-find_inner(Oid gate)
+find_inner(Oid gate, Oid *owner)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(gate));
 	Form_pg_proc proc;
@@ -49,30 +49,41 @@ find_inner(Oid gate)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("the extension spine has no function %s", NameStr(name))));
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(inner));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", inner);
+	*owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
 	return inner;
 }
 
 /*
- * Nobody checks here whether the caller may execute the inner function: that it is behind
- * a gate is what allows it.  A set is handed on as a whole, by way of resultinfo.
+ * An error restores the user, as the (sub)transaction ends.  A set is handed on as a whole,
+ * by way of resultinfo: the inner function is in PL/pgSQL.
  */
 Datum
 spine_gate(PG_FUNCTION_ARGS)
 {
 	LOCAL_FCINFO(inner, FUNC_MAX_ARGS);
 	FmgrInfo	function;
+	Oid			owner;
+	Oid			caller;
+	int			security_context;
 	Datum		result;
 
 	if (PG_NARGS() + 1 > FUNC_MAX_ARGS)
 		elog(ERROR, "too many arguments");
-	fmgr_info(find_inner(fcinfo->flinfo->fn_oid), &function);
+	GetUserIdAndSecContext(&caller, &security_context);
+	fmgr_info(find_inner(fcinfo->flinfo->fn_oid, &owner), &function);
 	InitFunctionCallInfoData(*inner, &function, PG_NARGS() + 1, PG_GET_COLLATION(),
 							 fcinfo->context, fcinfo->resultinfo);
-	inner->args[0].value = ObjectIdGetDatum(GetUserId());
+	inner->args[0].value = ObjectIdGetDatum(caller);
 	inner->args[0].isnull = false;
 	memcpy(&inner->args[1], fcinfo->args, PG_NARGS() * sizeof(NullableDatum));
 
+	SetUserIdAndSecContext(owner, security_context | SECURITY_LOCAL_USERID_CHANGE);
 	result = FunctionCallInvoke(inner);
+	SetUserIdAndSecContext(caller, security_context);
 	fcinfo->isnull = inner->isnull;
 	return result;
 }

@@ -170,7 +170,8 @@ COMMENT ON FUNCTION @extschema@.spine_add_sink(name, regclass, text, name[], nam
 'let a pipeline write to one more table, after those that it has';
 GRANT EXECUTE ON FUNCTION @extschema@.spine_add_sink(name, regclass, text, name[], name, jsonb, text) TO PUBLIC;
 
-CREATE FUNCTION @extschema@.spine_change_sink_as(caller oid, pipeline name, target regclass, changes jsonb)
+CREATE FUNCTION @extschema@.spine_alter_sink_as(caller oid, pipeline name, target regclass, changes jsonb,
+	new_target regclass)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -183,22 +184,22 @@ BEGIN
 	SELECT *
 	INTO sink
 	FROM @extschema@.spine_sinks s
-	WHERE s.pipeline = spine_change_sink_as.pipeline AND s.target = spine_change_sink_as.target;
+	WHERE s.pipeline = spine_alter_sink_as.pipeline AND s.target = spine_alter_sink_as.target;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'pipeline "%" has no sink %', pipeline, target
 			USING ERRCODE = 'undefined_object',
 				  HINT = 'The table spine_sinks lists the sinks.';
 	END IF;
 	sink := jsonb_populate_record(sink, @extschema@.spine_changes(changes, jsonb_build_object(
-		'target', target::oid::text, 'mode', 'append', 'key', NULL, 'version', NULL, 'columns', NULL, 'filter', NULL)));
+		'mode', 'append', 'key', NULL, 'version', NULL, 'columns', NULL, 'filter', NULL)));
 	BEGIN
 		UPDATE @extschema@.spine_sinks s
-		SET target = sink.target, mode = sink.mode, key = sink.key, version = sink.version,
+		SET target = coalesce(new_target, sink.target), mode = sink.mode, key = sink.key, version = sink.version,
 			columns = sink.columns, filter = sink.filter
-		WHERE s.pipeline = sink.pipeline AND s.target = spine_change_sink_as.target;
+		WHERE s.pipeline = sink.pipeline AND s.target = spine_alter_sink_as.target;
 	EXCEPTION
 		WHEN unique_violation THEN
-			RAISE EXCEPTION 'pipeline "%" has a sink % already', pipeline, sink.target
+			RAISE EXCEPTION 'pipeline "%" has a sink % already', pipeline, new_target
 				USING ERRCODE = 'duplicate_object';
 		WHEN check_violation THEN
 			GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
@@ -207,29 +208,17 @@ BEGIN
 	PERFORM @extschema@.spine_check_pipeline_plan(pipeline);
 END
 $$;
-COMMENT ON FUNCTION @extschema@.spine_change_sink_as(oid, name, regclass, jsonb) IS 'part of spine_alter_sink';
-REVOKE ALL ON FUNCTION @extschema@.spine_change_sink_as(oid, name, regclass, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.spine_alter_sink_as(oid, name, regclass, jsonb, regclass) IS 'part of spine_alter_sink';
+REVOKE ALL ON FUNCTION @extschema@.spine_alter_sink_as(oid, name, regclass, jsonb, regclass) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.spine_change_sink(pipeline name, target regclass, changes jsonb)
+CREATE FUNCTION @extschema@.spine_alter_sink(pipeline name, target regclass, changes jsonb DEFAULT '{}',
+	new_target regclass DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'spine_gate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.spine_change_sink(name, regclass, jsonb) IS 'part of spine_alter_sink';
-GRANT EXECUTE ON FUNCTION @extschema@.spine_change_sink(name, regclass, jsonb) TO PUBLIC;
-
--- Has no search_path of its own: a new target is looked up as the caller means it.
-CREATE FUNCTION @extschema@.spine_alter_sink(pipeline name, target regclass, changes jsonb)
-RETURNS void
-LANGUAGE sql VOLATILE
-AS $$
-	SELECT @extschema@.spine_change_sink(pipeline, target, coalesce(
-		pg_catalog.jsonb_set(changes, pg_catalog.array_append(NULL::pg_catalog.text[], 'target'::pg_catalog.text),
-			pg_catalog.to_jsonb((changes OPERATOR(pg_catalog.->>) 'target'::pg_catalog.text)::pg_catalog.regclass::pg_catalog.oid)),
-		changes))
-$$;
-COMMENT ON FUNCTION @extschema@.spine_alter_sink(name, regclass, jsonb) IS
-'change arguments that a sink was made with; null: back to the default';
-GRANT EXECUTE ON FUNCTION @extschema@.spine_alter_sink(name, regclass, jsonb) TO PUBLIC;
+COMMENT ON FUNCTION @extschema@.spine_alter_sink(name, regclass, jsonb, regclass) IS
+'change arguments that a sink was made with (null: back to the default), or let it write to another table';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_alter_sink(name, regclass, jsonb, regclass) TO PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_drop_sink_as(caller oid, pipeline name, target regclass, if_exists boolean)
 RETURNS void
@@ -421,7 +410,7 @@ AS $$
 									 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 									 WHERE c.oid = sink.target))
 		|| CASE sink.mode WHEN 'append' THEN '' ELSE format(', mode => %L', sink.mode) END
-		|| coalesce(format(', key => %L', sink.key::text), '')
+		|| CASE WHEN sink.key IS NULL THEN '' ELSE format(', key => %L', sink.key) END
 		|| CASE WHEN sink.version IS NULL THEN '' ELSE format(', version => %L', sink.version) END
 		|| CASE WHEN sink.columns IS NULL THEN '' ELSE format(', columns => %L', sink.columns) END
 		|| CASE WHEN sink.filter IS NULL THEN '' ELSE format(', filter => %L', sink.filter) END

@@ -4,18 +4,6 @@
 
 -- What a worker says may quote values of records, so it is for those who may act as the
 -- pipeline's owner, and for monitoring.
-CREATE FUNCTION @extschema@.spine_may_watch(of_owner regrole,
-	by_role regrole DEFAULT pg_catalog.quote_ident(current_user)::pg_catalog.regrole)
-RETURNS boolean
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT coalesce(pg_has_role(by_role, 'pg_monitor', 'USAGE') OR pg_has_role(by_role, of_owner::oid, 'USAGE'), false)
-$$;
-COMMENT ON FUNCTION @extschema@.spine_may_watch(regrole, regrole) IS
-'whether the current user, or another role, may see how a pipeline of this owner is doing';
-GRANT EXECUTE ON FUNCTION @extschema@.spine_may_watch(regrole, regrole) TO PUBLIC;
-
 CREATE FUNCTION @extschema@.spine_all_workers(
 	OUT pipeline name, OUT worker integer, OUT workers integer, OUT pid integer,
 	OUT state text, OUT state_since timestamptz,
@@ -40,8 +28,10 @@ BEGIN
 	RETURN QUERY
 		SELECT w.*
 		FROM @extschema@.spine_all_workers() w
-		LEFT JOIN @extschema@.spine_pipelines p ON p.name = w.pipeline
-		WHERE @extschema@.spine_may_watch(p.owner, caller);
+		WHERE pg_has_role(caller, 'pg_monitor', 'USAGE')
+			OR w.pipeline IN (SELECT p.name
+							   FROM @extschema@.spine_pipelines p
+							   WHERE pg_has_role(caller, p.owner::oid, 'USAGE'));
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_worker_status_as(oid) IS 'part of spine_worker_status';
@@ -86,8 +76,10 @@ BEGIN
 	RETURN QUERY
 		SELECT s.*
 		FROM @extschema@.spine_all_partitions() s
-		LEFT JOIN @extschema@.spine_pipelines p ON p.name = s.pipeline
-		WHERE @extschema@.spine_may_watch(p.owner, caller);
+		WHERE pg_has_role(caller, 'pg_monitor', 'USAGE')
+			OR s.pipeline IN (SELECT p.name
+							   FROM @extschema@.spine_pipelines p
+							   WHERE pg_has_role(caller, p.owner::oid, 'USAGE'));
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_partition_status_as(oid) IS 'part of spine_partition_status';
@@ -140,7 +132,7 @@ LEFT JOIN (
 ) x ON x.pipeline = p.name AND x.topic = t.topic
 LEFT JOIN @extschema@.spine_worker_status() w
 	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
-WHERE @extschema@.spine_may_watch(p.owner)
+WHERE pg_has_role('pg_monitor', 'USAGE') OR pg_has_role(p.owner::oid, 'USAGE')
 ORDER BY 1, 3;
 COMMENT ON VIEW @extschema@.spine_status IS
 'a row per pipeline and partition: its worker, position, lag and last error; totals are since the server started';

@@ -60,9 +60,9 @@ BEGIN
 		type := 'boolean';
 	ELSIF kinds = '{number}' THEN
 		type := CASE WHEN @extschema@.spine_all_are(texts, '^-?\d+$', 'bigint') THEN 'bigint' ELSE 'numeric' END;
-		SELECT 'looks like a time: "as": "' || r.reading || '" makes it a timestamptz'
+		SELECT format('perhaps %s since 1970: then make it timestamptz, with {"path": ..., "as": "%s"} below', r.unit, r.reading)
 		INTO note
-		FROM (VALUES (1e9, 'epoch_s'), (1e12, 'epoch_ms'), (1e15, 'epoch_us')) r (low, reading)
+		FROM (VALUES (1e9, 'seconds', 'epoch_s'), (1e12, 'milliseconds', 'epoch_ms'), (1e15, 'microseconds', 'epoch_us')) r (low, unit, reading)
 		WHERE NOT EXISTS (SELECT FROM unnest(texts) t WHERE t::numeric NOT BETWEEN r.low AND 4 * r.low);
 	ELSIF @extschema@.spine_all_are(texts, '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$', 'uuid') THEN
 		type := 'uuid';
@@ -302,14 +302,14 @@ BEGIN
 							 E'\t' || @extschema@.spine_infer_comment(nullif(concat_ws('; ', c.note,
 								CASE WHEN c.seen < c.records THEN format('absent in %s of %s', c.records - c.seen, c.records) END), '')),
 							 E'\n'), '' ORDER BY c.i),
-		   string_agg(to_jsonb(c.column_name) || ': ' || to_jsonb(c.path), E',\n\t\t' ORDER BY c.i)
+		   string_agg(concat(to_jsonb(c.column_name), ': ', to_jsonb(c.path)), E',\n\t\t' ORDER BY c.i)
 	INTO lines, sources
 	FROM ROWS FROM (jsonb_to_recordset(columns) AS (column_name text, type text, path text, records bigint, seen bigint, note text))
 		WITH ORDINALITY c (column_name, type, path, records, seen, note, i);
 	IF key.key IS NULL THEN
 		lines := concat(lines, format(E'\t%I integer NOT NULL,\n\t%I bigint NOT NULL,\n', log_place[1], log_place[2]));
-		sources := concat_ws(E',\n\t\t', sources, to_jsonb(log_place[1]::text) || ': "$partition"',
-							 to_jsonb(log_place[2]::text) || ': "$offset"');
+		sources := concat_ws(E',\n\t\t', sources, concat(to_jsonb(log_place[1]), ': "$partition"'),
+							 concat(to_jsonb(log_place[2]), ': "$offset"'));
 	END IF;
 
 	RETURN concat(

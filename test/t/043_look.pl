@@ -60,7 +60,7 @@ is(query(q{SELECT "offset", key, value, headers, error FROM spine_peek('odd')}),
 4|"k"|null|{"n": 5, "o": {"x": true}, "trace": "def"}|
 5|"k"|{"deep": [1, {"a": 12345678901234567890.10}]}|{"n": 5, "o": {"x": true}, "trace": "def"}|
 6|"k"||{"n": 5, "o": {"x": true}, "trace": "def"}|value: jsonb of it would take more memory than spine.max_record_memory allows
-7|"gone"||||
+7|"gone"|||
 ROWS
 
 query('CREATE ROLE nobody');
@@ -86,6 +86,82 @@ SELECT FROM spine_peek('plain', 1);
 DO $$ BEGIN PERFORM spine_peek('plain', 1, '{"7": 0}'); EXCEPTION WHEN invalid_parameter_value THEN NULL; END $$;
 SELECT pg_temp.threads() + pg_temp.files() - :before;
 SQL
+
+#
+# spine_infer
+#
+
+# Runs what spine_infer says, and waits until the records are there.
+sub infer_and_run
+{
+	my ($topic, $more) = @_;
+	my $sql = query("SELECT spine_infer('$topic'" . ($more // '') . ')');
+
+	note $sql;
+	$sql =~ s/SELECT public.spine_create.*//s; query("BEGIN;\n$sql\nCOMMIT;"); return $sql;
+	ok(wait_applied($node), "$topic: applied");
+	is(query('SELECT string_agg(reason, E\'\\n\') FROM spine_dead_letters'), '', "$topic: no dead letter");
+	return $sql;
+}
+
+# The columns of a table, one a line.
+sub columns_of
+{
+	my ($table) = @_;
+
+	return query("SELECT concat(quote_ident(attname), ' ', format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN ' NOT NULL' END)
+		FROM pg_attribute WHERE attrelid = '$table'::regclass AND attnum > 0 ORDER BY attnum");
+}
+
+send_lines($address, 'shop.orders', 0, join '', map { <<"LINE" } 1 .. 5);
+@{[ 10 * $_ ]}\t{"id": @{[ 10 * $_ ]}, "total": @{[ $_ / 2 ]}, "paid": true, "placed_at": "2026-01-0${_}T10:00:00.5+02:00", "day": "2026-01-0$_", "ref": "0000000$_-0000-4000-8000-000000000000", "customer": {"id": $_, "name": "c$_"}, "lines": [{"sku": "a", "n": $_}], "sent_ms": 176722560000$_, "when": "order", "weird \\"key\\"": $_, "order": {"a": {"b": 1}}, "big": 1234567890123456789$_}
+LINE
+send_lines($address, 'shop.orders', 1, qq{60\t{"id": 60, "total": 7, "paid": null, "customer": {"id": 6, "name": "c6"}, "when": 5}\n});
+infer_and_run('shop.orders');
+is(columns_of('shop_orders'), join("\n", 'id bigint NOT NULL', 'big numeric', 'customer_id bigint', 'customer_name text',
+		'day date', 'lines jsonb', '"order" jsonb', 'paid boolean', 'placed_at timestamp with time zone', 'ref uuid',
+		'sent_ms bigint', 'total numeric', '"weird ""key""" bigint', '"when" text'), 'the types, and a small object taken apart');
+is(query('SELECT id, total, paid, placed_at, day, ref, customer_id, customer_name, lines, sent_ms, "when", "weird ""key""", "order", big FROM shop_orders WHERE id IN (20, 60) ORDER BY 1'),
+	'20|1.0|t|2026-01-02 08:00:00.5+00|2026-01-02|00000002-0000-4000-8000-000000000000|2|c2|[{"n": 2, "sku": "a"}]|1767225600002|order|2|{"a": {"b": 1}}|12345678901234567892'
+	  . "\n60|7||||||6|c6|||5|||", 'the rows');
+is(query(q{SELECT count(*) FROM shop_orders}), '6', 'all rows');
+
+# the key of the log is the tenant: it does not tell events apart, but another field does
+send_lines($address, 'events-of-tenants', undef, join '', map { qq{acme\t{"tenant": "acme", "event_id": "e$_", "kafka_offset": $_}\n} } 1 .. 5);
+like(infer_and_run('events-of-tenants', ", table_name => 'public.\"Events\"'"), qr/^-- event_id differs in all .* tenant, the record's key, is the same/m, 'a unique id before a key that repeats');
+is(query('SELECT count(*) FROM "Events"'), '5', 'all events');
+
+# a key of two members
+send_lines($address, 'pairs', undef, join '', map { my $n = $_; map { qq{{"a": $n, "b": "$_"}\t{"a": $n, "b": "$_", "c": 1.5}\n} } 'x', 'y' } 1 .. 3);
+infer_and_run('pairs');
+is(query(q{SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'pairs'::regclass}), 'PRIMARY KEY (a, b)', 'a key of two columns');
+is(query('SELECT count(*) FROM pairs'), '6', 'a row for each pair');
+
+# nothing tells the records apart
+send_lines($address, 'readings', 0, join '', map { qq{k\t{"t": 20.5, "kafka_offset": "mine"}\n} } 1 .. 4);
+infer_and_run('readings');
+is(query('SELECT t, kafka_offset, kafka_partition, kafka_offset_2 FROM readings ORDER BY 4'), join("\n", map { "20.5|mine|0|$_" } 0 .. 3), 'the place in the log is the key');
+query(q{SELECT spine_seek('readings', NULL, 'earliest')});
+ok(wait_applied($node), 'read again');
+is(query('SELECT count(*) FROM readings'), '4', 'nothing is doubled');
+
+# a record that wants its text to be run
+my $evil = q{x\n; DROP TABLE readings; -- ' \" $$ \\\\ };
+my $long = 'l' x 70;
+send_values($address, 'evil', 0, [ qq({"$evil": "a", "$evil": {"y\\n\\rDROP TABLE readings": 1}, "ctid": 1, "": 2, "\$offset": 3, "*": 4, "${long}1": 1, "${long}2": 2, "a_b": 5, "a": {"b": 6}, "select": 7, "Upper": 8}), '[1]' ]);
+my $sql = infer_and_run('evil', ', 2');
+is(query('SELECT count(*) FROM readings'), '4', 'nothing of a record is run');
+is(query('SELECT ctid_2, "column", "$offset", "*", a_b, a_b_2, "select", "Upper" FROM evil'), '1|2|3|4|6|5|7|8', 'every field has a column of its own');
+is(query(sprintf 'SELECT %s, %s FROM evil', 'l' x 63, 'l' x 61 . '_2'), '1|2', 'long names');
+
+refused('an empty topic', q{SELECT spine_infer('nothing', 10)}, 'P0002', 'topic "nothing" has no records');
+send_values($address, 'arrays', 0, [ '[1]', '[2]' ]);
+refused('no objects', q{SELECT spine_infer('arrays')}, 22000, 'none of 2 records');
+is(query(q{SELECT * FROM spine_infer_columns('pairs') ORDER BY 1}), <<'ROWS' =~ s/\n$//r, 'spine_infer_columns');
+a|bigint|a|6|6|0|3|member|{1,2,3}|
+b|text|b|6|6|0|2|member|{x,y}|
+c|numeric|c|6|6|0|1||{1.5}|
+ROWS
 
 #
 # A broker that is away: an error with the reason; and it can be cancelled

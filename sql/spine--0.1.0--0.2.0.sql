@@ -815,12 +815,14 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'spine_peek'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.spine_peek(text, integer, text, name) IS
-'n records of a topic; at: latest, earliest, a time, an offset, or offsets of partitions such as {"0": 41000}; error: what is no jsonb, and why';
+'n records of a topic; at: latest, earliest, a time, an offset, or offsets as {"partition": offset}';
 REVOKE ALL ON FUNCTION @extschema@.spine_peek(text, integer, text, name) FROM PUBLIC;
+
+-- What follows only reads through spine_peek, with the rights of its caller.
 
 -- Do all texts have the shape, and are they values of the type?  The shape comes first,
 -- because the types take more than what anybody would call a date.
-CREATE FUNCTION @extschema@.spine_all_are(texts text[], shape text, of_type text)
+CREATE FUNCTION @extschema@.spine_all_are(texts text[], shape text, of_type regtype)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -837,8 +839,7 @@ EXCEPTION
 		RETURN false;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.spine_all_are(text[], text, text) IS 'part of spine_infer';
-REVOKE ALL ON FUNCTION @extschema@.spine_all_are(text[], text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.spine_all_are(text[], text, regtype) IS 'part of spine_infer';
 
 -- The narrowest type that takes all of these values, none of which is null.
 CREATE FUNCTION @extschema@.spine_infer_type("values" jsonb[], OUT type text, OUT note text)
@@ -885,7 +886,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_type(jsonb[]) IS 'part of spine_infer';
-REVOKE ALL ON FUNCTION @extschema@.spine_infer_type(jsonb[]) FROM PUBLIC;
 
 -- The fields of objects: their members, and instead of a small object that always has the
 -- same members, the members of that one.  of_key: whether the field always is the record's
@@ -936,7 +936,6 @@ AS $$
 	FROM summary s, @extschema@.spine_infer_type(s.found) t
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_fields(jsonb[], jsonb[]) IS 'part of spine_infer';
-REVOKE ALL ON FUNCTION @extschema@.spine_infer_fields(jsonb[], jsonb[]) FROM PUBLIC;
 
 -- A name for a column that is not taken yet.
 CREATE FUNCTION @extschema@.spine_infer_name(wanted text, taken name[])
@@ -964,7 +963,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_name(text, name[]) IS 'part of spine_infer';
-REVOKE ALL ON FUNCTION @extschema@.spine_infer_name(text, name[]) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_infer_columns(topic text, n integer DEFAULT 1000, server name DEFAULT NULL)
 RETURNS TABLE (column_name name, type text, path text, records bigint, seen bigint, nulls bigint,
@@ -1061,7 +1059,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_key(jsonb) IS 'part of spine_infer';
-REVOKE ALL ON FUNCTION @extschema@.spine_infer_key(jsonb) FROM PUBLIC;
 
 -- What comes from a topic, made fit for a comment that ends with its line.
 CREATE FUNCTION @extschema@.spine_infer_comment(remark text)
@@ -1072,7 +1069,6 @@ AS $$
 	SELECT '-- ' || regexp_replace(remark, '[[:cntrl:]]+', ' ', 'g')
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_comment(text) IS 'part of spine_infer';
-REVOKE ALL ON FUNCTION @extschema@.spine_infer_comment(text) FROM PUBLIC;
 
 -- Everything that comes from the topic is quoted, or in a comment.
 CREATE FUNCTION @extschema@.spine_infer(

@@ -937,7 +937,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_fields(jsonb[], jsonb[]) IS 'part of spine_infer';
 
--- A name for a column that is not taken yet.
+-- A name for a column that is not taken yet, neither by the server nor by the mapping "*".
 CREATE FUNCTION @extschema@.spine_infer_name(wanted text, taken name[])
 RETURNS name
 LANGUAGE plpgsql IMMUTABLE
@@ -947,14 +947,12 @@ DECLARE
 	suffix	text := '';
 	n		integer := 1;
 BEGIN
-	IF wanted = '' THEN
-		wanted := 'column';
-	END IF;
+	wanted := coalesce(nullif(regexp_replace(wanted, '[[:cntrl:]]+', '_', 'g'), ''), 'column');
 	LOOP
 		WHILE octet_length(wanted || suffix) > 63 LOOP
 			wanted := left(wanted, -1);
 		END LOOP;
-		IF (wanted || suffix)::name <> ALL (taken || '{tableoid,cmax,xmax,cmin,xmin,ctid}'::name[]) THEN
+		IF (wanted || suffix)::name <> ALL (taken || '{tableoid,cmax,xmax,cmin,xmin,ctid,*}'::name[]) THEN
 			RETURN wanted || suffix;
 		END IF;
 		n := n + 1;

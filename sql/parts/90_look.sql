@@ -37,13 +37,13 @@ $$;
 COMMENT ON FUNCTION @extschema@.spine_all_are(text[], text, regtype) IS 'part of spine_infer';
 
 -- The narrowest type that takes all of these values, none of which is null.
-CREATE FUNCTION @extschema@.spine_infer_type("values" jsonb[], OUT type text, OUT note text)
+CREATE FUNCTION @extschema@.spine_infer_type(samples jsonb[], OUT type text, OUT note text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	kinds	text[] := ARRAY(SELECT DISTINCT jsonb_typeof(v) FROM unnest("values") v ORDER BY 1);
-	texts	text[] := ARRAY(SELECT v #>> '{}' FROM unnest("values") v);
+	kinds	text[] := ARRAY(SELECT DISTINCT jsonb_typeof(v) FROM unnest(samples) v ORDER BY 1);
+	texts	text[] := ARRAY(SELECT v #>> '{}' FROM unnest(samples) v);
 	day		text := '\d{4}-\d{2}-\d{2}';
 	clock	text := '[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?';
 	zone	text := '(Z|[+-]\d{2}(:?\d{2})?)';

@@ -55,50 +55,42 @@ decode_text(const void *bytes, size_t len)
 	return pg_any_to_server(pnstrdup(bytes, len), len, PG_UTF8);
 }
 
-/* Appends JSON: the text itself, if it is JSON, or a string. */
-static void
-append_as_json(StringInfo json, const void *bytes, size_t len)
-{
-	char	   *text = decode_text(bytes, len);
-
-	if (is_json(bytes, len))
-		appendStringInfoString(json, text);
-	else
-		escape_json(json, text);
-}
-
-/* NULL: the record has no headers.  Of two with one name, jsonb keeps the last. */
+/* A string for each header.  Of two with one name, jsonb keeps the last. */
 static char *
 headers_text(const SpineRecord *record)
 {
 	StringInfoData json;
 	SpineHeader header;
-	size_t		n = 0;
 
 	initStringInfo(&json);
-	for (; record->source->header(record, n, &header); n++)
+	appendStringInfoChar(&json, '{');
+	for (size_t i = 0; record->source->header(record, i, &header); i++)
 	{
-		appendStringInfoString(&json, n == 0 ? "{" : ", ");
+		appendStringInfoString(&json, i ? ", " : "");
 		escape_json(&json, decode_text(header.name, strlen(header.name)));
 		appendStringInfoString(&json, ": ");
 		if (header.value == NULL)
 			appendStringInfoString(&json, "null");
 		else
-			append_as_json(&json, header.value, header.value_len);
+			escape_json(&json, decode_text(header.value, header.value_len));
 	}
 	appendStringInfoChar(&json, '}');
-	return n == 0 ? NULL : json.data;
+	return json.data;
 }
 
 static char *
 key_text(const SpineRecord *record)
 {
 	StringInfoData json;
+	char	   *text;
 
 	if (record->key == NULL)
 		return NULL;
+	text = decode_text(record->key, record->key_len);
+	if (is_json(record->key, record->key_len))
+		return text;
 	initStringInfo(&json);
-	append_as_json(&json, record->key, record->key_len);
+	escape_json(&json, text);
 	return json.data;
 }
 

@@ -24,9 +24,9 @@ typedef struct SpineRecordJson
 } SpineRecordJson;
 
 /*
- * Makes them in the current memory context, in a transaction.  A key or a header that is
- * not JSON is a JSON string; a value has to be JSON.  max_memory: what jsonb of one of them
- * may take while it is made.
+ * Makes them in the current memory context, in a transaction.  They are what an expression
+ * over a record sees: a key that is not JSON is a JSON string, a header is always one, and a
+ * value has to be JSON.  max_memory: what jsonb of one of them may take while it is made.
  */
 extern void spine_record_json_make(const SpineRecord *record, size_t max_memory, SpineRecordJson *json);
 

@@ -32,6 +32,7 @@ OBJS = \
 	src/catalog/extension.o \
 	src/catalog/own_tables.o \
 	src/catalog/pipeline.o \
+	src/catalog/gate.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
 	src/apply/role.o \
@@ -46,6 +47,7 @@ OBJS = \
 	src/apply/rows.o \
 	src/apply/plan.o \
 	src/apply/apply.o \
+	src/apply/check.o \
 	src/apply/search.o \
 	src/apply/dead_letters.o \
 	src/apply/records.o \
@@ -72,6 +74,7 @@ OBJS = \
 	src/process/look.o \
 	src/process/peek.o \
 	src/process/topic_offsets.o \
+	src/process/pipeline_check.o \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \

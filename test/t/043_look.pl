@@ -93,8 +93,8 @@ SQL
 # spine_infer
 #
 
-# Whether pipelines can be made by functions; without them, only the tables are made.
-my $can_run = query(q{SELECT count(*) FROM pg_proc WHERE proname = 'spine_create_pipeline'});
+# Without all that a pipeline may be made of, only the tables are made.
+my $can_run = query(q{SELECT count(*) FROM pg_proc WHERE proname = 'spine_explain'});
 
 sub rows_are
 {

@@ -17,6 +17,7 @@
 
 #include "apply/statement.h"
 #include "catalog/pg_type.h"
+#include "catalog/topics.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "utils/array.h"
@@ -132,12 +133,14 @@ run(SpineStatement *kept, const char *query, const SpineLog *log,
 	if (kept)
 	{
 		/*
-		 * The table is small when the plan is made, and it is kept when the table
-		 * is full of old versions.
+		 * The table is small when the plan is made, and there may be few moves; the plan is
+		 * kept when the table is full of old versions, and there are thousands of moves.
 		 */
 		int			nest_level = NewGUCNestLevel();
 
 		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 		result = SPI_execute_plan(spine_statement_prepare(kept, query, NARGS, types),
 								  args, NULL, false, 0);
@@ -147,14 +150,6 @@ run(SpineStatement *kept, const char *query, const SpineLog *log,
 		result = SPI_execute_with_args(query, NARGS, types, args, NULL, false, 0);
 	if (result != expected)
 		elog(ERROR, "could not access spine_offsets: %s", SPI_result_code_string(result));
-}
-
-/* Which rows are the pipeline's; the text of its topics is quoted into the query. */
-static char *
-of_topics(const SpineLog *log)
-{
-	return psprintf("o.pipeline = $1 AND %s.spine_topic_matches(o.topic, %s)",
-					log->schema, quote_literal_cstr(log->topics));
 }
 
 static int64
@@ -167,14 +162,47 @@ int64_value(uint64 row, int column, int64 if_null)
 	return isnull ? if_null : DatumGetInt64(value);
 }
 
-/* Raises an error when a position is one of another cluster. */
+/*
+ * Those of the pipeline's topics that have positions, as moves, of which there are *n.
+ * Works with the SQL of earlier versions, too.
+ */
+static SpineMove *
+find_known_topics(const SpineLog *log, int *n)
+{
+	SpineMove  *topics;
+
+	run(NULL, psprintf("SELECT DISTINCT topic FROM %s.spine_offsets WHERE pipeline = $1", log->schema),
+		log, NULL, 0, SPI_OK_SELECT);
+	topics = palloc_extended(Max(SPI_processed, 1) * sizeof(SpineMove), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	*n = 0;
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		char	   *topic = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1);
+
+		if (spine_topics_match(log->topics, topic))
+			topics[(*n)++].topic = topic;
+	}
+	return topics;
+}
+
+/*
+ * Deletes the positions that these topics have in the log of an earlier embedded broker.
+ * Raises an error when they have positions in another cluster.
+ */
 static void
-check_cluster(const SpineLog *log)
+check_cluster(const SpineLog *log, const SpineMove *topics, int n, bool *lost_log)
 {
 	run(NULL,
-		psprintf("SELECT o.cluster_id, o.topic FROM %s.spine_offsets o"
-				 " WHERE %s AND o.cluster_id <> $3 LIMIT 1", log->schema, of_topics(log)),
-		log, NULL, 0, SPI_OK_SELECT);
+		psprintf("DELETE FROM %s.spine_offsets WHERE pipeline = $1 AND topic = ANY ($2)"
+				 " AND cluster_id <> $3 AND cluster_id LIKE '" SPINE_EMBEDDED_PREFIX "%%'", log->schema),
+		log, topics, n, SPI_OK_DELETE);
+	if (SPI_processed > 0)
+		*lost_log = true;
+
+	run(NULL,
+		psprintf("SELECT cluster_id, topic FROM %s.spine_offsets WHERE pipeline = $1 AND topic = ANY ($2)"
+				 " AND cluster_id <> $3 LIMIT 1", log->schema),
+		log, topics, n, SPI_OK_SELECT);
 	if (SPI_processed > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -189,6 +217,8 @@ check_cluster(const SpineLog *log)
 static void
 fill_positions(const SpineLog *log, SpinePosition *positions)
 {
+	bool		is_one = spine_topics_is_one(log->topics);
+
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		SpinePosition *position = &positions[int64_value(row, 1, 0) - 1];
@@ -203,9 +233,9 @@ fill_positions(const SpineLog *log, SpinePosition *positions)
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("the position of partition %d of topic \"%s\" is negative: " INT64_FORMAT,
 							position->partition, position->topic, position->next_offset),
-					 errhint("Set a position that exists: SELECT spine_seek(%s, %d, 'earliest', %s)",
+					 errhint("Set a position that exists: SELECT spine_seek(%s, %d, 'earliest'%s%s)",
 							 quote_literal_cstr(NameStr(log->pipeline)), position->partition,
-							 quote_literal_cstr(position->topic))));
+							 is_one ? "" : ", ", is_one ? "" : quote_literal_cstr(position->topic))));
 	}
 }
 
@@ -214,18 +244,13 @@ spine_positions_load(const SpineLog *log, SpinePosition *positions, int n, bool 
 					 bool *lost_log)
 {
 	SpineMove  *wanted = palloc_extended(Max(n, 1) * sizeof(SpineMove), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	int			ntopics;
+	SpineMove  *topics = find_known_topics(log, &ntopics);
 
+	check_cluster(log, topics, ntopics, lost_log);
 	run(NULL,
-		psprintf("DELETE FROM %s.spine_offsets o WHERE %s"
-				 " AND o.cluster_id <> $3 AND o.cluster_id LIKE '" SPINE_EMBEDDED_PREFIX "%%'",
-				 log->schema, of_topics(log)),
-		log, NULL, 0, SPI_OK_DELETE);
-	if (SPI_processed > 0)
-		*lost_log = true;
-	check_cluster(log);
-
-	run(NULL, psprintf("SELECT FROM %s.spine_offsets o WHERE %s LIMIT 1", log->schema, of_topics(log)),
-		log, NULL, 0, SPI_OK_SELECT);
+		psprintf("SELECT FROM %s.spine_offsets WHERE pipeline = $1 AND topic = ANY ($2) LIMIT 1", log->schema),
+		log, topics, ntopics, SPI_OK_SELECT);
 	*known_topics = SPI_processed > 0;
 
 	for (int i = 0; i < n; i++)

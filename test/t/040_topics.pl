@@ -47,7 +47,7 @@ sub send_to
 {
 	my ($topic, $partition, $n) = @_;
 
-	send_lines($address, $topic, $partition, join('', map { sprintf("k\t{\"n\": %d}\n", ++$sent{$topic}) } 1 .. $n));
+	send_lines($address, $topic, $partition, join('', map { sprintf("k\t{\"topic\": \"$topic\", \"n\": %d}\n", ++$sent{$topic}) } 1 .. $n));
 	return;
 }
 
@@ -63,7 +63,7 @@ sub add_pipeline
 		BEGIN;
 		INSERT INTO spine_pipelines (name, topic, start) VALUES ('$name', '$topic', '$start');
 		INSERT INTO spine_sinks (pipeline, target, mode, columns)
-		VALUES ('$name', '$name', 'append', '{"topic": "\$topic", "part": "\$partition", "off": "\$offset", "n": "n"}');
+		VALUES ('$name', '$name', 'append', '{"topic": "topic", "part": "\$partition", "off": "\$offset", "n": "n"}');
 		COMMIT});
 	return;
 }
@@ -124,8 +124,7 @@ is(query(q{SELECT count(*), count(DISTINCT labels) FROM spine_metrics WHERE metr
 
 send_values($address, 'b', 1, ['no JSON']);
 ok(wait_applied($node), 'a record that is refused');
-is(query('SELECT topic, partition, kafka_offset FROM spine_dead_letters') || '', 'b|1|6', 'the dead letter is of its topic')
-	if query(q{SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'spine_dead_letters'::regclass AND attname = 'kafka_offset')}) eq 't';
+is(query('SELECT topic, kafka_partition, kafka_offset FROM spine_dead_letters'), 'b|1|6', 'is a dead letter of its topic');
 is(query('SELECT topic, partition, dead_letters_total FROM spine_status WHERE dead_letters_total > 0'), 'b|1|1',
 	'it is counted in its topic');
 
@@ -168,6 +167,19 @@ tell_broker($broker, 'show b');
 send_to('b', 0, 10);
 ok(wait_applied($node), 'it is back');
 is(applied('list'), once('a', 'b', 'c'), 'it is read on from where it was');
+
+#
+# A partition of one topic that cannot be read
+#
+query(q{UPDATE spine_offsets SET next_offset = 1000 WHERE topic = 'b' AND partition = 0});
+comes_to($node, 'a position beyond the end of a log: spine_status says which topic to seek in',
+	q{SELECT bool_or(last_error LIKE 'partition 0 of topic "b" ends at offset 15,%'
+	AND hint = $$To read it from its start: SELECT spine_seek('list', 0, 'earliest', 'b')$$) FROM spine_status});
+send_to('a', 0, 5);
+comes_to($node, 'partition 0 of another topic is read', "SELECT count(*) = $sent{a} FROM list WHERE topic = 'a'");
+query(q{SELECT spine_seek('list', 0, 15, 'b')});
+ok(wait_applied($node), 'spine_seek mends it');
+is(applied('list'), once('a', 'b', 'c'), 'everything is applied once');
 
 #
 # An expression

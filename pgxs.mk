@@ -11,6 +11,8 @@ OBJS = \
 	src/error.o \
 	src/event/arena.o \
 	src/event/json_reader.o \
+	src/event/path.o \
+	src/event/json_paths.o \
 	src/event/format_json.o \
 	src/event/format.o \
 	src/event/reduce.o \

@@ -123,8 +123,10 @@ spine_pipeline_load(const char *schema, const NameData *name)
 	char	   *query;
 
 	Assert(IsTransactionState());
-	query = psprintf("SELECT topic, owner::pg_catalog.oid, start = 'latest', server"
-					 " FROM %s.spine_pipelines WHERE name = $1 AND enabled", schema);
+	/* until ALTER EXTENSION UPDATE, the tables may be without the columns taken by to_jsonb */
+	query = psprintf("SELECT p.topic, p.owner::pg_catalog.oid, p.start = 'latest',"
+					 " pg_catalog.to_jsonb(p) ->> 'server'"
+					 " FROM %s.spine_pipelines p WHERE p.name = $1 AND p.enabled", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 1);
 	if (SPI_processed == 0)
 		return NULL;
@@ -144,8 +146,10 @@ spine_pipeline_load(const char *schema, const NameData *name)
 					 " (SELECT pg_catalog.array_agg(c.key ORDER BY c.key)"
 					 "  FROM pg_catalog.jsonb_each_text(s.columns) c),"
 					 " (SELECT pg_catalog.array_agg(coalesce(c.value, c.key) ORDER BY c.key)"
-					 "  FROM pg_catalog.jsonb_each_text(s.columns) c), s.filter"
-					 " FROM %s.spine_sinks s WHERE s.pipeline = $1 ORDER BY s.ordinal, s.target", schema);
+					 "  FROM pg_catalog.jsonb_each_text(s.columns) c),"
+					 " pg_catalog.to_jsonb(s) ->> 'filter'"
+					 " FROM %s.spine_sinks s WHERE s.pipeline = $1"
+					 " ORDER BY (pg_catalog.to_jsonb(s) ->> 'ordinal')::integer, s.mode, s.target", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 0);
 	old_context = MemoryContextSwitchTo(context);
 	pipeline->nsinks = SPI_processed;

@@ -1,13 +1,24 @@
 /*
  * format_json.c
- *		Records that are JSON objects: a field is the value of a key.
+ *		Records that are JSON: a field is the value at the end of a path.
  *
  * A record is decoded exactly or refused.  All of it is checked, including what nobody asks
- * for.  The text of a field stays where the record has it; only a string with escapes is
- * copied, into at most as many bytes as it has.
+ * for, in one pass.  The text of a field stays where the record has it; only a string with
+ * escapes is copied, into at most as many bytes as it has.
  *
  * Fields are TEXT, NUMERIC, BOOL, JSON, NULL or ABSENT.  The target column decides what a
  * number or a string means.
+ *
+ * A path finds what PostgreSQL's jsonb_path_query_first finds in lax mode:
+ *	- of equal keys of an object, the last one counts, with everything below it;
+ *	- a step to a member of an array goes to that member of its elements, but not to those of
+ *	  arrays among them, and the first value that the whole path finds counts;
+ *	- element 0 of what is not an array is the thing itself.
+ *
+ * So a value may be at the end of several paths, and a path may meet several values.  The
+ * nodes whose value is being read are the active ones.  The values of a node do not overlap.
+ * So while a value is read, each node is active at most once in what is around it, and no
+ * byte is read for a node twice.
  */
 #include "event/format.h"
 
@@ -16,127 +27,43 @@
 #include <string.h>
 
 #include "event/arena.h"
+#include "event/json_paths.h"
 #include "event/json_reader.h"
 
 /* The length of a field has 32 bits.  Neither Kafka nor a PostgreSQL value gets this far. */
 #define MAX_RECORD_LEN		((size_t) 1 << 30)
 
-/* A key that is asked for. */
-typedef struct Key
-{
-	SpineFieldSpec spec;
-	const char *name;
-	size_t		len;
-	int			by_name;		/* of keys[i]: the i-th key in the order of names */
-	int			same_name;		/* the next key of the same name, in a circle */
-} Key;
-
 struct SpineDecoder
 {
 	SpineArena	arena;
-	int			nkeys;
-	Key			keys[];
+	SpineJsonPaths *paths;
+	int			nspecs;
+	uint64_t	now;			/* grows with every object, so that it tells what came first */
 };
 
-/* --------------------------------------------------------------------------
- * Keys
- * -------------------------------------------------------------------------- */
-
-static inline int
-compare_key(const SpineJsonValue *name, const Key *key)
+/* The reading of one record. */
+typedef struct Walk
 {
-	return spine_json_compare(name, key->name, key->len);
-}
+	SpineJsonReader reader;
+	SpineArena *arena;
+	const SpineJsonSpec *specs;
+	SpineJsonActive *active;	/* nactive of them */
+	size_t		nactive;
+	uint64_t	start;			/* of the record, in the decoder's time */
+	uint64_t	now;
+	SpineField *fields;
+	size_t		memory;			/* what jsonb of the fields takes; of equal keys, each counts */
+} Walk;
 
-/* Insertion sort: it runs once per plan, and tables have few columns. */
-static void
-index_keys(Key *keys, int nkeys)
-{
-	for (int i = 0; i < nkeys; i++)
-	{
-		SpineJsonValue name = {SPINE_JSON_STRING, false, keys[i].name, keys[i].len};
-		int			place = i;
-
-		for (; place > 0 && compare_key(&name, &keys[keys[place - 1].by_name]) < 0; place--)
-			keys[place].by_name = keys[place - 1].by_name;
-		keys[place].by_name = i;
-		keys[i].same_name = i;
-	}
-	for (int i = 1; i < nkeys; i++)
-	{
-		Key		   *key = &keys[keys[i].by_name];
-		Key		   *before = &keys[keys[i - 1].by_name];
-
-		if (strcmp(key->name, before->name) == 0)
-		{
-			key->same_name = before->same_name;
-			before->same_name = keys[i].by_name;
-		}
-	}
-}
-
-/* A key of this name, or -1.  Records mostly have their keys in the order of the specs. */
-static inline int
-find_key(const SpineDecoder *decoder, int guess, const SpineJsonValue *name)
-{
-	int			low = 0;
-	int			high = decoder->nkeys;
-
-	if (guess < high && !name->has_escapes && name->len == decoder->keys[guess].len &&
-		memcmp(name->text, decoder->keys[guess].name, name->len) == 0)
-		return guess;
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-		int			key = decoder->keys[middle].by_name;
-		int			order = compare_key(name, &decoder->keys[key]);
-
-		if (order == 0)
-			return key;
-		if (order < 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return -1;
-}
-
-/* Copies the names behind the keys, into the same allocation. */
-static SpineDecoder *
-compile(const SpineFieldSpec *specs, int nspecs)
-{
-	size_t		size = sizeof(SpineDecoder) + (size_t) nspecs * sizeof(Key);
-	SpineDecoder *decoder;
-	char	   *names;
-
-	for (int i = 0; i < nspecs; i++)
-		size += strlen(specs[i].path.steps[0].member) + 1;
-	decoder = calloc(1, size);
-	if (decoder == NULL)
-		return NULL;
-
-	names = (char *) &decoder->keys[nspecs];
-	decoder->nkeys = nspecs;
-	for (int i = 0; i < nspecs; i++)
-	{
-		Key		   *key = &decoder->keys[i];
-
-		key->spec = specs[i];
-		key->len = strlen(specs[i].path.steps[0].member);
-		key->name = memcpy(names, specs[i].path.steps[0].member, key->len + 1);
-		names += key->len + 1;
-	}
-	index_keys(decoder->keys, nspecs);
-	return decoder;
-}
+static const SpineField absent = {SPINE_FIELD_ABSENT, 0, {.text = ""}};
 
 /* --------------------------------------------------------------------------
- * Records
+ * Fields
  * -------------------------------------------------------------------------- */
 
 /* False: no memory. */
 static inline bool
-make_field(SpineDecoder *decoder, const SpineJsonValue *value, SpineField *field)
+make_field(SpineArena *arena, const SpineJsonValue *value, SpineField *field)
 {
 	static const SpineFieldKind kinds[] = {
 		[SPINE_JSON_NUMBER] = SPINE_FIELD_NUMERIC,
@@ -150,7 +77,7 @@ make_field(SpineDecoder *decoder, const SpineJsonValue *value, SpineField *field
 		*field = (SpineField) {SPINE_FIELD_BOOL, 0, {.boolean = value->text[0] == 't'}};
 	else if (value->kind == SPINE_JSON_STRING && value->has_escapes)
 	{
-		char	   *text = spine_arena_alloc(&decoder->arena, value->len);
+		char	   *text = spine_arena_alloc(arena, value->len);
 
 		if (text == NULL)
 			return false;
@@ -162,152 +89,446 @@ make_field(SpineDecoder *decoder, const SpineJsonValue *value, SpineField *field
 	return true;
 }
 
+/* Notes that a value was taken for the node. */
+static inline void
+mark_taken(SpineJsonNode *node, uint64_t now)
+{
+	node->taken = now;
+	for (SpineJsonNode *above = node->parent; above && above->taken_below != now; above = above->parent)
+		above->taken_below = now;
+}
+
+/* Forgets what was taken since then for the node and for those below it. */
+static void
+forget(Walk *walk, SpineJsonNode *node, uint64_t since)
+{
+	if (node->taken >= since)
+	{
+		int			i = node->spec;
+
+		node->taken = 0;
+		do
+		{
+			walk->fields[i] = absent;
+			i = walk->specs[i].same_path;
+		} while (i != node->spec);
+	}
+	if (node->taken_below < since)
+		return;
+	node->taken_below = since - 1;
+	for (int i = 0; i < node->nmembers; i++)
+		forget(walk, &node->members[i], since);
+	for (int i = 0; i < node->nelements; i++)
+		forget(walk, &node->elements[i], since);
+}
+
 /*
- * Gives the value to every key of its name, and adds to *memory what jsonb of it takes.
- * json is the value's text including the quotes of a string.  False: no memory.
+ * Gives the value to the specs of the node.  json is the value's text including the quotes of
+ * a string, and nested_memory what is in it takes as jsonb.  False: no memory.
  */
 static inline bool
-take_value(SpineDecoder *decoder, const SpineJsonReader *reader, int first,
-		   const SpineJsonValue *value, const char *json, size_t len,
-		   SpineField *fields, size_t *memory)
+take_value(Walk *walk, SpineJsonNode *node, const SpineJsonValue *value,
+		   const char *json, size_t len, size_t nested_memory)
 {
+	const SpineJsonSpec *specs = walk->specs;
 	bool		is_made = false;
 	SpineField	field;
-	int			i = first;
+	int			i = node->spec;
 
+	/* what an earlier element of an array has stays */
+	if (i < 0 || node->taken >= walk->start)
+		return true;
+	mark_taken(node, walk->now);
 	do
 	{
-		const Key  *key = &decoder->keys[i];
-
-		if (key->spec.as_json && value->kind != SPINE_JSON_NULL)
-			fields[i] = (SpineField) {SPINE_FIELD_JSON, (uint32_t) len, {.text = json}};
+		if (specs[i].as_json && value->kind != SPINE_JSON_NULL)
+			walk->fields[i] = (SpineField) {SPINE_FIELD_JSON, (uint32_t) len, {.text = json}};
 		else
 		{
-			if (!is_made && !make_field(decoder, value, &field))
+			if (!is_made && !make_field(walk->arena, value, &field))
 				return false;
 			is_made = true;
-			fields[i] = field;
+			walk->fields[i] = field;
 		}
-		if (key->spec.for_jsonb)
-			*memory += spine_json_value_memory(reader, len);
-		i = key->same_name;
-	} while (i != first);
+		if (specs[i].for_jsonb)
+			walk->memory += spine_json_value_memory(nested_memory, len);
+		i = specs[i].same_path;
+	} while (i != node->spec);
 	return true;
 }
 
+/* --------------------------------------------------------------------------
+ * Values
+ * -------------------------------------------------------------------------- */
+
+static SpineDecodeOutcome read_value(Walk *walk, size_t first);
+
+/* Reads a value for a node without children, the only one that is active. */
+static inline SpineDecodeOutcome
+read_leaf(Walk *walk, SpineJsonNode *node)
+{
+	SpineJsonReader *reader = &walk->reader;
+	size_t		nested_memory = reader->nested_memory;
+	const char *json;
+	SpineJsonValue value;
+
+	(void) spine_json_peek(reader);
+	json = reader->at;
+	if (!spine_json_read_value(reader, &value))
+		return SPINE_MALFORMED;
+	nested_memory = reader->nested_memory - nested_memory;
+	if (value.kind != SPINE_JSON_NESTED)
+		reader->nested_memory += SPINE_JSON_SCALAR_COST;
+	return take_value(walk, node, &value, json, (size_t) (reader->at - json), nested_memory) ?
+		SPINE_DECODED : SPINE_DECODE_NO_MEMORY;
+}
+
+static inline void
+activate(Walk *walk, SpineJsonNode *node, bool is_unwrapped)
+{
+	walk->active[walk->nactive++] = (SpineJsonActive) {node, is_unwrapped};
+}
+
 /*
- * Reads the members of the record.  Adds to *memory what jsonb of the fields takes; if a key
- * comes twice, both values count.  SPINE_MALFORMED: the reader has a complaint.
+ * Reads an object for the nodes that are active from `first` on.  SPINE_MALFORMED: the reader
+ * has a complaint.
  */
 static SpineDecodeOutcome
-read_members(SpineDecoder *decoder, SpineJsonReader *reader, SpineField *fields, size_t *memory)
+read_members(Walk *walk, size_t first)
 {
+	SpineJsonReader *reader = &walk->reader;
+	size_t		end = walk->nactive;
+	uint64_t	start = ++walk->now;
 	int			guess = 0;
+	SpineDecodeOutcome outcome;
+	SpineJsonValue name;
 
-	for (;;)
+	if (!spine_json_open(reader))
+		return SPINE_MALFORMED;
+	if (spine_json_peek(reader) != '}')
 	{
-		SpineJsonValue name;
-		SpineJsonValue value;
-		const char *json;
-		int			key;
-
-		if (!spine_json_read_key(reader, &name))
-			return SPINE_MALFORMED;
-		(void) spine_json_peek(reader);
-		json = reader->at;
-		if (!spine_json_read_value(reader, &value))
-			return SPINE_MALFORMED;
-
-		key = find_key(decoder, guess, &name);
-		if (key >= 0)
+		for (;;)
 		{
-			if (!take_value(decoder, reader, key, &value, json, (size_t) (reader->at - json),
-							fields, memory))
-				return SPINE_DECODE_NO_MEMORY;
-			guess = key + 1;
-		}
+			if (!spine_json_read_key(reader, &name))
+				return SPINE_MALFORMED;
+			reader->nested_memory += SPINE_JSON_KEY_COST;
+			for (size_t a = first; a < end; a++)
+			{
+				const SpineJsonNode *node = walk->active[a].node;
+				SpineJsonNode *member = spine_json_find_member(node, guess, &name);
 
-		if (spine_json_peek(reader) == '}')
-			return SPINE_DECODED;
-		if (!spine_json_read_comma(reader, '}'))
-			return SPINE_MALFORMED;
+				if (member == NULL)
+					continue;
+				if (member->taken >= start || member->taken_below >= start)
+					forget(walk, member, start);
+				activate(walk, member, false);
+				guess = (int) (member - node->members) + 1;
+			}
+			outcome = walk->nactive == end + 1 && !spine_json_has_children(walk->active[end].node) ?
+				read_leaf(walk, walk->active[end].node) : read_value(walk, end);
+			walk->nactive = end;
+			if (outcome != SPINE_DECODED)
+				return outcome;
+			if (spine_json_peek(reader) == '}')
+				break;
+			if (!spine_json_read_comma(reader, '}'))
+				return SPINE_MALFORMED;
+		}
+	}
+	spine_json_close(reader);
+	return SPINE_DECODED;
+}
+
+/* The same for an array. */
+static SpineDecodeOutcome
+read_elements(Walk *walk, size_t first)
+{
+	SpineJsonReader *reader = &walk->reader;
+	size_t		end = walk->nactive;
+	SpineDecodeOutcome outcome;
+
+	if (!spine_json_open(reader))
+		return SPINE_MALFORMED;
+	if (spine_json_peek(reader) != ']')
+	{
+		for (uint32_t i = 0;; i++)
+		{
+			for (size_t a = first; a < end; a++)
+			{
+				SpineJsonNode *node = walk->active[a].node;
+				SpineJsonNode *element;
+
+				if (walk->active[a].is_unwrapped)
+					continue;
+				element = spine_json_find_element(node, i);
+				if (element)
+					activate(walk, element, false);
+				if (node->nmembers > 0)
+					activate(walk, node, true);
+			}
+			outcome = read_value(walk, end);
+			walk->nactive = end;
+			if (outcome != SPINE_DECODED)
+				return outcome;
+			if (spine_json_peek(reader) == ']')
+				break;
+			if (!spine_json_read_comma(reader, ']'))
+				return SPINE_MALFORMED;
+		}
+	}
+	spine_json_close(reader);
+	return SPINE_DECODED;
+}
+
+/* Activates the nodes for element 0 of a value that is not an array. */
+static inline void
+activate_first_elements(Walk *walk, size_t first)
+{
+	for (size_t a = first; a < walk->nactive; a++)
+	{
+		const SpineJsonNode *node = walk->active[a].node;
+
+		if (node->nelements > 0 && !walk->active[a].is_unwrapped && node->by_element[0]->element == 0)
+			activate(walk, node->by_element[0], false);
 	}
 }
 
-static SpineDecodeOutcome
-read_record(SpineDecoder *decoder, SpineJsonReader *reader, SpineField *fields, size_t *memory)
+/* Is any node active, from `first` on, that has children in such a value? */
+static inline bool
+is_looked_into(const Walk *walk, size_t first, char opening)
 {
+	for (size_t a = first; a < walk->nactive; a++)
+	{
+		const SpineJsonNode *node = walk->active[a].node;
+
+		if (opening == '{' ? node->nmembers > 0 :
+			!walk->active[a].is_unwrapped && (node->nmembers > 0 || node->nelements > 0))
+			return true;
+	}
+	return false;
+}
+
+/* Reads a value, and the white space before it, for the nodes that are active from `first` on. */
+static SpineDecodeOutcome
+read_value(Walk *walk, size_t first)
+{
+	SpineJsonReader *reader = &walk->reader;
+	char		opening = spine_json_peek(reader);
+	const char *json = reader->at;
+	size_t		nested_memory = reader->nested_memory;
+	SpineJsonValue value;
+
+	if (opening != '[')
+		activate_first_elements(walk, first);
+	if ((opening == '{' || opening == '[') && is_looked_into(walk, first, opening))
+	{
+		SpineDecodeOutcome outcome = opening == '{' ?
+			read_members(walk, first) : read_elements(walk, first);
+
+		if (outcome != SPINE_DECODED)
+			return outcome;
+		value = (SpineJsonValue) {SPINE_JSON_NESTED, false, json, (size_t) (reader->at - json)};
+	}
+	else if (!spine_json_read_value(reader, &value))
+		return SPINE_MALFORMED;
+
+	nested_memory = reader->nested_memory - nested_memory;
+	if (value.kind != SPINE_JSON_NESTED)
+		reader->nested_memory += SPINE_JSON_SCALAR_COST;
+	for (size_t a = first; a < walk->nactive; a++)
+	{
+		if (!walk->active[a].is_unwrapped &&
+			!take_value(walk, walk->active[a].node, &value, json, (size_t) (reader->at - json), nested_memory))
+			return SPINE_DECODE_NO_MEMORY;
+	}
+	return SPINE_DECODED;
+}
+
+/* --------------------------------------------------------------------------
+ * Records
+ * -------------------------------------------------------------------------- */
+
+static SpineDecoder *
+compile(const SpineFieldSpec *specs, int nspecs)
+{
+	SpineDecoder *decoder = calloc(1, sizeof(SpineDecoder));
+
+	if (decoder == NULL)
+		return NULL;
+	decoder->nspecs = nspecs;
+	decoder->paths = spine_json_paths_make(specs, nspecs);
+	if (decoder->paths == NULL)
+	{
+		free(decoder);
+		return NULL;
+	}
+	return decoder;
+}
+
+/* Reads one JSON value, which is all of the bytes. */
+static SpineDecodeOutcome
+read_root(Walk *walk, SpineJsonNode *root, const void *bytes, size_t len, bool only_object)
+{
+	SpineJsonReader *reader = &walk->reader;
+	char		opening;
 	SpineDecodeOutcome outcome;
 
-	for (int i = 0; i < decoder->nkeys; i++)
-		fields[i] = (SpineField) {SPINE_FIELD_ABSENT, 0, {.text = ""}};
-	*memory = 0;
-
-	if (spine_json_peek(reader) != '{')
+	*reader = (SpineJsonReader) {.start = bytes, .at = bytes, .end = (const char *) bytes + len};
+	opening = spine_json_peek(reader);
+	if (reader->at == reader->end || (only_object && opening != '{'))
 	{
 		reader->complaint = reader->at == reader->end ?
 			"nothing but white space" : "not a JSON object";
 		return SPINE_MALFORMED;
 	}
-	reader->at++;
-	if (spine_json_peek(reader) != '}')
-	{
-		outcome = read_members(decoder, reader, fields, memory);
-		if (outcome != SPINE_DECODED)
-			return outcome;
-	}
-	reader->at++;
+	walk->nactive = 0;
+	activate(walk, root, false);
+	outcome = read_value(walk, 0);
+	if (outcome != SPINE_DECODED)
+		return outcome;
 	(void) spine_json_peek(reader);
 	if (reader->at < reader->end)
 	{
-		reader->complaint = "something after the JSON object";
+		reader->complaint = opening == '{' ?
+			"something after the JSON object" : "something after the JSON value";
 		return SPINE_MALFORMED;
 	}
 	return SPINE_DECODED;
 }
 
+/* Gives the bytes of a key that is not JSON to the specs that ask for all of it. */
 static SpineDecodeOutcome
-decode(SpineDecoder *decoder, const SpineRecord *record, size_t max_memory,
-	   SpineEvent *event, char *reason, size_t reason_size)
+take_plain_key(Walk *walk, const SpineJsonNode *root, const SpineRecord *record,
+			   char *reason, size_t reason_size)
 {
-	const char *value = record->value;
-	SpineJsonReader reader = {.start = value, .at = value};
-	SpineDecodeOutcome outcome;
-	SpineField *fields;
-	size_t		memory;
+	const SpineJsonSpec *specs = walk->specs;
+	size_t		len = spine_json_write_string(record->key, record->key_len, NULL);
+	char	   *json = NULL;
+	int			i = root->spec;
 
-	reason[0] = '\0';
-	if (value == NULL || record->value_len == 0)
+	if (len > MAX_RECORD_LEN)
 	{
-		snprintf(reason, reason_size, value == NULL ? "tombstone" : "empty value");
-		return value == NULL ? SPINE_NO_VALUE : SPINE_MALFORMED;
+		snprintf(reason, reason_size, len == SIZE_MAX ?
+				 "the key is neither JSON nor UTF-8" : "the key is longer than 1 GB");
+		return len == SIZE_MAX ? SPINE_MALFORMED : SPINE_BEYOND_LIMIT;
+	}
+	do
+	{
+		if (!specs[i].as_json)
+			walk->fields[i] = (SpineField) {SPINE_FIELD_TEXT, (uint32_t) record->key_len,
+			{.text = record->key}};
+		else
+		{
+			if (json == NULL)
+			{
+				json = spine_arena_alloc(walk->arena, len);
+				if (json == NULL)
+					return SPINE_DECODE_NO_MEMORY;
+				(void) spine_json_write_string(record->key, record->key_len, json);
+			}
+			walk->fields[i] = (SpineField) {SPINE_FIELD_JSON, (uint32_t) len, {.text = json}};
+		}
+		if (specs[i].for_jsonb)
+			walk->memory += spine_json_value_memory(0, len);
+		i = specs[i].same_path;
+	} while (i != root->spec);
+	return SPINE_DECODED;
+}
+
+/*
+ * The fields of the record's key.  A key need not be JSON, and a record need not have one.
+ * Then paths into the key find nothing, and all of it is its text, or NULL.
+ */
+static SpineDecodeOutcome
+decode_key(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *reason, size_t reason_size)
+{
+	size_t		memory = walk->memory;
+	SpineDecodeOutcome outcome;
+
+	if (root->spec < 0 && !spine_json_has_children(root))
+		return SPINE_DECODED;
+	if (record->key == NULL)
+	{
+		static const SpineJsonValue null = {SPINE_JSON_NULL, false, "null", 4};
+
+		(void) take_value(walk, root, &null, null.text, null.len, 0);
+		return SPINE_DECODED;
+	}
+	if (record->key_len > MAX_RECORD_LEN)
+	{
+		snprintf(reason, reason_size, "the key is longer than 1 GB");
+		return SPINE_BEYOND_LIMIT;
+	}
+	outcome = read_root(walk, root, record->key, record->key_len, false);
+	if (outcome != SPINE_MALFORMED)
+		return outcome;
+	if (walk->reader.beyond_limit)
+	{
+		snprintf(reason, reason_size, "the key is nested deeper than 512 levels");
+		return SPINE_BEYOND_LIMIT;
+	}
+	walk->memory = memory;
+	forget(walk, root, walk->start);
+	return root->spec >= 0 ? take_plain_key(walk, root, record, reason, reason_size) : SPINE_DECODED;
+}
+
+static SpineDecodeOutcome
+decode_value(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *reason, size_t reason_size)
+{
+	SpineDecodeOutcome outcome;
+
+	if (record->value == NULL || record->value_len == 0)
+	{
+		snprintf(reason, reason_size, record->value == NULL ? "tombstone" : "empty value");
+		return record->value == NULL ? SPINE_NO_VALUE : SPINE_MALFORMED;
 	}
 	if (record->value_len > MAX_RECORD_LEN)
 	{
 		snprintf(reason, reason_size, "longer than 1 GB");
 		return SPINE_BEYOND_LIMIT;
 	}
-
-	reader.end = value + record->value_len;
-	fields = spine_arena_alloc(&decoder->arena, decoder->nkeys * sizeof(SpineField));
-	outcome = fields ? read_record(decoder, &reader, fields, &memory) : SPINE_DECODE_NO_MEMORY;
-	if (outcome == SPINE_DECODE_NO_MEMORY)
-		snprintf(reason, reason_size, "out of memory");
-	else if (outcome != SPINE_DECODED)
+	outcome = read_root(walk, root, record->value, record->value_len,
+						root->spec < 0 && root->nelements == 0);
+	if (outcome == SPINE_MALFORMED)
 	{
-		spine_json_describe(&reader, reason, reason_size);
-		if (reader.beyond_limit)
+		spine_json_describe(&walk->reader, reason, reason_size);
+		if (walk->reader.beyond_limit)
 			outcome = SPINE_BEYOND_LIMIT;
 	}
-	else if (memory > max_memory)
+	return outcome;
+}
+
+static SpineDecodeOutcome
+decode(SpineDecoder *decoder, const SpineRecord *record, size_t max_memory,
+	   SpineEvent *event, char *reason, size_t reason_size)
+{
+	SpineJsonPaths *paths = decoder->paths;
+	Walk		walk = {.arena = &decoder->arena, .specs = paths->specs, .active = paths->active};
+	SpineDecodeOutcome outcome = SPINE_DECODE_NO_MEMORY;
+
+	reason[0] = '\0';
+	walk.start = walk.now = ++decoder->now;
+	walk.fields = spine_arena_alloc(&decoder->arena, decoder->nspecs * sizeof(SpineField));
+	if (walk.fields)
+	{
+		for (int i = 0; i < decoder->nspecs; i++)
+			walk.fields[i] = absent;
+		outcome = decode_value(&walk, &paths->nodes[SPINE_ROOT_VALUE], record, reason, reason_size);
+		if (outcome == SPINE_DECODED)
+			outcome = decode_key(&walk, &paths->nodes[SPINE_ROOT_KEY], record, reason, reason_size);
+		decoder->now = walk.now;
+	}
+	if (outcome == SPINE_DECODE_NO_MEMORY)
+		snprintf(reason, reason_size, "out of memory");
+	else if (outcome == SPINE_DECODED && walk.memory > max_memory)
 	{
 		snprintf(reason, reason_size,
 				 "jsonb of its values would take about %zu MB of memory to make,"
-				 " more than spine.max_record_memory allows", memory >> 20);
+				 " more than spine.max_record_memory allows", walk.memory >> 20);
 		outcome = SPINE_BEYOND_LIMIT;
 	}
-	else
-		*event = (SpineEvent) {SPINE_OPERATION_UPSERT, record, fields};
+	else if (outcome == SPINE_DECODED)
+		*event = (SpineEvent) {SPINE_OPERATION_UPSERT, record, walk.fields};
 	return outcome;
 }
 
@@ -323,6 +544,7 @@ free_decoder(SpineDecoder *decoder)
 	if (decoder == NULL)
 		return;
 	spine_arena_free(&decoder->arena);
+	free(decoder->paths);
 	free(decoder);
 }
 

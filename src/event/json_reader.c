@@ -10,17 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Levels of objects and arrays; the outermost object is one of them. */
+/* Levels of objects and arrays; the outermost one is one of them. */
 #define MAX_DEPTH			512
-
-/*
- * What PostgreSQL allocates while it makes jsonb of JSON text, about: measured for each
- * kind of value, with its doubling arrays at their worst.  Its tree is up to 220 times as
- * large as the text; test/t/026_big_records.pl measures the whole.
- */
-#define OBJECT_COST			720
-#define ARRAY_COST			320
-#define KEY_COST			120
 
 #define EVERY_BYTE(c)		(UINT64_C(0x0101010101010101) * (c))
 
@@ -266,6 +257,44 @@ spine_json_unescape(const SpineJsonValue *string, char *to)
 	return (size_t) (to - start);
 }
 
+size_t
+spine_json_write_string(const char *text, size_t len, char *to)
+{
+	static const char *const letters = "bfnrt";
+	static const char *const meanings = "\b\f\n\r\t";
+	const char *end = text + len;
+	size_t		size = 1;
+
+	if (to)
+		to[0] = '"';
+	while (text < end)
+	{
+		unsigned char c = *text;
+		char		escape[8];
+		const char *piece = text;
+		int			text_len = c < 0x80 ? 1 : utf8_length(text, end);
+		int			piece_len = text_len;
+
+		if (text_len == 0)
+			return SIZE_MAX;
+		if (c < 0x20 || c == '"' || c == '\\')
+		{
+			const char *letter = c != 0 ? strchr(meanings, c) : NULL;
+
+			piece = escape;
+			piece_len = c < 0x20 && !letter ? snprintf(escape, sizeof(escape), "\\u%04x", c) :
+				snprintf(escape, sizeof(escape), "\\%c", letter ? letters[letter - meanings] : c);
+		}
+		if (to)
+			memcpy(to + size, piece, (size_t) piece_len);
+		size += (size_t) piece_len;
+		text += text_len;
+	}
+	if (to)
+		to[size] = '"';
+	return size + 1;
+}
+
 int
 spine_json_compare(const SpineJsonValue *string, const char *name, size_t name_len)
 {
@@ -397,9 +426,23 @@ spine_json_read_word(SpineJsonReader *reader, char first, SpineJsonValue *value)
  * -------------------------------------------------------------------------- */
 
 bool
+spine_json_open(SpineJsonReader *reader)
+{
+	if (reader->depth == MAX_DEPTH)
+	{
+		reader->beyond_limit = true;
+		return spine_json_complain(reader, "nested deeper than 512 levels");
+	}
+	reader->nested_memory += *reader->at == '{' ? SPINE_JSON_OBJECT_COST : SPINE_JSON_ARRAY_COST;
+	reader->at++;
+	reader->depth++;
+	return true;
+}
+
+bool
 spine_json_read_nested(SpineJsonReader *reader)
 {
-	char		closing[MAX_DEPTH - 1]; /* the object around the value is a level, too */
+	char		closing[MAX_DEPTH];
 	int			depth = 0;
 
 	do
@@ -412,13 +455,8 @@ spine_json_read_nested(SpineJsonReader *reader)
 		/* a value begins here */
 		if (first == '{' || first == '[')
 		{
-			if (depth == MAX_DEPTH - 1)
-			{
-				reader->beyond_limit = true;
-				return spine_json_complain(reader, "nested deeper than 512 levels");
-			}
-			reader->at++;
-			reader->nested_memory += first == '{' ? OBJECT_COST : ARRAY_COST;
+			if (!spine_json_open(reader))
+				return false;
 			closing[depth++] = first == '{' ? '}' : ']';
 			is_open = spine_json_peek(reader) != closing[depth - 1];
 		}
@@ -432,7 +470,7 @@ spine_json_read_nested(SpineJsonReader *reader)
 		{
 			while (depth > 0 && spine_json_peek(reader) == closing[depth - 1])
 			{
-				reader->at++;
+				spine_json_close(reader);
 				depth--;
 			}
 			if (depth > 0 && !spine_json_read_comma(reader, closing[depth - 1]))
@@ -442,7 +480,7 @@ spine_json_read_nested(SpineJsonReader *reader)
 		{
 			if (!spine_json_read_key(reader, &key))
 				return false;
-			reader->nested_memory += KEY_COST;
+			reader->nested_memory += SPINE_JSON_KEY_COST;
 		}
 	} while (depth > 0);
 	return true;
@@ -456,5 +494,5 @@ spine_json_memory(const void *text, size_t len)
 
 	/* PostgreSQL stops, too, where the text is no longer JSON */
 	(void) spine_json_read_value(&reader, &value);
-	return reader.beyond_limit ? SIZE_MAX : spine_json_value_memory(&reader, len);
+	return reader.beyond_limit ? SIZE_MAX : spine_json_value_memory(reader.nested_memory, len);
 }

@@ -24,7 +24,8 @@ typedef struct SpineJsonReader
 	bool		beyond_limit;	/* the complaint is that there is too much of something */
 	bool		has_escapes;	/* the last string had some */
 	bool		has_nul;		/* and \u0000 was among them */
-	size_t		nested_memory;	/* see spine_json_value_memory */
+	int			depth;			/* objects and arrays around `at` */
+	size_t		nested_memory;	/* grows with what is nested; see spine_json_value_memory */
 } SpineJsonReader;
 
 typedef enum SpineJsonKind
@@ -46,9 +47,13 @@ typedef struct SpineJsonValue
 } SpineJsonValue;
 
 /*
- * What PostgreSQL allocates while it makes jsonb of a scalar, and per byte of JSON text,
- * about.  json_reader.c has the rest.
+ * What PostgreSQL allocates while it makes jsonb of JSON text, about: measured for each
+ * kind of value, with its doubling arrays at their worst.  Its tree is up to 220 times as
+ * large as the text; test/t/026_big_records.pl measures the whole.
  */
+#define SPINE_JSON_OBJECT_COST	720
+#define SPINE_JSON_ARRAY_COST	320
+#define SPINE_JSON_KEY_COST		120
 #define SPINE_JSON_SCALAR_COST	140
 #define SPINE_JSON_BYTE_COST	4
 
@@ -67,6 +72,9 @@ extern bool spine_json_read_word(SpineJsonReader *reader, char first, SpineJsonV
 /* Reads an object or an array with everything in it. */
 extern bool spine_json_read_nested(SpineJsonReader *reader);
 
+/* Goes into the object or array whose first byte is at `at`; spine_json_close leaves it. */
+extern bool spine_json_open(SpineJsonReader *reader);
+
 /*
  * Writes the string with its escapes resolved, which makes it no longer; returns its
  * length.  The string must have been read without a complaint.
@@ -75,6 +83,12 @@ extern size_t spine_json_unescape(const SpineJsonValue *string, char *to);
 
 /* Compares the string with a name, as memcmp does. */
 extern int	spine_json_compare(const SpineJsonValue *string, const char *name, size_t name_len);
+
+/*
+ * Writes the text as a JSON string, with its quotes; returns its length.  With NULL for `to`,
+ * only counts.  SIZE_MAX: the text is not UTF-8.
+ */
+extern size_t spine_json_write_string(const char *text, size_t len, char *to);
 
 /*
  * How many bytes PostgreSQL needs, about, to make jsonb of this text; SIZE_MAX if it is
@@ -121,7 +135,6 @@ spine_json_read_value(SpineJsonReader *reader, SpineJsonValue *value)
 	char		first = spine_json_peek(reader);
 	const char *text = reader->at;
 
-	reader->nested_memory = 0;
 	if (first != '{' && first != '[')
 		return spine_json_read_scalar(reader, first, value);
 	if (!spine_json_read_nested(reader))
@@ -164,14 +177,23 @@ spine_json_read_comma(SpineJsonReader *reader, char closing)
 	return true;
 }
 
+/* Leaves an object or array; `at` is at its closing bracket. */
+static inline void
+spine_json_close(SpineJsonReader *reader)
+{
+	reader->at++;
+	reader->depth--;
+}
+
 /*
- * How many bytes PostgreSQL needs, about, to make jsonb of the value that was read last.
- * len is the length of its text, including the quotes of a string.
+ * How many bytes PostgreSQL needs, about, to make jsonb of a value.  nested_memory is how much
+ * that of the reader has grown since the value began, and len is the length of the value's
+ * text, including the quotes of a string.
  */
 static inline size_t
-spine_json_value_memory(const SpineJsonReader *reader, size_t len)
+spine_json_value_memory(size_t nested_memory, size_t len)
 {
-	return SPINE_JSON_SCALAR_COST + reader->nested_memory + SPINE_JSON_BYTE_COST * len;
+	return SPINE_JSON_SCALAR_COST + nested_memory + SPINE_JSON_BYTE_COST * len;
 }
 
 #endif							/* SPINE_JSON_READER_H */

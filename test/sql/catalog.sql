@@ -87,8 +87,6 @@ INSERT INTO spine_pipelines (name, owner) VALUES ('bad', 'regress_no_such_role')
 INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('nowhere', 'target', 'append');
 INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'no_such_table', 'append');
 INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'target', 'merge');
-INSERT INTO spine_sinks (pipeline, target, mode) VALUES ('orders', 'target', 'upsert');
-INSERT INTO spine_sinks (pipeline, target, mode, key) VALUES ('orders', 'target', 'upsert', '{id}');
 INSERT INTO spine_sinks (pipeline, target, mode, version) VALUES ('orders', 'target', 'append', 'version');
 INSERT INTO spine_sinks (pipeline, target, mode, key) VALUES ('orders', 'target', 'append', '{}');
 INSERT INTO spine_sinks (pipeline, target, mode, key) VALUES ('orders', 'target', 'append', '{id,NULL}');

@@ -27,6 +27,8 @@
 #define MAX_ORACLE_LEN	100000
 
 #define MAX_SPECS	100
+#define MAX_STEPS	10
+#define MAX_NAME	64
 
 /* Hold the fields of the last decode_exact. */
 static char *last_record = NULL;
@@ -37,30 +39,29 @@ static SpineDecoder *
 compile(const SpineFieldSpec *specs, int nspecs)
 {
 	SpineFieldSpec copies[MAX_SPECS];
+	SpinePathStep steps[MAX_SPECS][MAX_STEPS];
+	char		names[MAX_SPECS][MAX_STEPS][MAX_NAME];
 	SpineDecoder *decoder;
 
 	assert_true(nspecs <= MAX_SPECS);
 	for (int i = 0; i < nspecs; i++)
 	{
 		copies[i] = specs[i];
-		SpinePathStep  *steps = malloc(specs[i].path.nsteps * sizeof(SpinePathStep));
-
+		copies[i].path.steps = steps[i];
+		assert_true(specs[i].path.nsteps <= MAX_STEPS);
 		for (int s = 0; s < specs[i].path.nsteps; s++)
 		{
-			steps[s] = specs[i].path.steps[s];
-			if (steps[s].member)
-				steps[s].member = strdup(steps[s].member);
+			steps[i][s] = specs[i].path.steps[s];
+			if (steps[i][s].member == NULL)
+				continue;
+			assert_true(strlen(steps[i][s].member) < MAX_NAME);
+			steps[i][s].member = strcpy(names[i][s], steps[i][s].member);
 		}
-		copies[i].path.steps = steps;
 	}
 	decoder = spine_format_json.compile(copies, nspecs);
-	for (int i = 0; i < nspecs; i++)
-	{
-		for (int s = 0; s < copies[i].path.nsteps; s++)
-			free((char *) copies[i].path.steps[s].member);
-		free((SpinePathStep *) copies[i].path.steps);
-	}
 	memset(copies, 0, sizeof(copies));
+	memset(steps, 0, sizeof(steps));
+	memset(names, 0, sizeof(names));
 	return decoder;
 }
 

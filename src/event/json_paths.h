@@ -1,0 +1,106 @@
+/*
+ * json_paths.h
+ *		The paths of all fields of a decoder, as one tree.
+ *
+ * A node of the tree stands for the values at the end of one path.  Its children are the
+ * paths that are longer by a step.  A path that several fields ask for has one node.
+ */
+#ifndef SPINE_JSON_PATHS_H
+#define SPINE_JSON_PATHS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "event/format.h"
+#include "event/json_reader.h"
+
+typedef struct SpineJsonNode SpineJsonNode;
+
+struct SpineJsonNode
+{
+	SpineJsonNode *parent;	/* NULL: a root */
+	const char *name;			/* of a member; NULL: a root or an element */
+	size_t		len;
+	uint32_t	element;
+	int			nsteps;			/* from the root */
+	int			spec;			/* one of those that end here, or -1 */
+	int			nmembers;
+	int			nelements;
+	SpineJsonNode *members;		/* in the order of the specs */
+	SpineJsonNode *elements;
+	SpineJsonNode **by_name;	/* the same in the order of names */
+	SpineJsonNode **by_element;
+
+	/* when a value was last taken for this node, and for any node below it */
+	uint64_t	taken;
+	uint64_t	taken_below;
+};
+
+/* What is asked for at the end of a path. */
+typedef struct SpineJsonSpec
+{
+	bool		as_json;
+	bool		for_jsonb;
+	int			same_path;		/* the next spec of the same path, in a circle */
+	SpineJsonNode *node;
+} SpineJsonSpec;
+
+/* A node whose value begins, or one whose members may be in an element of its array. */
+typedef struct SpineJsonActive
+{
+	SpineJsonNode *node;
+	bool		is_unwrapped;
+} SpineJsonActive;
+
+typedef struct SpineJsonPaths
+{
+	SpineJsonSpec *specs;
+	SpineJsonActive *active;	/* room for two of each node */
+	int			nnodes;
+	SpineJsonNode nodes[];		/* first the roots, in the order of SpineRoot */
+} SpineJsonPaths;
+
+/* Copies the specs; NULL: no memory.  The caller frees the tree with free(). */
+extern SpineJsonPaths *spine_json_paths_make(const SpineFieldSpec *specs, int nspecs);
+
+/* The child for this element, or NULL. */
+extern SpineJsonNode *spine_json_find_element(const SpineJsonNode *node, uint32_t element);
+
+static inline bool
+spine_json_has_children(const SpineJsonNode *node)
+{
+	return node->nmembers > 0 || node->nelements > 0;
+}
+
+/*
+ * The child for the member of this name, or NULL.  Records mostly have their keys in the
+ * order of the specs, so the guess is the place after the member that was found last.
+ */
+static inline SpineJsonNode *
+spine_json_find_member(const SpineJsonNode *node, int guess, const SpineJsonValue *name)
+{
+	int			low = 0;
+	int			high = node->nmembers;
+
+	if (guess < high && !name->has_escapes && name->len == node->members[guess].len &&
+		memcmp(name->text, node->members[guess].name, name->len) == 0)
+		return &node->members[guess];
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+		SpineJsonNode *member = node->by_name[middle];
+		int			order = spine_json_compare(name, member->name, member->len);
+
+		if (order == 0)
+			return member;
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return NULL;
+}
+
+#endif							/* SPINE_JSON_PATHS_H */

@@ -63,7 +63,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'spine_find_topics'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.spine_find_topics(text) IS
-'the topics of the cluster that a topic, a list or a regular expression stands for; topics of a list that do not exist have no partitions';
+'the topics that a list or a regular expression stands for; those of a list that do not exist have no partitions';
 REVOKE ALL ON FUNCTION @extschema@.spine_find_topics(text) FROM PUBLIC;
 
 -- What the functions spine_seek share.  Exactly one of the last three arguments is not

@@ -17,13 +17,17 @@ SELECT spine_produce('acme', 0);
 SELECT spine_wait();
 SELECT spine_brokers();
 SELECT spine_topic_offsets('events');
+SELECT spine_find_topics('events');
 -- ... change what the workers do, ...
 SELECT spine_pause('orders');
 SELECT spine_resume('orders');
 SELECT spine_seek('orders', 0, 0);
 SELECT spine_seek('orders', 0, 'earliest');
 SELECT spine_seek('orders', 0, now());
-SELECT spine_move_positions('orders', 0, 0, NULL, NULL);
+SELECT spine_seek('orders', 0, 0, 'events');
+SELECT spine_seek('orders', 0, 'earliest', 'events');
+SELECT spine_seek('orders', 0, now(), 'events');
+SELECT spine_move_positions('orders', NULL, 0, 0, NULL, NULL);
 INSERT INTO spine_pipelines (name) VALUES ('mine');
 UPDATE spine_pipelines SET enabled = false;
 DELETE FROM spine_pipelines;
@@ -39,6 +43,7 @@ SELECT count(*) FROM spine_offsets;
 SELECT count(*) FROM spine_status;
 SELECT count(*) FROM spine_worker_status();
 SELECT count(*) FROM spine_partition_status();
+SELECT count(*) FROM spine_missing_topics();
 
 -- It cannot see broker addresses and secrets in any way.
 -- (PostgreSQL words these errors differently in each version.)

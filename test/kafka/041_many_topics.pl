@@ -13,6 +13,7 @@ use Kafka;
 use SpineTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 need_own_kafka();
 
@@ -73,6 +74,15 @@ is_applied('a topic that is new');
 kill 'KILL', (worker_pids($node))[0];
 send_to("many.$_", 5) foreach 1 .. 10;
 is_applied('a worker is killed');
+
+my $committed;
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	$committed = group_offsets($kafka, 'spine-postgres-many');
+	last unless grep { ($committed->{$_}{0} // 0) != $sent{$_} } keys %sent;
+	usleep(100_000);
+}
+is_deeply($committed, { map { $_ => { 0 => $sent{$_} } } keys %sent }, 'the consumer group is told the positions of all topics');
 
 topic($kafka, 'delete', 'many.7');
 comes_to($node, 'a topic is gone',

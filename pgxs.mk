@@ -63,7 +63,7 @@ OBJS = \
 	src/process/worker_status.o \
 	src/process/session_settings.o \
 	src/process/assignment.o \
-	src/process/topics.o \
+	src/process/find_topics.o \
 	src/process/probe.o \
 	src/process/child.o \
 	src/process/launcher.o \

@@ -1,5 +1,5 @@
 /*
- * topics.h
+ * find_topics.h
  *		Which topics of the cluster a pipeline reads now.
  */
 #ifndef SPINE_FIND_TOPICS_H

@@ -1,8 +1,8 @@
 /*
- * topics.c
+ * find_topics.c
  *		Finds the topics of a pipeline on its cluster.
  */
-#include "process/topics.h"
+#include "process/find_topics.h"
 
 #include "catalog/topics.h"
 #include "funcapi.h"

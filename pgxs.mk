@@ -33,6 +33,7 @@ OBJS = \
 	src/catalog/own_tables.o \
 	src/catalog/pipeline.o \
 	src/catalog/topics.o \
+	src/catalog/gate.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
 	src/apply/role.o \
@@ -47,6 +48,7 @@ OBJS = \
 	src/apply/rows.o \
 	src/apply/plan.o \
 	src/apply/apply.o \
+	src/apply/check.o \
 	src/apply/search.o \
 	src/apply/dead_letters.o \
 	src/apply/records.o \
@@ -71,6 +73,7 @@ OBJS = \
 	src/process/embedded_broker.o \
 	src/process/catalog_changes.o \
 	src/process/topic_offsets.o \
+	src/process/pipeline_check.o \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \

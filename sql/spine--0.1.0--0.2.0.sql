@@ -98,54 +98,24 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION @extschema@.spine_pause(pipeline name)
-RETURNS void
-LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines'::regclass);
-	UPDATE @extschema@.spine_pipelines SET enabled = false WHERE name = pipeline;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
-			USING ERRCODE = 'undefined_object',
-				  HINT = 'The table spine_pipelines lists the pipelines.';
-	END IF;
-END
-$$;
-
-CREATE OR REPLACE FUNCTION @extschema@.spine_resume(pipeline name)
-RETURNS void
-LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines'::regclass);
-	UPDATE @extschema@.spine_pipelines SET enabled = true WHERE name = pipeline;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
-			USING ERRCODE = 'undefined_object',
-				  HINT = 'The table spine_pipelines lists the pipelines.';
-	END IF;
-END
-$$;
-
 -- A pipeline, its sinks and its positions may be changed by roles that can SET ROLE to
 -- the pipeline's owner (before PostgreSQL 16, every member can), and by the owner of the
 -- table, as whom foreign keys act.
-CREATE FUNCTION @extschema@.spine_may_change(of_owner regrole, of_table oid)
+CREATE FUNCTION @extschema@.spine_may_change(of_owner regrole, of_table oid,
+	by_role regrole DEFAULT pg_catalog.quote_ident(current_user)::pg_catalog.regrole)
 RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(pg_has_role(of_owner::oid, r.option) OR pg_has_role(c.relowner, r.option), false)
+	SELECT coalesce(pg_has_role(by_role, of_owner::oid, r.option) OR pg_has_role(by_role, c.relowner, r.option), false)
 	FROM pg_class c,
 		 (SELECT CASE WHEN current_setting('server_version_num')::integer < 160000
 					  THEN 'MEMBER' ELSE 'SET' END AS option) r
 	WHERE c.oid = of_table
 $$;
-COMMENT ON FUNCTION @extschema@.spine_may_change(regrole, oid) IS
-'whether the current user may change what belongs to a pipeline of this owner, in this table of the catalog';
+COMMENT ON FUNCTION @extschema@.spine_may_change(regrole, oid, regrole) IS
+'whether the current user, or another role, may change what belongs to a pipeline of this owner, in this table of the catalog';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_may_change(regrole, oid, regrole) TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_check_pipeline()
 RETURNS trigger
@@ -537,21 +507,109 @@ END
 $$;
 
 --
--- The hint of an error has a column of its own.  Two views depend on the function whose
--- columns change, so it is dropped when both are replaced.
+-- The hint of an error has a column of its own, and everybody sees the status of pipelines
+-- whose owner they may act as.  Two views depend on the function whose columns change, so
+-- it is dropped when both are replaced.
 --
 
 ALTER FUNCTION @extschema@.spine_worker_status() RENAME TO spine_worker_status_of_0_1;
 
-CREATE FUNCTION @extschema@.spine_worker_status(
+-- What a worker says may quote values of records, so it is for those who may act as the
+-- pipeline's owner, and for monitoring.
+CREATE FUNCTION @extschema@.spine_all_workers(
 	OUT pipeline name, OUT worker integer, OUT workers integer, OUT pid integer,
 	OUT state text, OUT state_since timestamptz,
 	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'spine_worker_status'
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.spine_worker_status() IS 'the workers of this database, from shared memory';
-REVOKE ALL ON FUNCTION @extschema@.spine_worker_status() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.spine_all_workers() IS
+'the workers of this database, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_all_workers() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_worker_status_as(caller oid,
+	OUT pipeline name, OUT worker integer, OUT workers integer, OUT pid integer,
+	OUT state text, OUT state_since timestamptz,
+	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
+RETURNS SETOF record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
+		SELECT w.*
+		FROM @extschema@.spine_all_workers() w
+		WHERE pg_has_role(caller, 'pg_monitor', 'USAGE')
+			OR w.pipeline IN (SELECT p.name
+							   FROM @extschema@.spine_pipelines p
+							   WHERE pg_has_role(caller, p.owner::oid, 'USAGE'));
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_worker_status_as(oid) IS 'part of spine_worker_status';
+REVOKE ALL ON FUNCTION @extschema@.spine_worker_status_as(oid) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_worker_status(
+	OUT pipeline name, OUT worker integer, OUT workers integer, OUT pid integer,
+	OUT state text, OUT state_since timestamptz,
+	OUT last_error text, OUT last_error_at timestamptz, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_worker_status() IS
+'the workers of this database: those of pipelines that the caller may watch';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_worker_status() TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_all_partitions(
+	OUT pipeline name, OUT topic text, OUT partition integer,
+	OUT next_offset bigint, OUT high_watermark bigint,
+	OUT last_batch_rows bigint, OUT last_batch_ms double precision,
+	OUT last_commit_at timestamptz,
+	OUT events_total bigint, OUT dead_letters_total bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_partition_status'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_all_partitions() IS
+'the partitions that workers of this database have read since the server started, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_all_partitions() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_partition_status_as(caller oid,
+	OUT pipeline name, OUT topic text, OUT partition integer,
+	OUT next_offset bigint, OUT high_watermark bigint,
+	OUT last_batch_rows bigint, OUT last_batch_ms double precision,
+	OUT last_commit_at timestamptz,
+	OUT events_total bigint, OUT dead_letters_total bigint)
+RETURNS SETOF record
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
+		SELECT s.*
+		FROM @extschema@.spine_all_partitions() s
+		WHERE pg_has_role(caller, 'pg_monitor', 'USAGE')
+			OR s.pipeline IN (SELECT p.name
+							   FROM @extschema@.spine_pipelines p
+							   WHERE pg_has_role(caller, p.owner::oid, 'USAGE'));
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_partition_status_as(oid) IS 'part of spine_partition_status';
+REVOKE ALL ON FUNCTION @extschema@.spine_partition_status_as(oid) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_partition_status(
+	OUT pipeline name, OUT topic text, OUT partition integer,
+	OUT next_offset bigint, OUT high_watermark bigint,
+	OUT last_batch_rows bigint, OUT last_batch_ms double precision,
+	OUT last_commit_at timestamptz,
+	OUT events_total bigint, OUT dead_letters_total bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_partition_status() IS
+'the partitions that workers of this database have read since the server started: those of pipelines that the caller may watch';
+REVOKE ALL ON FUNCTION @extschema@.spine_partition_status() FROM CURRENT_USER, pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_partition_status() TO PUBLIC, CURRENT_USER;
 
 CREATE FUNCTION @extschema@.spine_missing_topics(OUT pipeline name, OUT topic text, OUT since timestamptz)
 RETURNS SETOF record
@@ -559,9 +617,9 @@ AS 'MODULE_PATHNAME', 'spine_missing_topics'
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_missing_topics() IS
 'the topics that pipelines of this database list and that do not exist, from shared memory';
-REVOKE ALL ON FUNCTION @extschema@.spine_missing_topics() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_missing_topics() TO PUBLIC;
 
-CREATE OR REPLACE VIEW @extschema@.spine_status AS
+CREATE OR REPLACE VIEW @extschema@.spine_status WITH (security_barrier) AS
 SELECT p.name AS pipeline,
 	   coalesce(x.topic, t.topics) AS topic,
 	   x.partition,
@@ -603,14 +661,15 @@ LEFT JOIN @extschema@.spine_worker_status() w
 	ON w.pipeline = p.name
 	AND w.worker = @extschema@.spine_partition_worker(t.topics, coalesce(x.topic, ''), coalesce(x.partition, 0), w.workers)
 CROSS JOIN LATERAL (SELECT x.missing_since IS NOT NULL AND w.state = 'running' AS is_missing) m
+WHERE pg_has_role('pg_monitor', 'USAGE') OR pg_has_role(p.owner::oid, 'USAGE')
 ORDER BY 1, 2, 3;
 COMMENT ON VIEW @extschema@.spine_status IS
 'a row per pipeline, topic and partition: its worker, position, lag and last error; totals are since the server started';
 COMMENT ON COLUMN @extschema@.spine_status.last_error IS
 'the message and detail of the last error; kept after recovery';
 COMMENT ON COLUMN @extschema@.spine_status.hint IS 'the hint of the last error, or NULL';
-GRANT EXECUTE ON FUNCTION @extschema@.spine_worker_status() TO pg_monitor;
-GRANT EXECUTE ON FUNCTION @extschema@.spine_missing_topics() TO pg_monitor;
+REVOKE ALL ON @extschema@.spine_status FROM pg_monitor;
+GRANT SELECT ON @extschema@.spine_status TO PUBLIC;
 
 --
 -- The metrics of the producer have a view of their own
@@ -733,8 +792,487 @@ COMMENT ON COLUMN @extschema@.spine_sinks.filter IS
 'an SQL condition on the record; a record for which it is not true is left out; NULL: none';
 
 --
--- Several topics in one pipeline
+-- Pipelines and sinks by functions
 --
+
+-- A function f(...) that everybody may call is a gate: it calls f_as(caller, ...) with the
+-- rights of that function's owner.  f_as decides what the caller may do.  Called in any
+-- other way it has no more rights than who calls it.
+
+-- Raises an error in place of that of a constraint.
+CREATE FUNCTION @extschema@.spine_refuse_value(violated text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE EXCEPTION USING
+		ERRCODE = 'invalid_parameter_value',
+		MESSAGE = CASE violated
+			WHEN 'spine_pipelines_name_check' THEN 'the name of a pipeline must not be empty'
+			WHEN 'spine_pipelines_topic_check' THEN 'topic must be the name of a topic, several with commas between them, or a regular expression that begins with ^'
+			WHEN 'spine_pipelines_start_check' THEN 'start must be earliest or latest'
+			WHEN 'spine_sinks_mode_check' THEN 'mode must be append or upsert'
+			WHEN 'spine_sinks_key_check' THEN 'key must be a list of columns'
+			WHEN 'spine_sinks_columns_check' THEN 'columns must be a JSON object, and not an empty one'
+			WHEN 'spine_sinks_check' THEN 'a sink of mode append has no version'
+			ELSE format('a value violates the constraint %I', violated) END;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_refuse_value(text) IS 'says in words what a constraint of the catalog demands';
+REVOKE ALL ON FUNCTION @extschema@.spine_refuse_value(text) FROM PUBLIC;
+
+-- The row of a pipeline that the caller may change; the error otherwise.
+CREATE FUNCTION @extschema@.spine_lock_pipeline(caller oid, pipeline name)
+RETURNS @extschema@.spine_pipelines
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	locked	@extschema@.spine_pipelines;
+BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines'::regclass);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks'::regclass);
+	LOOP
+		SELECT *
+		INTO locked
+		FROM @extschema@.spine_pipelines p
+		WHERE p.name = pipeline;
+		IF NOT FOUND THEN
+			RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
+				USING ERRCODE = 'undefined_object',
+					  HINT = 'The table spine_pipelines lists the pipelines.';
+		END IF;
+		IF NOT @extschema@.spine_may_change(locked.owner, '@extschema@.spine_pipelines'::regclass, caller) THEN
+			RAISE EXCEPTION 'must be a member of role % to change pipeline "%"', locked.owner, pipeline
+				USING ERRCODE = 'insufficient_privilege',
+					  HINT = 'You must be able to SET ROLE to that role.';
+		END IF;
+		-- only now, so that nobody can hold the rows of others; the owner may be another by now
+		SELECT *
+		INTO locked
+		FROM @extschema@.spine_pipelines p
+		WHERE p.name = pipeline AND p.owner = locked.owner
+		FOR NO KEY UPDATE;
+		IF FOUND THEN
+			RETURN locked;
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_lock_pipeline(oid, name) IS
+'the row of a pipeline, locked; raises an error when the caller may not change the pipeline';
+REVOKE ALL ON FUNCTION @extschema@.spine_lock_pipeline(oid, name) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_check_new_owner(caller oid, pipeline name, new_owner regrole)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT @extschema@.spine_may_change(new_owner, '@extschema@.spine_pipelines'::regclass, caller) THEN
+		RAISE EXCEPTION 'must be a member of role % to make it the owner of pipeline "%"', new_owner, pipeline
+			USING ERRCODE = 'insufficient_privilege',
+				  HINT = 'You must be able to SET ROLE to that role.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_check_new_owner(oid, name, regrole) IS
+'raises an error when the caller may not make a pipeline apply as this role';
+REVOKE ALL ON FUNCTION @extschema@.spine_check_new_owner(oid, name, regrole) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_check_pipeline_plan(pipeline name)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_check_pipeline_plan'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_check_pipeline_plan(name) IS
+'raises what a worker would fail with: a column that does not exist, a privilege that the owner lacks, and the like';
+REVOKE ALL ON FUNCTION @extschema@.spine_check_pipeline_plan(name) FROM PUBLIC;
+
+-- The arguments that are to be changed, with their defaults in place of null.
+CREATE FUNCTION @extschema@.spine_changes(changes jsonb, defaults jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	unknown	text;
+BEGIN
+	IF jsonb_typeof(changes) IS DISTINCT FROM 'object' THEN
+		RAISE EXCEPTION 'changes must be a JSON object'
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	SELECT min(k)
+	INTO unknown
+	FROM jsonb_object_keys(changes) k
+	WHERE NOT defaults ? k;
+	IF unknown IS NOT NULL THEN
+		RAISE EXCEPTION 'there is no argument "%" to change', unknown
+			USING ERRCODE = 'invalid_parameter_value',
+				  HINT = format('The arguments are: %s.', (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(defaults) k));
+	END IF;
+	RETURN (
+		SELECT coalesce(jsonb_object_agg(c.key, CASE c.value WHEN 'null' THEN defaults -> c.key ELSE c.value END), '{}')
+		FROM jsonb_each(changes) c);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_changes(jsonb, jsonb) IS 'part of spine_alter_pipeline and spine_alter_sink';
+REVOKE ALL ON FUNCTION @extschema@.spine_changes(jsonb, jsonb) FROM PUBLIC;
+
+--
+-- Sinks
+--
+
+CREATE FUNCTION @extschema@.spine_add_sink_as(caller oid, pipeline name, target regclass, mode text,
+	key name[], version name, columns jsonb, filter text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	violated	text;
+BEGIN
+	PERFORM @extschema@.spine_lock_pipeline(caller, pipeline);
+	IF target IS NULL THEN
+		RAISE EXCEPTION 'the target of a sink must not be null'
+			USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	BEGIN
+		INSERT INTO @extschema@.spine_sinks (pipeline, target, mode, key, version, columns, filter)
+		VALUES (pipeline, target, coalesce(mode, 'append'), key, version, columns, filter);
+	EXCEPTION
+		WHEN unique_violation THEN
+			RAISE EXCEPTION 'pipeline "%" has a sink % already', pipeline, target
+				USING ERRCODE = 'duplicate_object';
+		WHEN check_violation THEN
+			GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+			PERFORM @extschema@.spine_refuse_value(violated);
+	END;
+	PERFORM @extschema@.spine_check_pipeline_plan(pipeline);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_add_sink_as(oid, name, regclass, text, name[], name, jsonb, text) IS 'part of spine_add_sink';
+REVOKE ALL ON FUNCTION @extschema@.spine_add_sink_as(oid, name, regclass, text, name[], name, jsonb, text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_add_sink(pipeline name, target regclass, mode text DEFAULT 'append',
+	key name[] DEFAULT NULL, version name DEFAULT NULL, columns jsonb DEFAULT NULL, filter text DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_add_sink(name, regclass, text, name[], name, jsonb, text) IS
+'let a pipeline write to one more table, after those that it has';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_add_sink(name, regclass, text, name[], name, jsonb, text) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_alter_sink_as(caller oid, pipeline name, target regclass, changes jsonb,
+	new_target regclass)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	sink		@extschema@.spine_sinks;
+	violated	text;
+BEGIN
+	PERFORM @extschema@.spine_lock_pipeline(caller, pipeline);
+	SELECT *
+	INTO sink
+	FROM @extschema@.spine_sinks s
+	WHERE s.pipeline = spine_alter_sink_as.pipeline AND s.target = spine_alter_sink_as.target;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'pipeline "%" has no sink %', pipeline, target
+			USING ERRCODE = 'undefined_object',
+				  HINT = 'The table spine_sinks lists the sinks.';
+	END IF;
+	sink := jsonb_populate_record(sink, @extschema@.spine_changes(changes, jsonb_build_object(
+		'mode', 'append', 'key', NULL, 'version', NULL, 'columns', NULL, 'filter', NULL)));
+	BEGIN
+		UPDATE @extschema@.spine_sinks s
+		SET target = coalesce(new_target, sink.target), mode = sink.mode, key = sink.key, version = sink.version,
+			columns = sink.columns, filter = sink.filter
+		WHERE s.pipeline = sink.pipeline AND s.target = spine_alter_sink_as.target;
+	EXCEPTION
+		WHEN unique_violation THEN
+			RAISE EXCEPTION 'pipeline "%" has a sink % already', pipeline, new_target
+				USING ERRCODE = 'duplicate_object';
+		WHEN check_violation THEN
+			GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+			PERFORM @extschema@.spine_refuse_value(violated);
+	END;
+	PERFORM @extschema@.spine_check_pipeline_plan(pipeline);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_alter_sink_as(oid, name, regclass, jsonb, regclass) IS 'part of spine_alter_sink';
+REVOKE ALL ON FUNCTION @extschema@.spine_alter_sink_as(oid, name, regclass, jsonb, regclass) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_alter_sink(pipeline name, target regclass, changes jsonb DEFAULT '{}',
+	new_target regclass DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_alter_sink(name, regclass, jsonb, regclass) IS
+'change arguments that a sink was made with (null: back to the default), or let it write to another table';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_alter_sink(name, regclass, jsonb, regclass) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_drop_sink_as(caller oid, pipeline name, target regclass, if_exists boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM @extschema@.spine_lock_pipeline(caller, pipeline);
+	DELETE FROM @extschema@.spine_sinks s
+	WHERE s.pipeline = spine_drop_sink_as.pipeline AND s.target = spine_drop_sink_as.target;
+	IF NOT FOUND AND if_exists THEN
+		RAISE NOTICE 'pipeline "%" has no sink %, skipping', pipeline, target;
+	ELSIF NOT FOUND THEN
+		RAISE EXCEPTION 'pipeline "%" has no sink %', pipeline, target
+			USING ERRCODE = 'undefined_object',
+				  HINT = 'The table spine_sinks lists the sinks.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_drop_sink_as(oid, name, regclass, boolean) IS 'part of spine_drop_sink';
+REVOKE ALL ON FUNCTION @extschema@.spine_drop_sink_as(oid, name, regclass, boolean) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_drop_sink(pipeline name, target regclass, if_exists boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_drop_sink(name, regclass, boolean) IS
+'let a pipeline no longer write to a table; the table and its rows stay';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_drop_sink(name, regclass, boolean) TO PUBLIC;
+
+--
+-- Pipelines
+--
+
+CREATE FUNCTION @extschema@.spine_create_pipeline_as(caller oid, name name, topic text, target regclass,
+	mode text, key name[], version name, columns jsonb, filter text, server name, start text,
+	owner regrole, enabled boolean, if_not_exists boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	is_there	boolean;
+	violated	text;
+BEGIN
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_pipelines'::regclass);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_sinks'::regclass);
+	owner := coalesce(owner, caller::regrole);
+	PERFORM @extschema@.spine_check_new_owner(caller, name, owner);
+	IF name IS NULL THEN
+		RAISE EXCEPTION 'the name of a pipeline must not be null'
+			USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	IF target IS NULL AND num_nonnulls(key, version, columns, filter) > 0 THEN
+		RAISE EXCEPTION 'key, version, columns and filter belong to a target'
+			USING ERRCODE = 'invalid_parameter_value',
+				  HINT = 'Name the target, or give them to spine_add_sink.';
+	END IF;
+
+	-- looked for first: inserting a row would make the default pipeline of the name give way
+	is_there := EXISTS (SELECT FROM @extschema@.spine_pipelines p WHERE p.name = spine_create_pipeline_as.name);
+	BEGIN
+		IF NOT is_there THEN
+			INSERT INTO @extschema@.spine_pipelines (name, topic, owner, enabled, start, server)
+			VALUES (name, topic, owner, coalesce(enabled, true), coalesce(start, 'earliest'), server);
+		END IF;
+	EXCEPTION
+		WHEN unique_violation THEN
+			is_there := true;
+		WHEN check_violation THEN
+			GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+			PERFORM @extschema@.spine_refuse_value(violated);
+	END;
+	IF is_there AND if_not_exists THEN
+		RAISE NOTICE 'pipeline "%" already exists, skipping', name;
+		RETURN;
+	ELSIF is_there THEN
+		RAISE EXCEPTION 'pipeline "%" already exists', name
+			USING ERRCODE = 'duplicate_object';
+	END IF;
+	IF target IS NOT NULL THEN
+		PERFORM @extschema@.spine_add_sink_as(caller, name, target, mode, key, version, columns, filter);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_create_pipeline_as(oid, name, text, regclass, text, name[], name, jsonb, text, name, text, regrole, boolean, boolean) IS
+'part of spine_create_pipeline';
+REVOKE ALL ON FUNCTION @extschema@.spine_create_pipeline_as(oid, name, text, regclass, text, name[], name, jsonb, text, name, text, regrole, boolean, boolean) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_create_pipeline(name name, topic text, target regclass DEFAULT NULL,
+	mode text DEFAULT 'append', key name[] DEFAULT NULL, version name DEFAULT NULL,
+	columns jsonb DEFAULT NULL, filter text DEFAULT NULL, server name DEFAULT NULL,
+	start text DEFAULT 'earliest', owner regrole DEFAULT pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
+	enabled boolean DEFAULT true, if_not_exists boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_create_pipeline(name, text, regclass, text, name[], name, jsonb, text, name, text, regrole, boolean, boolean) IS
+'let a topic be applied to a table; more tables with spine_add_sink';
+REVOKE ALL ON FUNCTION @extschema@.spine_create_pipeline(name, text, regclass, text, name[], name, jsonb, text, name, text, regrole, boolean, boolean) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_alter_pipeline_as(caller oid, name name, changes jsonb)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	before		@extschema@.spine_pipelines := @extschema@.spine_lock_pipeline(caller, name);
+	after		@extschema@.spine_pipelines;
+	violated	text;
+BEGIN
+	after := jsonb_populate_record(before, @extschema@.spine_changes(changes, jsonb_build_object(
+		'name', NULL, 'topic', NULL, 'server', NULL, 'start', 'earliest', 'owner', caller::regrole, 'enabled', true)));
+	IF after.name IS NULL THEN
+		RAISE EXCEPTION 'the name of a pipeline must not be null'
+			USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	PERFORM @extschema@.spine_check_new_owner(caller, after.name, after.owner);
+	-- foreign keys change them as the tables' owner
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
+	BEGIN
+		UPDATE @extschema@.spine_pipelines p
+		SET name = after.name, topic = after.topic, server = after.server, start = after.start,
+			owner = after.owner, enabled = after.enabled
+		WHERE p.name = before.name;
+	EXCEPTION
+		WHEN unique_violation THEN
+			RAISE EXCEPTION 'pipeline "%" already exists', after.name
+				USING ERRCODE = 'duplicate_object';
+		WHEN check_violation THEN
+			GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+			PERFORM @extschema@.spine_refuse_value(violated);
+	END;
+	IF (after.name, after.owner) IS DISTINCT FROM (before.name, before.owner) THEN
+		PERFORM @extschema@.spine_check_triggers('@extschema@.spine_dead_letters'::regclass);
+		UPDATE @extschema@.spine_dead_letters d
+		SET pipeline = after.name, owner = after.owner
+		WHERE d.pipeline = before.name AND d.owner = before.owner;
+	END IF;
+	-- to pause, or to rename, what has come to fail is allowed
+	IF (after.topic, after.server, after.owner) IS DISTINCT FROM (before.topic, before.server, before.owner) THEN
+		PERFORM @extschema@.spine_check_pipeline_plan(after.name);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_alter_pipeline_as(oid, name, jsonb) IS 'part of spine_alter_pipeline';
+REVOKE ALL ON FUNCTION @extschema@.spine_alter_pipeline_as(oid, name, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_alter_pipeline(name name, changes jsonb)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_alter_pipeline(name, jsonb) IS
+'change arguments that a pipeline was made with, its name among them; null: back to the default';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_alter_pipeline(name, jsonb) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_drop_pipeline_as(caller oid, name name, if_exists boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF if_exists AND NOT EXISTS (SELECT FROM @extschema@.spine_pipelines p WHERE p.name = spine_drop_pipeline_as.name) THEN
+		RAISE NOTICE 'pipeline "%" does not exist, skipping', name;
+		RETURN;
+	END IF;
+	PERFORM @extschema@.spine_lock_pipeline(caller, name);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
+	DELETE FROM @extschema@.spine_pipelines p WHERE p.name = spine_drop_pipeline_as.name;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_drop_pipeline_as(oid, name, boolean) IS 'part of spine_drop_pipeline';
+REVOKE ALL ON FUNCTION @extschema@.spine_drop_pipeline_as(oid, name, boolean) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_drop_pipeline(name name, if_exists boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_drop_pipeline(name, boolean) IS
+'forget a pipeline, its sinks and its positions; the tables and the dead letters stay';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_drop_pipeline(name, boolean) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_show_sink(sink @extschema@.spine_sinks)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format(', target => %L', (SELECT format('%I.%I', n.nspname, c.relname)
+									 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+									 WHERE c.oid = sink.target))
+		|| CASE sink.mode WHEN 'append' THEN '' ELSE format(', mode => %L', sink.mode) END
+		|| CASE WHEN sink.key IS NULL THEN '' ELSE format(', key => %L', sink.key) END
+		|| CASE WHEN sink.version IS NULL THEN '' ELSE format(', version => %L', sink.version) END
+		|| CASE WHEN sink.columns IS NULL THEN '' ELSE format(', columns => %L', sink.columns) END
+		|| CASE WHEN sink.filter IS NULL THEN '' ELSE format(', filter => %L', sink.filter) END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_show_sink(@extschema@.spine_sinks) IS 'part of spine_show_pipeline';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_show_sink(@extschema@.spine_sinks) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_show_pipeline(name name)
+RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	of_pipeline	@extschema@.spine_pipelines;
+	sinks		text[];		-- their arguments
+BEGIN
+	SELECT *
+	INTO of_pipeline
+	FROM @extschema@.spine_pipelines p
+	WHERE p.name = spine_show_pipeline.name;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'pipeline "%" does not exist', name
+			USING ERRCODE = 'undefined_object',
+				  HINT = 'The table spine_pipelines lists the pipelines.';
+	END IF;
+	sinks := ARRAY(SELECT @extschema@.spine_show_sink(s)
+				   FROM @extschema@.spine_sinks s
+				   WHERE s.pipeline = spine_show_pipeline.name
+				   ORDER BY s.ordinal, s.target);
+	RETURN format('SELECT @extschema@.spine_create_pipeline(%L, %L', name, of_pipeline.topic)
+		|| coalesce(sinks[1], '')
+		|| CASE WHEN of_pipeline.server IS NULL THEN '' ELSE format(', server => %L', of_pipeline.server) END
+		|| CASE of_pipeline.start WHEN 'earliest' THEN '' ELSE format(', start => %L', of_pipeline.start) END
+		|| CASE of_pipeline.owner WHEN quote_ident(current_user)::regrole THEN '' ELSE format(', owner => %L', of_pipeline.owner) END
+		|| CASE WHEN of_pipeline.enabled THEN '' ELSE ', enabled => false' END
+		|| ');'
+		|| coalesce((SELECT string_agg(format(E'\nSELECT @extschema@.spine_add_sink(%L%s);', name, s.sink), '' ORDER BY s.i)
+					 FROM unnest(sinks[2:]) WITH ORDINALITY AS s (sink, i)), '');
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_show_pipeline(name) IS
+'the statements that make a pipeline again; the owner is left out when that is the current user';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_show_pipeline(name) TO PUBLIC;
+
+--
+-- Members of a pipeline's owner pause, resume and seek: EXECUTE is for everybody
+--
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_pause(pipeline name)
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT @extschema@.spine_alter_pipeline(pipeline, jsonb '{"enabled": false}')
+$$;
+COMMENT ON FUNCTION @extschema@.spine_pause(name) IS 'stop a pipeline after its current batch; its position is kept';
+REVOKE ALL ON FUNCTION @extschema@.spine_pause(name) FROM CURRENT_USER;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_pause(name) TO PUBLIC, CURRENT_USER;
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_resume(pipeline name)
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT @extschema@.spine_alter_pipeline(pipeline, jsonb '{"enabled": true}')
+$$;
+COMMENT ON FUNCTION @extschema@.spine_resume(name) IS 'let a paused pipeline go on from where it stopped';
+REVOKE ALL ON FUNCTION @extschema@.spine_resume(name) FROM CURRENT_USER;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_resume(name) TO PUBLIC, CURRENT_USER;
 
 CREATE FUNCTION @extschema@.spine_find_topics(topics text, OUT topic text, OUT partitions integer)
 RETURNS SETOF record
@@ -749,28 +1287,19 @@ DROP FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestampt
 -- What the functions spine_seek share.  Exactly one of the last three arguments is not
 -- null and says where to go.  The rows are locked in the order in which the workers lock
 -- them.
-CREATE FUNCTION @extschema@.spine_move_positions(
-	of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
+CREATE FUNCTION @extschema@.spine_move_positions_as(
+	caller oid, of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
 RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-	topics	text;
+	topics	text := @extschema@.spine_pipeline_topic((@extschema@.spine_lock_pipeline(caller, of_pipeline)).topic);
 	counts	jsonb;		-- how many partitions each topic has
 	log		record;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
-	SELECT @extschema@.spine_pipeline_topic(p.topic)
-	INTO topics
-	FROM @extschema@.spine_pipelines p
-	WHERE p.name = of_pipeline;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'pipeline "%" does not exist', of_pipeline
-			USING ERRCODE = 'undefined_object',
-				  HINT = 'The table spine_pipelines lists the pipelines.';
-	END IF;
 	IF num_nonnulls(to_offset, since, place) = 0 THEN
 		RAISE EXCEPTION 'the target of spine_seek must not be null'
 			USING ERRCODE = 'null_value_not_allowed';
@@ -847,33 +1376,50 @@ BEGIN
 	END IF;
 END
 $$;
+COMMENT ON FUNCTION @extschema@.spine_move_positions_as(oid, name, text, integer, bigint, timestamptz, text) IS
+'part of spine_seek';
+REVOKE ALL ON FUNCTION @extschema@.spine_move_positions_as(oid, name, text, integer, bigint, timestamptz, text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_move_positions(
+	of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) IS
 'part of spine_seek';
-REVOKE ALL ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT m.partition, m.old_offset, m.new_offset
 	FROM @extschema@.spine_move_positions(of_pipeline, NULL::text, of_partition, target, NULL::timestamptz, NULL::text) m
 $$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint) IS
+'let a pipeline go on from an offset of a partition (NULL: of each)';
+REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, bigint) FROM CURRENT_USER;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, bigint) TO PUBLIC, CURRENT_USER;
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target timestamptz)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT m.partition, m.old_offset, m.new_offset
 	FROM @extschema@.spine_move_positions(of_pipeline, NULL::text, of_partition, NULL::bigint, target, NULL::text) m
 $$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) IS
+'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time';
+REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) FROM CURRENT_USER;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) TO PUBLIC, CURRENT_USER;
 
 -- A quoted offset or time, which has no type yet, comes here.
 CREATE OR REPLACE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target text)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT m.partition, m.old_offset, m.new_offset
 	FROM @extschema@.spine_move_positions(
@@ -882,36 +1428,40 @@ AS $$
 		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
 		CASE WHEN target IN ('earliest', 'latest') THEN target END) m
 $$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text) IS
+'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each)';
+REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, text) FROM CURRENT_USER;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, text) TO PUBLIC, CURRENT_USER;
 
 -- In a pipeline that reads several topics, a partition has to be named with its topic.
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint, of_topic text)
 RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT *
 	FROM @extschema@.spine_move_positions(of_pipeline, of_topic, of_partition, target, NULL::timestamptz, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) IS
 'let a pipeline go on from an offset of a partition (NULL: of each), of one topic (NULL: of each)';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) TO PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target timestamptz, of_topic text)
 RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT *
 	FROM @extschema@.spine_move_positions(of_pipeline, of_topic, of_partition, NULL::bigint, target, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) IS
 'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time, of one topic (NULL: of each)';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) TO PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target text, of_topic text)
 RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT *
 	FROM @extschema@.spine_move_positions(
@@ -922,7 +1472,48 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text, text) IS
 'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each), of one topic (NULL: of each)';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, text, text) TO PUBLIC;
+
+--
+-- Dead letters are seen by members of the pipeline's owner
+--
+
+ALTER TABLE @extschema@.spine_dead_letters ADD COLUMN owner regrole;
+COMMENT ON COLUMN @extschema@.spine_dead_letters.owner IS
+'the pipeline''s owner, whose members see the row; NULL: that is not known';
+UPDATE @extschema@.spine_dead_letters d
+SET owner = p.owner
+FROM @extschema@.spine_pipelines p
+WHERE p.name = d.pipeline;
+
+-- The owner is kept with the record: another role may make a pipeline of this name later.
+CREATE FUNCTION @extschema@.spine_own_dead_letter()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NEW.owner IS NULL THEN
+		SELECT p.owner
+		INTO NEW.owner
+		FROM @extschema@.spine_pipelines p
+		WHERE p.name = NEW.pipeline;
+	END IF;
+	RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION @extschema@.spine_own_dead_letter() FROM PUBLIC;
+
+CREATE TRIGGER spine_own_dead_letter
+	BEFORE INSERT ON @extschema@.spine_dead_letters
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_own_dead_letter();
+
+-- The bytes of records are for those who may act as the owner, and for those who may
+-- read all tables.
+ALTER TABLE @extschema@.spine_dead_letters ENABLE ROW LEVEL SECURITY;
+CREATE POLICY spine_members ON @extschema@.spine_dead_letters
+	USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'USAGE') OR pg_catalog.pg_has_role('pg_read_all_data', 'USAGE'));
+GRANT SELECT ON @extschema@.spine_dead_letters TO PUBLIC;
 
 --
 -- Comments in plainer words

@@ -87,19 +87,21 @@ COMMENT ON FUNCTION @extschema@.spine_check_triggers(regclass) IS
 -- A pipeline, its sinks and its positions may be changed by roles that can SET ROLE to
 -- the pipeline's owner (before PostgreSQL 16, every member can), and by the owner of the
 -- table, as whom foreign keys act.
-CREATE FUNCTION @extschema@.spine_may_change(of_owner regrole, of_table oid)
+CREATE FUNCTION @extschema@.spine_may_change(of_owner regrole, of_table oid,
+	by_role regrole DEFAULT pg_catalog.quote_ident(current_user)::pg_catalog.regrole)
 RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(pg_has_role(of_owner::oid, r.option) OR pg_has_role(c.relowner, r.option), false)
+	SELECT coalesce(pg_has_role(by_role, of_owner::oid, r.option) OR pg_has_role(by_role, c.relowner, r.option), false)
 	FROM pg_class c,
 		 (SELECT CASE WHEN current_setting('server_version_num')::integer < 160000
 					  THEN 'MEMBER' ELSE 'SET' END AS option) r
 	WHERE c.oid = of_table
 $$;
-COMMENT ON FUNCTION @extschema@.spine_may_change(regrole, oid) IS
-'whether the current user may change what belongs to a pipeline of this owner, in this table of the catalog';
+COMMENT ON FUNCTION @extschema@.spine_may_change(regrole, oid, regrole) IS
+'whether the current user, or another role, may change what belongs to a pipeline of this owner, in this table of the catalog';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_may_change(regrole, oid, regrole) TO PUBLIC;
 
 -- Runs before each change of a row of spine_pipelines.  No role takes over another
 -- role's pipeline, or makes a pipeline apply as another role.  A dump can be restored

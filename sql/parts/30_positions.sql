@@ -69,28 +69,19 @@ REVOKE ALL ON FUNCTION @extschema@.spine_find_topics(text) FROM PUBLIC;
 -- What the functions spine_seek share.  Exactly one of the last three arguments is not
 -- null and says where to go.  The rows are locked in the order in which the workers lock
 -- them.
-CREATE FUNCTION @extschema@.spine_move_positions(
-	of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
+CREATE FUNCTION @extschema@.spine_move_positions_as(
+	caller oid, of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
 RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-	topics	text;
+	topics	text := @extschema@.spine_pipeline_topic((@extschema@.spine_lock_pipeline(caller, of_pipeline)).topic);
 	counts	jsonb;		-- how many partitions each topic has
 	log		record;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
-	SELECT @extschema@.spine_pipeline_topic(p.topic)
-	INTO topics
-	FROM @extschema@.spine_pipelines p
-	WHERE p.name = of_pipeline;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'pipeline "%" does not exist', of_pipeline
-			USING ERRCODE = 'undefined_object',
-				  HINT = 'The table spine_pipelines lists the pipelines.';
-	END IF;
 	IF num_nonnulls(to_offset, since, place) = 0 THEN
 		RAISE EXCEPTION 'the target of spine_seek must not be null'
 			USING ERRCODE = 'null_value_not_allowed';
@@ -167,39 +158,48 @@ BEGIN
 	END IF;
 END
 $$;
+COMMENT ON FUNCTION @extschema@.spine_move_positions_as(oid, name, text, integer, bigint, timestamptz, text) IS
+'part of spine_seek';
+REVOKE ALL ON FUNCTION @extschema@.spine_move_positions_as(oid, name, text, integer, bigint, timestamptz, text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_move_positions(
+	of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
+AS 'MODULE_PATHNAME', 'spine_gate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) IS
 'part of spine_seek';
-REVOKE ALL ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) TO PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT m.partition, m.old_offset, m.new_offset
 	FROM @extschema@.spine_move_positions(of_pipeline, NULL::text, of_partition, target, NULL::timestamptz, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint) IS
 'let a pipeline go on from an offset of a partition (NULL: of each)';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, bigint) TO PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target timestamptz)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT m.partition, m.old_offset, m.new_offset
 	FROM @extschema@.spine_move_positions(of_pipeline, NULL::text, of_partition, NULL::bigint, target, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) IS
 'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) TO PUBLIC;
 
 -- A quoted offset or time, which has no type yet, comes here.
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target text)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT m.partition, m.old_offset, m.new_offset
 	FROM @extschema@.spine_move_positions(
@@ -210,37 +210,37 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text) IS
 'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each)';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, text) TO PUBLIC;
 
 -- In a pipeline that reads several topics, a partition has to be named with its topic.
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint, of_topic text)
 RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT *
 	FROM @extschema@.spine_move_positions(of_pipeline, of_topic, of_partition, target, NULL::timestamptz, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) IS
 'let a pipeline go on from an offset of a partition (NULL: of each), of one topic (NULL: of each)';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) TO PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target timestamptz, of_topic text)
 RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT *
 	FROM @extschema@.spine_move_positions(of_pipeline, of_topic, of_partition, NULL::bigint, target, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) IS
 'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time, of one topic (NULL: of each)';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) TO PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target text, of_topic text)
 RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT *
 	FROM @extschema@.spine_move_positions(
@@ -251,4 +251,4 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text, text) IS
 'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each), of one topic (NULL: of each)';
-REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, text, text) TO PUBLIC;

@@ -96,7 +96,7 @@ spine_plan_make(const SpinePipeline *pipeline, size_t max_record_memory)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("pipeline \"%s\" has no sinks", NameStr(pipeline->name)),
-				 errhint("Insert a target table for it into spine_sinks.")));
+				 errhint("Give it a target with spine_add_sink.")));
 
 	/* below the caller's context until it is whole, so that an error frees it */
 	context = AllocSetContextCreate(CurrentMemoryContext, "spine plan", ALLOCSET_DEFAULT_SIZES);

@@ -111,8 +111,9 @@ spine_pipeline_topic(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(spine_pipeline_topic_or_default(topic)));
 }
 
-SpinePipeline *
-spine_pipeline_load(const char *schema, const NameData *name)
+/* condition: on spine_pipelines p */
+static SpinePipeline *
+load(const char *schema, const NameData *name, const char *condition)
 {
 	Oid			types[1] = {NAMEOID};
 	Datum		args[1] = {NameGetDatum(name)};
@@ -126,7 +127,7 @@ spine_pipeline_load(const char *schema, const NameData *name)
 	/* until ALTER EXTENSION UPDATE, the tables may be without the columns taken by to_jsonb */
 	query = psprintf("SELECT p.topic, p.owner::pg_catalog.oid, p.start = 'latest',"
 					 " pg_catalog.to_jsonb(p) ->> 'server'"
-					 " FROM %s.spine_pipelines p WHERE p.name = $1 AND p.enabled", schema);
+					 " FROM %s.spine_pipelines p WHERE p.name = $1 AND %s", schema, condition);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 1);
 	if (SPI_processed == 0)
 		return NULL;
@@ -160,4 +161,16 @@ spine_pipeline_load(const char *schema, const NameData *name)
 
 	MemoryContextSetParent(context, TopMemoryContext);
 	return pipeline;
+}
+
+SpinePipeline *
+spine_pipeline_load(const char *schema, const NameData *name)
+{
+	return load(schema, name, "p.enabled");
+}
+
+SpinePipeline *
+spine_pipeline_load_any(const char *schema, const NameData *name)
+{
+	return load(schema, name, "true");
 }

@@ -73,4 +73,7 @@ extern const char *spine_pipeline_topic_or_default(const char *topic);
  */
 extern SpinePipeline *spine_pipeline_load(const char *schema, const NameData *name);
 
+/* The same, whether it is enabled or not. */
+extern SpinePipeline *spine_pipeline_load_any(const char *schema, const NameData *name);
+
 #endif							/* SPINE_PIPELINE_H */

@@ -49,6 +49,7 @@ typedef struct Walk
 	const SpineJsonSpec *specs;
 	SpineJsonActive *active;	/* nactive of them */
 	size_t		nactive;
+	const SpineJsonNode *record;	/* the value's root if it can only be an object */
 	uint64_t	start;			/* of the record, in the decoder's time */
 	uint64_t	now;
 	SpineField *fields;
@@ -123,36 +124,32 @@ forget(Walk *walk, SpineJsonNode *node, uint64_t since)
 }
 
 /*
- * Gives the value to the specs of the node.  json is the value's text including the quotes of
+ * Gives the value to the specs of the node, which has some.  json is the value's text including the quotes of
  * a string, and nested_memory what is in it takes as jsonb.  False: no memory.
  */
 static inline bool
-take_value(Walk *walk, SpineJsonNode *node, const SpineJsonValue *value,
+take_value(Walk *walk, const SpineJsonNode *node, const SpineJsonValue *value,
 		   const char *json, size_t len, size_t nested_memory)
 {
-	const SpineJsonSpec *specs = walk->specs;
-	bool		is_made = false;
-	SpineField	field;
+	const SpineField *made = NULL;
 	int			i = node->spec;
 
-	/* what an earlier element of an array has stays */
-	if (i < 0 || node->taken >= walk->start)
-		return true;
-	mark_taken(node, walk->now);
 	do
 	{
-		if (specs[i].as_json && value->kind != SPINE_JSON_NULL)
-			walk->fields[i] = (SpineField) {SPINE_FIELD_JSON, (uint32_t) len, {.text = json}};
+		const SpineJsonSpec *spec = &walk->specs[i];
+		SpineField *field = &walk->fields[i];
+
+		if (spec->as_json && value->kind != SPINE_JSON_NULL)
+			*field = (SpineField) {SPINE_FIELD_JSON, (uint32_t) len, {.text = json}};
+		else if (made)
+			*field = *made;
+		else if (make_field(walk->arena, value, field))
+			made = field;
 		else
-		{
-			if (!is_made && !make_field(walk->arena, value, &field))
-				return false;
-			is_made = true;
-			walk->fields[i] = field;
-		}
-		if (specs[i].for_jsonb)
+			return false;
+		if (spec->for_jsonb)
 			walk->memory += spine_json_value_memory(nested_memory, len);
-		i = specs[i].same_path;
+		i = spec->same_path;
 	} while (i != node->spec);
 	return true;
 }
@@ -163,9 +160,18 @@ take_value(Walk *walk, SpineJsonNode *node, const SpineJsonValue *value,
 
 static SpineDecodeOutcome read_value(Walk *walk, size_t first);
 
-/* Reads a value for a node without children, the only one that is active. */
+static inline void
+activate(Walk *walk, SpineJsonNode *node, bool is_unwrapped)
+{
+	walk->active[walk->nactive++] = (SpineJsonActive) {node, node->members, is_unwrapped};
+}
+
+/*
+ * Reads a value for a member that has no children; NULL: nobody asks for it.  start: when its
+ * object began.  is_last: the last of equal keys counts, and nothing else.
+ */
 static inline SpineDecodeOutcome
-read_leaf(Walk *walk, SpineJsonNode *node)
+read_leaf(Walk *walk, SpineJsonNode *member, uint64_t start, bool is_last)
 {
 	SpineJsonReader *reader = &walk->reader;
 	size_t		nested_memory = reader->nested_memory;
@@ -176,17 +182,48 @@ read_leaf(Walk *walk, SpineJsonNode *node)
 	json = reader->at;
 	if (!spine_json_read_value(reader, &value))
 		return SPINE_MALFORMED;
-	nested_memory = reader->nested_memory - nested_memory;
-	if (value.kind != SPINE_JSON_NESTED)
-		reader->nested_memory += SPINE_JSON_SCALAR_COST;
-	return take_value(walk, node, &value, json, (size_t) (reader->at - json), nested_memory) ?
-		SPINE_DECODED : SPINE_DECODE_NO_MEMORY;
+	if (member == NULL)
+		return SPINE_DECODED;
+
+	if (!is_last)
+	{
+		if (member->taken >= walk->start && member->taken < start)
+			return SPINE_DECODED;
+		mark_taken(member, walk->now);
+	}
+	return take_value(walk, member, &value, json, (size_t) (reader->at - json),
+					  reader->nested_memory - nested_memory) ? SPINE_DECODED : SPINE_DECODE_NO_MEMORY;
 }
 
-static inline void
-activate(Walk *walk, SpineJsonNode *node, bool is_unwrapped)
+/*
+ * Reads a member's value for the children that have this name, of the nodes that are active
+ * from first to end.
+ */
+static SpineDecodeOutcome
+read_member(Walk *walk, size_t first, size_t end, const SpineJsonValue *name, uint64_t start)
 {
-	walk->active[walk->nactive++] = (SpineJsonActive) {node, is_unwrapped};
+	SpineDecodeOutcome outcome;
+
+	for (size_t a = first; a < end; a++)
+	{
+		SpineJsonActive *active = &walk->active[a];
+		SpineJsonNode *member = spine_json_find_member(active->node, active->guess, name);
+
+		if (member)
+		{
+			active->guess = member->next;
+			forget(walk, member, start);
+			activate(walk, member, false);
+		}
+	}
+	if (walk->nactive == end)
+		return read_leaf(walk, NULL, start, false);
+	if (walk->nactive == end + 1 && !walk->active[end].node->has_children)
+		outcome = read_leaf(walk, walk->active[end].node, start, false);
+	else
+		outcome = read_value(walk, end);
+	walk->nactive = end;
+	return outcome;
 }
 
 /*
@@ -198,42 +235,43 @@ read_members(Walk *walk, size_t first)
 {
 	SpineJsonReader *reader = &walk->reader;
 	size_t		end = walk->nactive;
+	const SpineJsonNode *only = end - first == 1 ? walk->active[first].node : NULL;
+	bool		is_record = only != NULL && only == walk->record;
 	uint64_t	start = ++walk->now;
-	int			guess = 0;
-	SpineDecodeOutcome outcome;
-	SpineJsonValue name;
+	SpineJsonNode *guess = walk->active[first].node->members;
 
 	if (!spine_json_open(reader))
 		return SPINE_MALFORMED;
-	if (spine_json_peek(reader) != '}')
+	if (spine_json_peek(reader) == '}')
 	{
-		for (;;)
-		{
-			if (!spine_json_read_key(reader, &name))
-				return SPINE_MALFORMED;
-			reader->nested_memory += SPINE_JSON_KEY_COST;
-			for (size_t a = first; a < end; a++)
-			{
-				const SpineJsonNode *node = walk->active[a].node;
-				SpineJsonNode *member = spine_json_find_member(node, guess, &name);
+		spine_json_close(reader);
+		return SPINE_DECODED;
+	}
+	for (;;)
+	{
+		SpineDecodeOutcome outcome;
+		SpineJsonNode *member = NULL;
+		SpineJsonValue name;
 
-				if (member == NULL)
-					continue;
-				if (member->taken >= start || member->taken_below >= start)
-					forget(walk, member, start);
-				activate(walk, member, false);
-				guess = (int) (member - node->members) + 1;
-			}
-			outcome = walk->nactive == end + 1 && !spine_json_has_children(walk->active[end].node) ?
-				read_leaf(walk, walk->active[end].node) : read_value(walk, end);
-			walk->nactive = end;
-			if (outcome != SPINE_DECODED)
-				return outcome;
-			if (spine_json_peek(reader) == '}')
-				break;
-			if (!spine_json_read_comma(reader, '}'))
-				return SPINE_MALFORMED;
+		if (!spine_json_read_key(reader, &name))
+			return SPINE_MALFORMED;
+		reader->nested_memory += SPINE_JSON_KEY_COST + SPINE_JSON_SCALAR_COST;
+		if (only)
+		{
+			member = spine_json_find_member(only, guess, &name);
+			if (member)
+				guess = member->next;
 		}
+		if (only && (member == NULL || !member->has_children))
+			outcome = read_leaf(walk, member, start, is_record);
+		else
+			outcome = read_member(walk, first, end, &name, start);
+		if (outcome != SPINE_DECODED)
+			return outcome;
+		if (spine_json_peek(reader) == '}')
+			break;
+		if (!spine_json_read_comma(reader, '}'))
+			return SPINE_MALFORMED;
 	}
 	spine_json_close(reader);
 	return SPINE_DECODED;
@@ -266,6 +304,7 @@ read_elements(Walk *walk, size_t first)
 				if (node->nmembers > 0)
 					activate(walk, node, true);
 			}
+			reader->nested_memory += SPINE_JSON_SCALAR_COST;
 			outcome = read_value(walk, end);
 			walk->nactive = end;
 			if (outcome != SPINE_DECODED)
@@ -333,12 +372,15 @@ read_value(Walk *walk, size_t first)
 		return SPINE_MALFORMED;
 
 	nested_memory = reader->nested_memory - nested_memory;
-	if (value.kind != SPINE_JSON_NESTED)
-		reader->nested_memory += SPINE_JSON_SCALAR_COST;
 	for (size_t a = first; a < walk->nactive; a++)
 	{
-		if (!walk->active[a].is_unwrapped &&
-			!take_value(walk, walk->active[a].node, &value, json, (size_t) (reader->at - json), nested_memory))
+		SpineJsonNode *node = walk->active[a].node;
+
+		/* what an earlier element of an array has stays */
+		if (walk->active[a].is_unwrapped || node->spec < 0 || node->taken >= walk->start)
+			continue;
+		mark_taken(node, walk->now);
+		if (!take_value(walk, node, &value, json, (size_t) (reader->at - json), nested_memory))
 			return SPINE_DECODE_NO_MEMORY;
 	}
 	return SPINE_DECODED;
@@ -383,7 +425,7 @@ read_root(Walk *walk, SpineJsonNode *root, const void *bytes, size_t len, bool o
 	}
 	walk->nactive = 0;
 	activate(walk, root, false);
-	outcome = read_value(walk, 0);
+	outcome = only_object ? read_members(walk, 0) : read_value(walk, 0);
 	if (outcome != SPINE_DECODED)
 		return outcome;
 	(void) spine_json_peek(reader);
@@ -445,13 +487,14 @@ decode_key(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *rea
 	size_t		memory = walk->memory;
 	SpineDecodeOutcome outcome;
 
-	if (root->spec < 0 && !spine_json_has_children(root))
+	if (root->spec < 0 && !root->has_children)
 		return SPINE_DECODED;
 	if (record->key == NULL)
 	{
 		static const SpineJsonValue null = {SPINE_JSON_NULL, false, "null", 4};
 
-		(void) take_value(walk, root, &null, null.text, null.len, 0);
+		if (root->spec >= 0)
+			(void) take_value(walk, root, &null, null.text, null.len, 0);
 		return SPINE_DECODED;
 	}
 	if (record->key_len > MAX_RECORD_LEN)
@@ -475,6 +518,7 @@ decode_key(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *rea
 static SpineDecodeOutcome
 decode_value(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *reason, size_t reason_size)
 {
+	bool		only_object;
 	SpineDecodeOutcome outcome;
 
 	if (record->value == NULL || record->value_len == 0)
@@ -487,8 +531,10 @@ decode_value(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *r
 		snprintf(reason, reason_size, "longer than 1 GB");
 		return SPINE_BEYOND_LIMIT;
 	}
-	outcome = read_root(walk, root, record->value, record->value_len,
-						root->spec < 0 && root->nelements == 0);
+	only_object = root->spec < 0 && root->nelements == 0;
+	if (only_object)
+		walk->record = root;
+	outcome = read_root(walk, root, record->value, record->value_len, only_object);
 	if (outcome == SPINE_MALFORMED)
 	{
 		spine_json_describe(&walk->reader, reason, reason_size);

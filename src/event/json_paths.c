@@ -42,6 +42,7 @@ child_for(SpineJsonPaths *paths, SpineJsonNode *node, const SpinePathStep *step,
 			return &children[i];
 	}
 	(*nchildren)++;
+	node->has_children = true;
 	child = &paths->nodes[paths->nnodes++];
 	*child = (SpineJsonNode) {.parent = node, .element = step->element, .nsteps = node->nsteps + 1, .spec = -1};
 	if (step->member)
@@ -95,7 +96,10 @@ sort_children(SpineJsonPaths *paths, SpineJsonNode *node, SpineJsonNode **sorted
 {
 	node->by_name = &sorted[node->members - paths->nodes];
 	for (int i = 0; i < node->nmembers; i++)
+	{
 		node->by_name[i] = &node->members[i];
+		node->members[i].next = &node->members[(i + 1) % node->nmembers];
+	}
 	if (node->nmembers > 1)
 		qsort(node->by_name, (size_t) node->nmembers, sizeof(*sorted), compare_names);
 

@@ -26,6 +26,8 @@ struct SpineJsonNode
 	uint32_t	element;
 	int			nsteps;			/* from the root */
 	int			spec;			/* one of those that end here, or -1 */
+	SpineJsonNode *next;		/* of a member: the one after it, in a circle */
+	bool		has_children;
 	int			nmembers;
 	int			nelements;
 	SpineJsonNode *members;		/* in the order of the specs */
@@ -51,6 +53,7 @@ typedef struct SpineJsonSpec
 typedef struct SpineJsonActive
 {
 	SpineJsonNode *node;
+	SpineJsonNode *guess;		/* the member that comes next, probably */
 	bool		is_unwrapped;
 } SpineJsonActive;
 
@@ -68,25 +71,20 @@ extern SpineJsonPaths *spine_json_paths_make(const SpineFieldSpec *specs, int ns
 /* The child for this element, or NULL. */
 extern SpineJsonNode *spine_json_find_element(const SpineJsonNode *node, uint32_t element);
 
-static inline bool
-spine_json_has_children(const SpineJsonNode *node)
-{
-	return node->nmembers > 0 || node->nelements > 0;
-}
-
 /*
- * The child for the member of this name, or NULL.  Records mostly have their keys in the
- * order of the specs, so the guess is the place after the member that was found last.
+ * The child for the member of this name, or NULL.  The guess is one of the members; records
+ * mostly have their keys in the order of the specs.
  */
 static inline SpineJsonNode *
-spine_json_find_member(const SpineJsonNode *node, int guess, const SpineJsonValue *name)
+spine_json_find_member(const SpineJsonNode *node, SpineJsonNode *guess, const SpineJsonValue *name)
 {
 	int			low = 0;
 	int			high = node->nmembers;
 
-	if (guess < high && !name->has_escapes && name->len == node->members[guess].len &&
-		memcmp(name->text, node->members[guess].name, name->len) == 0)
-		return &node->members[guess];
+	if (high == 0)
+		return NULL;
+	if (name->len == guess->len && !name->has_escapes && memcmp(name->text, guess->name, name->len) == 0)
+		return guess;
 	while (low < high)
 	{
 		int			middle = (low + high) / 2;

@@ -19,6 +19,7 @@ SELECT spine_brokers();
 SELECT spine_topic_offsets('events');
 SELECT spine_find_topics('events');
 -- ... change what the workers do, ...
+\set VERBOSITY sqlstate
 SELECT spine_pause('orders');
 SELECT spine_resume('orders');
 SELECT spine_seek('orders', 0, 0);
@@ -28,6 +29,13 @@ SELECT spine_seek('orders', 0, 0, 'events');
 SELECT spine_seek('orders', 0, 'earliest', 'events');
 SELECT spine_seek('orders', 0, now(), 'events');
 SELECT spine_move_positions('orders', NULL, 0, 0, NULL, NULL);
+SELECT spine_alter_pipeline('orders', '{"enabled": false}');
+SELECT spine_alter_sink('orders', 'events', '{"key": null}');
+SELECT spine_add_sink('orders', 'pg_class');
+SELECT spine_drop_sink('orders', 'events');
+SELECT spine_drop_pipeline('orders');
+\set VERBOSITY default
+SELECT spine_create_pipeline('mine', 'mine');
 INSERT INTO spine_pipelines (name) VALUES ('mine');
 UPDATE spine_pipelines SET enabled = false;
 DELETE FROM spine_pipelines;
@@ -38,12 +46,19 @@ DELETE FROM spine_dead_letters;
 -- ... or see what is in the records and what the workers say.
 SELECT count(*) FROM events;
 SELECT count(*) FROM current_orders;
-SELECT count(*) FROM spine_dead_letters;
 SELECT count(*) FROM spine_offsets;
+SELECT count(*) FROM spine_all_workers();
+SELECT count(*) FROM spine_all_partitions();
+-- (In these it would see what concerns its own pipelines.)
+SELECT count(*) FROM spine_dead_letters;
 SELECT count(*) FROM spine_status;
 SELECT count(*) FROM spine_worker_status();
 SELECT count(*) FROM spine_partition_status();
-SELECT count(*) FROM spine_missing_topics();
+
+-- It cannot go around the gates and say who it is.
+SELECT spine_alter_pipeline_as(10, 'orders', '{"enabled": false}');
+SELECT spine_move_positions_as(10, 'orders', NULL, 0, 0, NULL, NULL);
+SELECT spine_worker_status_as(10);
 
 -- It cannot see broker addresses and secrets in any way.
 -- (PostgreSQL words these errors differently in each version.)
@@ -86,14 +101,23 @@ SELECT spine_produce('acme', 1);
 RESET ROLE;
 REVOKE pg_monitor FROM regress_spine_nobody;
 
--- An operator: each function can be granted by itself.
-GRANT EXECUTE ON FUNCTION spine_produce, spine_wait, spine_pause, spine_resume TO regress_spine_nobody;
+-- An operator: a member of the pipeline's owner.  Other functions can be granted by
+-- themselves.
+CREATE ROLE regress_spine_orders;
+GRANT SELECT, INSERT, UPDATE ON events, current_orders TO regress_spine_orders;
+SELECT spine_alter_pipeline('orders', '{"owner": "regress_spine_orders"}');
+GRANT regress_spine_orders TO regress_spine_nobody;
+GRANT EXECUTE ON FUNCTION spine_produce, spine_wait TO regress_spine_nobody;
 SET ROLE regress_spine_nobody;
 SELECT spine_produce('acme', 1);
 SELECT spine_wait();
+SELECT pipeline FROM spine_status GROUP BY 1;
 SELECT spine_pause('orders');
 SELECT spine_resume('orders');
 RESET ROLE;
+SELECT spine_alter_pipeline('orders', '{"owner": null}');
+DROP OWNED BY regress_spine_orders;
+DROP ROLE regress_spine_orders;
 
 -- A role that can make pipelines can let them apply as itself, to its own tables.
 GRANT INSERT, UPDATE ON spine_pipelines, spine_sinks TO regress_spine_nobody;

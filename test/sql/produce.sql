@@ -89,9 +89,11 @@ SELECT spine_resume('orders');
 SELECT spine_wait();
 SELECT count(*) FROM events WHERE tenant = :'tenant';
 
+\set SHOW_CONTEXT never
 SELECT spine_pause('no such pipeline');
 SELECT spine_resume('no such pipeline');
 SELECT spine_pause(NULL);
+\set SHOW_CONTEXT errors
 
 -- A timeout of 0 answers at once, and a timeout is an answer, not an error.
 SELECT spine_wait('0');

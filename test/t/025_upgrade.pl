@@ -71,6 +71,8 @@ $node->safe_psql('used', "CREATE EXTENSION spine VERSION '0.1.0'");
 $node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
 ok(wait_applied($node, 'used'), 'events are applied with the old version');
 $node->safe_psql('used', q{CREATE VIEW of_a_user AS SELECT * FROM spine_status});
+$node->safe_psql('used', q{INSERT INTO spine_dead_letters (pipeline, topic, kafka_partition, kafka_offset, sqlstate, reason)
+	VALUES ('orders', 'events', 0, 0, '22P02', 'x'), ('gone', 'events', 0, 0, '22P02', 'x')});
 $node->safe_psql('used', 'ALTER EXTENSION spine UPDATE');
 is($node->safe_psql('used', 'SELECT count(*) >= 1000 FROM events'), 't', 'rows are kept');
 $node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
@@ -79,6 +81,8 @@ is($node->safe_psql('used', q{SELECT count(*) FILTER (WHERE state = 'running') >
 	'the pipeline runs');
 is($node->safe_psql('used', q{SELECT count(*) FILTER (WHERE state = 'running') > 0 FROM of_a_user}), 't',
 	q{a user's view on spine_status is kept});
+is($node->safe_psql('used', q{SELECT pipeline, owner = current_user::regrole FROM spine_dead_letters ORDER BY id}), "orders|t\ngone|",
+	'dead letters belong to the owners of the pipelines that are there');
 
 # A negative position has to be repaired by a person.
 $node->safe_psql('postgres', 'CREATE DATABASE negative');

@@ -460,7 +460,17 @@ CREATE TRIGGER c BEFORE INSERT ON app.bait FOR EACH ROW EXECUTE FUNCTION spine_c
 INSERT INTO app.bait VALUES ('x', 'x', 'app', 'app.bait');
 DROP TABLE app.bait;
 SQL
-is(as_app(q{SELECT spine_pause('orders'), spine_resume('orders'), spine_seek('orders', NULL, 'latest')}), '', 'with EXECUTE the role can pause, resume and seek');
+foreach my $call (q{spine_pause('orders')}, q{spine_resume('orders')}, q{spine_seek('orders', NULL, 'latest')},
+	q{spine_add_sink('orders', 'app.escalated')}, q{spine_drop_pipeline('orders')},
+	q{spine_create_pipeline('evil', 'x', owner => (SELECT owner FROM spine_pipelines WHERE name = 'orders'))},
+	# as if a superuser had passed the gate
+	q{spine_alter_pipeline_as(10, 'orders', '{"enabled": false}')}, q{spine_drop_pipeline_as(10, 'orders', false)},
+	q{spine_create_pipeline_as(10, 'evil', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true, false)},
+	q{spine_add_sink_as(10, 'orders', 'secret', NULL, NULL, NULL, NULL, NULL)},
+	q{spine_move_positions_as(10, 'orders', NULL, 0, 0, NULL, NULL)})
+{
+	like(as_app("SELECT $call"), qr/must be a member of (the )?role /, "with EXECUTE the role cannot change others' pipelines: $call");
+}
 is(as_app('SELECT * FROM spine_topic_offsets(\'events\'), spine_brokers(), spine_readiness(), spine_metrics_text(), spine_recount_orders()'), '', 'with EXECUTE the role can read and recount');
 produce();
 ok(wait_applied($node), 'with EXECUTE on all functions: events flow');

@@ -2,9 +2,9 @@
  * cost.c
  *		The work whose instructions cost.sh counts: decoding and reducing.  Events and rows
  *		are the same every time, and only what measured() does counts.  A "nested" event
- *		has two flat ones in an array.
+ *		has two flat ones in an array.  "paths" takes fields out of those.
  *
- *		cost json | flat | json-nested | nested | reduce ROWS
+ *		cost json | flat | json-nested | nested | paths-nested | reduce ROWS
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,19 +30,36 @@ static const SpineFieldSpec specs[] = {
 	{.path = SPINE_PATH_TO_KEY("list"), .as_json = true, .for_jsonb = true}
 };
 
+#define PATH(...) \
+	{SPINE_ROOT_VALUE, sizeof((const SpinePathStep[]) {__VA_ARGS__}) / sizeof(SpinePathStep), \
+	(const SpinePathStep[]) {__VA_ARGS__}}
+#define LIST			{.member = "list"}
+
+static const SpineFieldSpec path_specs[] = {
+	{.path = SPINE_PATH_TO_KEY("tenant")},
+	{.path = PATH(LIST, {.element = 0}, {.member = "event_id"})},
+	{.path = PATH(LIST, {.element = 0}, {.member = "amount_cents"})},
+	{.path = PATH(LIST, {.element = 1}, {.member = "event_id"})},
+	{.path = PATH(LIST, {.element = 1}, {.member = "order_id"})},
+	{.path = PATH(LIST, {.member = "event_type"})},
+	{.path = PATH(LIST, {.member = "event_time"}), .as_json = true}
+};
+
 #define NSPECS			((int) (sizeof(specs) / sizeof(specs[0])))
+#define NPATH_SPECS		((int) (sizeof(path_specs) / sizeof(path_specs[0])))
 
 static SpineDecoder *decoder;
 
 typedef void (*Work)(size_t n);
 
 static void
-make_events(bool nested)
+make_events(bool nested, bool paths)
 {
 	SpineRandom random;
 	char	   *tenant = spine_generator_tenant_literal("acme", 4);
 
-	decoder = spine_format_json.compile(specs, NSPECS);
+	decoder = paths ? spine_format_json.compile(path_specs, NPATH_SPECS) :
+		spine_format_json.compile(specs, NSPECS);
 	spine_generator_seed(&random, 1);
 	for (size_t i = 0; i < EVENTS; i++)
 	{
@@ -138,7 +155,7 @@ main(int argc, char **argv)
 	if (argc == 3)
 		make_keys(n);
 	else
-		make_events(strstr(argv[1], "nested") != NULL);
+		make_events(strstr(argv[1], "nested") != NULL, strstr(argv[1], "paths") != NULL);
 	measured(argc == 3 ? reduce : strncmp(argv[1], "json", 4) == 0 ? parse_json : decode, n);
 	return 0;
 }

@@ -30,8 +30,13 @@
 #define MAX_STEPS	10
 #define MAX_NAME	64
 
+/* The key of the records to decode. */
+static const char *record_key = NULL;
+static size_t record_key_len = 0;
+
 /* Hold the fields of the last decode_exact. */
 static char *last_record = NULL;
+static char *last_key = NULL;
 static SpineDecoder *last_decoder = NULL;
 
 /* Compiles copies of the specs that are gone afterwards. */
@@ -65,26 +70,46 @@ compile(const SpineFieldSpec *specs, int nspecs)
 	return decoder;
 }
 
+/* Of exactly this size, so that the sanitizers see a read past the end. */
+static char *
+exact_copy(const char *bytes, size_t len)
+{
+	char	   *copy = malloc(len > 0 ? len : 1);
+
+	assert_non_null(copy);
+	return memcpy(copy, bytes, len);
+}
+
+/* Also the group's teardown. */
+static int
+free_last(void **state)
+{
+	(void) state;
+	free(last_record);
+	free(last_key);
+	spine_format_json.free(last_decoder);
+	last_record = last_key = NULL;
+	last_decoder = NULL;
+	return 0;
+}
+
 /*
- * Decodes from memory of exactly the record's size, so that the sanitizers see a read past
- * its end, and asks json-c.  The fields are valid until the next call.
+ * Decodes a copy of the record, and asks json-c.  The fields are valid until the next call.
  */
 static SpineDecodeOutcome
 decode_limited(const char *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
 			   size_t max_memory, SpineField *fields, char *reason)
 {
-	SpineRecord record = {.value_len = len};
+	SpineRecord record = {.value_len = len, .key_len = record_key_len};
 	SpineEvent	event;
 	SpineDecodeOutcome outcome;
 
-	free(last_record);
-	spine_format_json.free(last_decoder);
+	free_last(NULL);
 	last_decoder = compile(specs, nspecs);
 	assert_non_null(last_decoder);
-	last_record = malloc(len > 0 ? len : 1);
-	assert_non_null(last_record);
-	memcpy(last_record, bytes, len);
-	record.value = last_record;
+	record.value = last_record = exact_copy(bytes, len);
+	if (record_key)
+		record.key = last_key = exact_copy(record_key, record_key_len);
 	outcome = spine_format_json.decode(last_decoder, &record, max_memory, &event, reason, REASON_SIZE);
 	assert_int_equal(outcome == SPINE_DECODED, reason[0] == '\0');
 	if (outcome == SPINE_DECODED)
@@ -95,12 +120,12 @@ decode_limited(const char *bytes, size_t len, const SpineFieldSpec *specs, int n
 		if (nspecs > 0)
 			memcpy(fields, event.fields, nspecs * sizeof(SpineField));
 	}
-	if (len <= MAX_ORACLE_LEN && !json_c_agrees(bytes, len, specs, nspecs, outcome, fields, reason))
+	if (len <= MAX_ORACLE_LEN && !json_c_agrees(&record, specs, nspecs, outcome, fields, reason))
 		fail_msg("%.*s: json-c does not agree (%s)", (int) len, bytes, reason);
 	return outcome;
 }
 
-static bool
+static inline bool
 decode_exact(const char *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
 			 SpineField *fields, char *reason)
 {
@@ -130,7 +155,7 @@ repeated(const char *before, const char *piece, size_t n, const char *after, siz
 }
 
 /* The outcome for such a record, whose a is made into jsonb. */
-static SpineDecodeOutcome
+static inline SpineDecodeOutcome
 outcome_of(const char *before, const char *piece, size_t n, const char *after,
 		   size_t max_memory, char *reason)
 {
@@ -142,16 +167,6 @@ outcome_of(const char *before, const char *piece, size_t n, const char *after,
 
 	free(record);
 	return outcome;
-}
-
-/* The group's teardown. */
-static int
-free_last(void **state)
-{
-	(void) state;
-	free(last_record);
-	spine_format_json.free(last_decoder);
-	return 0;
 }
 
 #endif							/* SPINE_DECODING_H */

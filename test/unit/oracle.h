@@ -21,12 +21,14 @@
 #include <json.h>
 
 #include "event/format.h"
+#include "event/json_reader.h"
 
 /* Reasons for which spine refuses what json-c may take. */
 static const char *const lax_reasons[] = {
 	"neither a number nor", "unexpected byte", "no key", "invalid UTF-8", "control character",
 	"half of a surrogate pair", "\\u0000 in a key", "nothing after a comma",
-	"not a JSON object", "nothing but white space", "something after the JSON object", "empty value"
+	"not a JSON object", "nothing but white space", "something after the JSON", "empty value",
+	"the key is neither JSON nor UTF-8"
 };
 
 static bool
@@ -111,12 +113,67 @@ same_json(const SpineField *field, struct json_object *value)
 	return same;
 }
 
+/*
+ * The first value at the end of these steps, as jsonpath finds it in lax mode.  unwraps: a
+ * step to a member may go to the elements of an array.
+ */
+static bool
+find_first(struct json_object *value, const SpinePathStep *steps, int nsteps, bool unwraps,
+		   struct json_object **found)
+{
+	bool		is_array = json_object_is_type(value, json_type_array);
+	struct json_object *next = value;
+
+	if (nsteps == 0)
+	{
+		*found = value;
+		return true;
+	}
+	if (steps->member && is_array)
+	{
+		for (size_t i = 0; unwraps && i < json_object_array_length(value); i++)
+		{
+			if (find_first(json_object_array_get_idx(value, i), steps, nsteps, false, found))
+				return true;
+		}
+		return false;
+	}
+	if (steps->member ? !json_object_object_get_ex(value, steps->member, &next) :
+		steps->element >= (is_array ? json_object_array_length(value) : 1))
+		return false;
+	if (steps->member == NULL && is_array)
+		next = json_object_array_get_idx(value, steps->element);
+	return find_first(next, steps + 1, nsteps - 1, true, found);
+}
+
+/* The field of a key that is not JSON. */
+static bool
+same_plain_key(const SpineFieldSpec *spec, const SpineField *field, const SpineRecord *record)
+{
+	bool		taken;
+	bool		same;
+	struct json_object *value;
+
+	if (spec->path.nsteps > 0)
+		return field->kind == SPINE_FIELD_ABSENT && field->len == 0;
+	if (record->key == NULL)
+		return field->kind == SPINE_FIELD_NULL && field->len == 0;
+	if (!spec->as_json)
+		return field->kind == SPINE_FIELD_TEXT && same_text(field, record->key, record->key_len);
+	value = json_c_parse(field->text, field->len, &taken);
+	same = taken && field->kind == SPINE_FIELD_JSON && json_object_is_type(value, json_type_string) &&
+		(size_t) json_object_get_string_len(value) == record->key_len &&
+		memcmp(json_object_get_string(value), record->key, record->key_len) == 0;
+	json_object_put(value);
+	return same;
+}
+
 static bool
 same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_object *root)
 {
 	struct json_object *value;
 
-	if (!json_object_object_get_ex(root, spec->path.steps[0].member, &value))
+	if (!find_first(root, spec->path.steps, spec->path.nsteps, true, &value))
 		return field->kind == SPINE_FIELD_ABSENT && field->len == 0;
 	if (value == NULL)
 		return field->kind == SPINE_FIELD_NULL && field->len == 0;
@@ -139,23 +196,48 @@ same_field(const SpineFieldSpec *spec, const SpineField *field, struct json_obje
 	}
 }
 
+/* json-c is not asked: it would take too much for JSON. */
+static bool
+key_is_json(const SpineRecord *record)
+{
+	SpineJsonReader reader = {.start = record->key, .at = record->key};
+	SpineJsonValue value;
+
+	if (record->key == NULL)
+		return false;
+	reader.end = reader.start + record->key_len;
+	return spine_json_read_value(&reader, &value) && spine_json_peek(&reader) == '\0' && reader.at == reader.end;
+}
+
 /* Does json-c say the same?  True where it cannot be trusted. */
 static bool
-json_c_agrees(const void *bytes, size_t len, const SpineFieldSpec *specs, int nspecs,
+json_c_agrees(const SpineRecord *record, const SpineFieldSpec *specs, int nspecs,
 			  SpineDecodeOutcome outcome, const SpineField *fields, const char *reason)
 {
 	bool		taken;
+	bool		key_taken;
 	bool		agrees;
-	struct json_object *root;
+	bool		has_json_key = key_is_json(record);
+	struct json_object *value;
+	struct json_object *key = NULL;
 
 	if (outcome == SPINE_BEYOND_LIMIT || outcome == SPINE_NO_VALUE ||
-		json_c_is_lax(bytes, reason) || has_misread_pair(bytes, len))
+		json_c_is_lax(record->value, reason) || has_misread_pair(record->value, record->value_len) ||
+		(has_json_key && has_misread_pair(record->key, record->key_len)))
 		return true;
-	root = json_c_parse(bytes, len, &taken);
-	agrees = taken == (outcome == SPINE_DECODED);
+	value = json_c_parse(record->value, record->value_len, &taken);
+	if (has_json_key)
+		key = json_c_parse(record->key, record->key_len, &key_taken);
+	agrees = taken == (outcome == SPINE_DECODED) && (!has_json_key || key_taken);
 	for (int i = 0; agrees && taken && i < nspecs; i++)
-		agrees = same_field(&specs[i], &fields[i], root);
-	json_object_put(root);
+	{
+		if (specs[i].path.root == SPINE_ROOT_KEY && !has_json_key)
+			agrees = same_plain_key(&specs[i], &fields[i], record);
+		else
+			agrees = same_field(&specs[i], &fields[i], specs[i].path.root == SPINE_ROOT_KEY ? key : value);
+	}
+	json_object_put(value);
+	json_object_put(key);
 	return agrees;
 }
 

@@ -496,8 +496,8 @@ CREATE FUNCTION public.pg_has_role(regrole, text) RETURNS boolean LANGUAGE plpgs
 CREATE FUNCTION public.jsonb_typeof(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); RETURN $1; END';
 -- named as the extension's own functions, with a type that fits a literal better
 CREATE FUNCTION public.spine_check_triggers(text) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
-CREATE FUNCTION public.spine_move_positions(name, integer, bigint, text, text)
-	RETURNS TABLE (a integer, b bigint, c bigint) LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
+CREATE FUNCTION public.spine_move_positions(name, text, integer, bigint, text, text)
+	RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint) LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
 CREATE FUNCTION public.spine_walk_orders(text, text, text, integer, integer)
 	RETURNS SETOF public.spine_order LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
 CREATE FUNCTION public.spine_tenant_orders(text, text, text, integer)

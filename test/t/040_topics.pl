@@ -183,6 +183,29 @@ ok(wait_applied($node), 'the pipeline goes on');
 is(applied('list'), once('a', 'b', 'c'), 'everything is applied once');
 
 #
+# A batch with records of two topics that is committed in parts, as many are refused
+#
+query('ALTER TABLE list ADD CHECK (n > 0)');
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE list');
+send_to('c', 0, 1);
+wait_for_held_batch($node);
+foreach my $topic ('a', 'b')
+{
+	send_lines($address, $topic, 0, join('', map { sprintf("k\t{\"topic\": \"$topic\", \"n\": %d}\n", $_ % 2 ? ++$sent{$topic} : -$_) } 1 .. 300));
+}
+$holder->query_safe('COMMIT');
+$holder->quit;
+ok(wait_applied($node), 'many records of two topics are refused');
+is(applied('list'), once('a', 'b', 'c'), 'the others are applied once');
+is(query(q{SELECT topic, count(DISTINCT kafka_offset) FROM spine_dead_letters WHERE kafka_partition = 0 GROUP BY 1 ORDER BY 1}), "a|150\nb|150",
+	'each refused record is a dead letter of its topic');
+kill9_and_start($node);
+send_to($_, 0, 1) foreach ('a', 'b');
+ok(wait_applied($node), 'after a restart the logs are taken for those that were read');
+is(applied('list'), once('a', 'b', 'c'), 'everything is applied once');
+
+#
 # An expression
 #
 add_pipeline('expression', '^re\.[0-9]+$');

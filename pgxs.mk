@@ -28,11 +28,13 @@ OBJS = \
 	src/kafka/record_buffer.o \
 	src/kafka/group_commit.o \
 	src/kafka/consumer_assignment.o \
+	src/kafka/question.o \
 	src/kafka/consumer.o \
 	src/kafka/reader.o \
 	src/catalog/extension.o \
 	src/catalog/own_tables.o \
 	src/catalog/pipeline.o \
+	src/catalog/topics.o \
 	src/catalog/gate.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
@@ -66,6 +68,7 @@ OBJS = \
 	src/process/worker_status.o \
 	src/process/session_settings.o \
 	src/process/assignment.o \
+	src/process/find_topics.o \
 	src/process/probe.o \
 	src/process/child.o \
 	src/process/launcher.o \

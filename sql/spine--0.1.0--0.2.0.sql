@@ -46,6 +46,20 @@ LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_pipeline_topic(text) IS
 'the topic that a pipeline reads, given the topic in its row: NULL stands for the setting spine.topic';
 
+CREATE FUNCTION @extschema@.spine_topic_matches(topic text, topics text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'spine_topic_matches'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_topic_matches(text, text) IS
+'whether a topic is one of those that a pipeline reads, given what spine_pipeline_topic says of it';
+
+CREATE FUNCTION @extschema@.spine_partition_worker(topics text, topic text, partition integer, workers integer)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'spine_partition_worker'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_partition_worker(text, text, integer, integer) IS
+'the number of the worker that reads a partition, given what spine_pipeline_topic says of the pipeline';
+
 --
 -- Rights: spine's own tables have only spine's own triggers, and only members of a
 -- pipeline's owner change the pipeline, its sinks and its positions
@@ -597,15 +611,24 @@ COMMENT ON FUNCTION @extschema@.spine_partition_status() IS
 REVOKE ALL ON FUNCTION @extschema@.spine_partition_status() FROM CURRENT_USER, pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_partition_status() TO PUBLIC, CURRENT_USER;
 
+CREATE FUNCTION @extschema@.spine_missing_topics(OUT pipeline name, OUT topic text, OUT since timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_missing_topics'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_missing_topics() IS
+'the topics that pipelines of this database list and that do not exist, from shared memory';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_missing_topics() TO PUBLIC;
+
 CREATE OR REPLACE VIEW @extschema@.spine_status WITH (security_barrier) AS
 SELECT p.name AS pipeline,
-	   t.topic,
+	   coalesce(x.topic, t.topics) AS topic,
 	   x.partition,
 	   w.pid AS worker_pid,
 	   CASE WHEN NOT p.enabled THEN 'paused'
 			WHEN w.pid IS NULL AND w.state IS DISTINCT FROM 'failed' THEN 'stopped'
+			WHEN m.is_missing THEN 'waiting'
 			ELSE w.state END AS state,
-	   w.state_since,
+	   CASE WHEN m.is_missing THEN x.missing_since ELSE w.state_since END AS state_since,
 	   x.next_offset,
 	   x.high_watermark,
 	   -- greatest() ignores NULL: an unknown lag would become 0
@@ -616,23 +639,32 @@ SELECT p.name AS pipeline,
 	   x.last_commit_at,
 	   coalesce(x.events_total, 0) AS events_total,
 	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
-	   w.last_error,
-	   w.last_error_at,
-	   w.hint
+	   CASE WHEN m.is_missing THEN format('topic "%s" does not exist', x.topic)
+			ELSE w.last_error END AS last_error,
+	   CASE WHEN m.is_missing THEN x.missing_since ELSE w.last_error_at END AS last_error_at,
+	   CASE WHEN m.is_missing THEN 'Create it, or change "topic" in spine_pipelines. The other topics are read.'
+			ELSE w.hint END AS hint
 FROM @extschema@.spine_pipelines p
-CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
+CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topics) t
 LEFT JOIN (
 	SELECT pipeline, topic, partition,
 		   coalesce(o.next_offset, s.next_offset) AS next_offset,
 		   s.high_watermark, s.last_batch_rows, s.last_batch_ms, s.last_commit_at,
-		   s.events_total, s.dead_letters_total
+		   s.events_total, s.dead_letters_total, NULL::timestamptz AS missing_since
 	FROM @extschema@.spine_offsets o
 	FULL JOIN @extschema@.spine_partition_status() s USING (pipeline, topic, partition)
-) x ON x.pipeline = p.name AND x.topic = t.topic
+	UNION ALL
+	SELECT pipeline, topic, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, since
+	FROM @extschema@.spine_missing_topics()
+) x ON x.pipeline = p.name AND @extschema@.spine_topic_matches(x.topic, t.topics)
 LEFT JOIN @extschema@.spine_worker_status() w
-	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
+	ON w.pipeline = p.name
+	AND w.worker = @extschema@.spine_partition_worker(t.topics, coalesce(x.topic, ''), coalesce(x.partition, 0), w.workers)
+CROSS JOIN LATERAL (SELECT x.missing_since IS NOT NULL AND w.state = 'running' AS is_missing) m
 WHERE pg_has_role('pg_monitor', 'USAGE') OR pg_has_role(p.owner::oid, 'USAGE')
-ORDER BY 1, 3;
+ORDER BY 1, 2, 3;
+COMMENT ON VIEW @extschema@.spine_status IS
+'a row per pipeline, topic and partition: its worker, position, lag and last error; totals are since the server started';
 COMMENT ON COLUMN @extschema@.spine_status.last_error IS
 'the message and detail of the last error; kept after recovery';
 COMMENT ON COLUMN @extschema@.spine_status.hint IS 'the hint of the last error, or NULL';
@@ -733,7 +765,7 @@ DROP FUNCTION @extschema@.spine_worker_status_of_0_1();
 ALTER TABLE @extschema@.spine_pipelines
 	ADD COLUMN server name,
 	DROP CONSTRAINT spine_pipelines_topic_check,
-	ADD CONSTRAINT spine_pipelines_topic_check CHECK (topic ~ '^\^.' OR topic ~ '^[A-Za-z0-9._-]{1,249}( *, *[A-Za-z0-9._-]{1,249})*$' AND NOT regexp_split_to_array(topic, ' *, *') && '{.,..}');
+	ADD CONSTRAINT spine_pipelines_topic_check CHECK (topic ~ '^\^.' AND '' ~ topic IS NOT NULL OR topic ~ '^[A-Za-z0-9._-]{1,249}( *, *[A-Za-z0-9._-]{1,249})*$' AND NOT regexp_split_to_array(topic, ' *, *') && '{.,..}');
 COMMENT ON COLUMN @extschema@.spine_pipelines.topic IS
 'a topic, several with commas between them, or a regular expression that begins with ^; NULL: the setting spine.topic';
 COMMENT ON COLUMN @extschema@.spine_pipelines.server IS
@@ -1242,94 +1274,128 @@ COMMENT ON FUNCTION @extschema@.spine_resume(name) IS 'let a paused pipeline go 
 REVOKE ALL ON FUNCTION @extschema@.spine_resume(name) FROM CURRENT_USER;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_resume(name) TO PUBLIC, CURRENT_USER;
 
+CREATE FUNCTION @extschema@.spine_find_topics(topics text, OUT topic text, OUT partitions integer)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_find_topics'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_find_topics(text) IS
+'the topics that a list or a regular expression stands for; those of a list that do not exist have no partitions';
+REVOKE ALL ON FUNCTION @extschema@.spine_find_topics(text) FROM PUBLIC;
+
+DROP FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text);
+
 -- What the functions spine_seek share.  Exactly one of the last three arguments is not
 -- null and says where to go.  The rows are locked in the order in which the workers lock
 -- them.
 CREATE FUNCTION @extschema@.spine_move_positions_as(
-	caller oid, of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
-RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+	caller oid, of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-	of_topic	text := @extschema@.spine_pipeline_topic((@extschema@.spine_lock_pipeline(caller, of_pipeline)).topic);
-	log			record;
+	topics	text := @extschema@.spine_pipeline_topic((@extschema@.spine_lock_pipeline(caller, of_pipeline)).topic);
+	counts	jsonb;		-- how many partitions each topic has
+	log		record;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	IF num_nonnulls(to_offset, since, place) = 0 THEN
 		RAISE EXCEPTION 'the target of spine_seek must not be null'
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	IF NOT @extschema@.spine_topic_matches(of_topic, topics) THEN
+		RAISE EXCEPTION 'pipeline "%" does not read topic "%"', of_pipeline, of_topic
+			USING ERRCODE = 'invalid_parameter_value',
+				  DETAIL = format('It reads "%s".', topics);
+	END IF;
+	IF of_topic IS NULL AND of_partition IS NOT NULL AND topics ~ '^\^|,' THEN
+		RAISE EXCEPTION 'pipeline "%" reads several topics, and each has a partition %', of_pipeline, of_partition
+			USING ERRCODE = 'invalid_parameter_value',
+				  HINT = 'Say which topic: spine_seek(pipeline, partition, target, topic).';
+	END IF;
+
+	SELECT jsonb_object_agg(t.topic, t.partitions)
+	INTO counts
+	FROM @extschema@.spine_find_topics(coalesce(of_topic, topics)) t
+	WHERE t.partitions > 0;
+	IF counts IS NULL THEN
+		RAISE EXCEPTION 'topic "%" does not exist', coalesce(of_topic, topics)
+			USING ERRCODE = 'undefined_object';
+	END IF;
+	IF of_partition IS NOT NULL AND of_partition NOT BETWEEN 0 AND (counts ->> coalesce(of_topic, topics))::integer - 1 THEN
+		RAISE EXCEPTION 'topic "%" has no partition %', coalesce(of_topic, topics), of_partition
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
 
 	FOR log IN
-		SELECT t.partition, t.first_offset, t.end_offset, t.cluster_id,
+		SELECT c.topic, t.partition, t.first_offset, t.end_offset, t.cluster_id,
 			   CASE WHEN to_offset IS NOT NULL THEN to_offset
 					WHEN since IS NOT NULL THEN t.since_offset
 					WHEN place = 'earliest' THEN t.first_offset
 					ELSE t.end_offset END AS next_offset
-		FROM @extschema@.spine_topic_offsets(of_topic, since) t
+		FROM jsonb_object_keys(counts) c (topic)
+		CROSS JOIN LATERAL @extschema@.spine_topic_offsets(c.topic, since) t
 		WHERE of_partition IS NULL OR t.partition = of_partition
-		ORDER BY 1
+		ORDER BY 1, 2
 	LOOP
 		IF log.next_offset NOT BETWEEN log.first_offset AND log.end_offset THEN
-			RAISE EXCEPTION 'partition % of topic "%" has no offset %', log.partition, of_topic, log.next_offset
+			RAISE EXCEPTION 'partition % of topic "%" has no offset %', log.partition, log.topic, log.next_offset
 				USING ERRCODE = 'invalid_parameter_value',
 					  DETAIL = format('The partition begins at offset %s and ends before offset %s.', log.first_offset, log.end_offset);
 		END IF;
-		IF of_partition IS NOT NULL AND EXISTS (
+		IF (of_partition IS NOT NULL OR of_topic <> topics) AND EXISTS (
 			SELECT FROM @extschema@.spine_offsets o
-			WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.cluster_id <> log.cluster_id) THEN
+			WHERE o.pipeline = of_pipeline AND @extschema@.spine_topic_matches(o.topic, topics)
+				AND o.cluster_id <> log.cluster_id) THEN
 			RAISE EXCEPTION 'the positions of pipeline "%" belong to another cluster', of_pipeline
 				USING ERRCODE = 'object_not_in_prerequisite_state',
-					  HINT = 'Move all partitions at once: give NULL as the partition.';
+					  HINT = 'Move all partitions at once: give NULL as the partition, and no topic.';
 		END IF;
 
+		topic := log.topic;
 		partition := log.partition;
 		new_offset := log.next_offset;
 		SELECT o.next_offset
 		INTO old_offset
 		FROM @extschema@.spine_offsets o
-		WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.partition = log.partition
+		WHERE o.pipeline = of_pipeline AND o.topic = log.topic AND o.partition = log.partition
 		FOR UPDATE;
 		INSERT INTO @extschema@.spine_offsets AS o (pipeline, topic, partition, next_offset, cluster_id)
-		VALUES (of_pipeline, of_topic, log.partition, log.next_offset, log.cluster_id)
+		VALUES (of_pipeline, log.topic, log.partition, log.next_offset, log.cluster_id)
 		ON CONFLICT (pipeline, topic, partition) DO UPDATE
 		SET next_offset = EXCLUDED.next_offset, cluster_id = EXCLUDED.cluster_id, updated_at = now(),
 			worker_next_offset = NULL, mark_offset = NULL, mark_crc = NULL;
 		RETURN NEXT;
 	END LOOP;
 
-	IF log IS NULL THEN
-		RAISE EXCEPTION 'topic "%" has no partition %', of_topic, of_partition
-			USING ERRCODE = 'invalid_parameter_value';
-	END IF;
 	IF of_partition IS NULL THEN
 		DELETE FROM @extschema@.spine_offsets o
-		WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.partition > log.partition;
+		WHERE o.pipeline = of_pipeline AND @extschema@.spine_topic_matches(o.topic, coalesce(of_topic, topics))
+			AND o.partition >= coalesce((counts ->> o.topic)::integer, 0);
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.spine_move_positions_as(oid, name, integer, bigint, timestamptz, text) IS
+COMMENT ON FUNCTION @extschema@.spine_move_positions_as(oid, name, text, integer, bigint, timestamptz, text) IS
 'part of spine_seek';
-REVOKE ALL ON FUNCTION @extschema@.spine_move_positions_as(oid, name, integer, bigint, timestamptz, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.spine_move_positions_as(oid, name, text, integer, bigint, timestamptz, text) FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION @extschema@.spine_move_positions(
-	of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
-RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+CREATE FUNCTION @extschema@.spine_move_positions(
+	of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 AS 'MODULE_PATHNAME', 'spine_gate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text) IS
+COMMENT ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) IS
 'part of spine_seek';
-REVOKE ALL ON FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text) FROM CURRENT_USER;
-GRANT EXECUTE ON FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text) TO PUBLIC, CURRENT_USER;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, target, NULL::timestamptz, NULL::text)
+	SELECT m.partition, m.old_offset, m.new_offset
+	FROM @extschema@.spine_move_positions(of_pipeline, NULL::text, of_partition, target, NULL::timestamptz, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint) IS
 'let a pipeline go on from an offset of a partition (NULL: of each)';
@@ -1341,7 +1407,8 @@ RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, NULL::bigint, target, NULL::text)
+	SELECT m.partition, m.old_offset, m.new_offset
+	FROM @extschema@.spine_move_positions(of_pipeline, NULL::text, of_partition, NULL::bigint, target, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) IS
 'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time';
@@ -1354,17 +1421,58 @@ RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT *
+	SELECT m.partition, m.old_offset, m.new_offset
 	FROM @extschema@.spine_move_positions(
-		of_pipeline, of_partition,
+		of_pipeline, NULL::text, of_partition,
 		CASE WHEN target ~ '^-?\d+$' THEN target::bigint END,
 		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
-		CASE WHEN target IN ('earliest', 'latest') THEN target END)
+		CASE WHEN target IN ('earliest', 'latest') THEN target END) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text) IS
 'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each)';
 REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, text) FROM CURRENT_USER;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, text) TO PUBLIC, CURRENT_USER;
+
+-- In a pipeline that reads several topics, a partition has to be named with its topic.
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint, of_topic text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT *
+	FROM @extschema@.spine_move_positions(of_pipeline, of_topic, of_partition, target, NULL::timestamptz, NULL::text) m
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) IS
+'let a pipeline go on from an offset of a partition (NULL: of each), of one topic (NULL: of each)';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target timestamptz, of_topic text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT *
+	FROM @extschema@.spine_move_positions(of_pipeline, of_topic, of_partition, NULL::bigint, target, NULL::text) m
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) IS
+'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time, of one topic (NULL: of each)';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target text, of_topic text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT *
+	FROM @extschema@.spine_move_positions(
+		of_pipeline, of_topic, of_partition,
+		CASE WHEN target ~ '^-?\d+$' THEN target::bigint END,
+		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
+		CASE WHEN target IN ('earliest', 'latest') THEN target END) m
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text, text) IS
+'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each), of one topic (NULL: of each)';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, text, text) TO PUBLIC;
 
 --
 -- Dead letters are seen by members of the pipeline's owner
@@ -1752,7 +1860,7 @@ AS $$
 			   -- the worst state of its workers
 			   (array_agg(s.state ORDER BY array_position(
 				   ARRAY['failed', 'waiting', 'stopped', 'starting', 'paused', 'running'], s.state)))[1] AS state,
-			   CASE WHEN count(*) = count(s.lag) THEN sum(s.lag) END AS lag,
+			   CASE WHEN count(s.partition) = count(s.lag) THEN sum(s.lag) END AS lag,
 			   sum(s.events_total) AS events_total,
 			   sum(s.dead_letters_total) AS dead_letters_total
 		FROM @extschema@.spine_status s

@@ -11,6 +11,7 @@
 
 #include "compat.h"
 #include "error.h"
+#include "event/position.h"
 #include "kafka/cluster.h"
 
 typedef struct SpineClient SpineClient;
@@ -53,10 +54,10 @@ extern int	spine_client_count_partitions(SpineClient *client, const char *topic,
 										  int timeout_ms);
 
 /*
- * Does a topic exist?  1: yes.  0: no.  -1: there is no answer.  Asks for the names of all
- * topics, since librdkafka's mock cluster creates a topic that is asked for by its name.
+ * All topics of the cluster, in no order, palloc'ed with their names.  NULL: there is no
+ * answer.
  */
-extern int	spine_client_has_topic(SpineClient *client, const char *topic, int timeout_ms);
+extern SpineTopic *spine_client_list_topics(SpineClient *client, int *n, int timeout_ms);
 
 /*
  * What is, in each of n partitions, the first offset whose record is not older than a
@@ -68,5 +69,10 @@ extern int	spine_client_has_topic(SpineClient *client, const char *topic, int ti
 extern bool spine_client_find_offsets(SpineClient *client, const char *topic,
 									  int n, const int32 *partitions, int64 time_ms,
 									  int64 *offsets, int timeout_ms);
+
+/* The same for partitions of several topics. */
+extern bool spine_client_find_many_offsets(SpineClient *client, int n,
+										   const SpineTopicPartition *partitions,
+										   int64 time_ms, int64 *offsets, int timeout_ms);
 
 #endif							/* SPINE_CLIENT_H */

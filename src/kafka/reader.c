@@ -16,6 +16,8 @@
 /* Records that the consumer hands on at a time. */
 #define BATCH_RECORDS		1000
 
+#define BROKER_TIMEOUT_MS	5000
+
 /* Without any news for so long, the broker is asked whether it is there. */
 #define PATIENCE_MS			10000
 
@@ -93,19 +95,42 @@ raise_error(const SpineError *error)
 					 "Check the address of the cluster, and that the broker is up.")));
 }
 
+/* Looking at a topic must not create it, as asking the embedded broker by name does. */
+static int
+ask_for_partitions(SpineReader *reader)
+{
+	SpineClient *client = spine_consumer_client(reader->consumer);
+	SpineTopic *topics;
+	int			ntopics;
+	int			count = 0;
+
+	if (!reader->is_embedded)
+		return spine_client_count_partitions(client, reader->topic, BROKER_TIMEOUT_MS);
+
+	topics = spine_client_list_topics(client, &ntopics, BROKER_TIMEOUT_MS);
+	if (topics == NULL)
+		return -1;
+	for (int i = 0; i < ntopics; i++)
+	{
+		if (strcmp(topics[i].name, reader->topic) == 0)
+			count = topics[i].npartitions;
+		pfree((char *) topics[i].name);
+	}
+	pfree(topics);
+	return count;
+}
+
 static int
 count_partitions(SpineReader *reader)
 {
+	int			count = ask_for_partitions(reader);
 	SpineError	error;
-	int			count = 1;
 
-	/* looking at a topic must not create it */
-	if (reader->is_embedded)
-		count = spine_consumer_has_topic(reader->consumer, &error);
-	if (count > 0)
-		count = spine_consumer_count_partitions(reader->consumer, &error);
 	if (count < 0)
+	{
+		spine_consumer_explain_silence(reader->consumer, &error);
 		raise_error(&error);
+	}
 	if (count == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -145,12 +170,12 @@ spine_reader_count_partitions(const SpineReader *reader)
 int64 *
 spine_reader_find_offsets(SpineReader *reader, int64 time_ms)
 {
-	int32	   *partitions = palloc(reader->npartitions * sizeof(int32));
+	SpineTopicPartition *partitions = palloc(reader->npartitions * sizeof(SpineTopicPartition));
 	int64	   *offsets = palloc(reader->npartitions * sizeof(int64));
 	SpineError	error;
 
 	for (int i = 0; i < reader->npartitions; i++)
-		partitions[i] = i;
+		partitions[i] = (SpineTopicPartition) {reader->topic, i};
 	if (!spine_consumer_find_offsets(reader->consumer, reader->npartitions, partitions, time_ms,
 									 offsets, &error))
 		raise_error(&error);
@@ -315,7 +340,12 @@ start(Reading *reading)
 	for (int i = 0; i < reader->npartitions; i++)
 	{
 		if (!is_complete(reading, &reading->partitions[i]))
-			positions[n++] = (SpinePosition) {i, reading->partitions[i].range.from, -1, 0};
+			positions[n++] = (SpinePosition) {
+				.topic = reader->topic,
+				.partition = i,
+				.next_offset = reading->partitions[i].range.from,
+				.mark_offset = -1
+			};
 	}
 	do
 	{

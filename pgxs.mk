@@ -40,14 +40,19 @@ OBJS = \
 	src/apply/statement.o \
 	src/apply/role.o \
 	src/apply/trust.o \
+	src/apply/view.o \
+	src/apply/conflict.o \
 	src/apply/table.o \
 	src/apply/column.o \
 	src/apply/field_text.o \
 	src/apply/bind.o \
+	src/apply/compare.o \
 	src/apply/sink.o \
 	src/apply/sink_append.o \
 	src/apply/sink_upsert.o \
+	src/apply/newest.o \
 	src/apply/rows.o \
+	src/apply/lookup.o \
 	src/apply/plan.o \
 	src/apply/apply.o \
 	src/apply/check.o \

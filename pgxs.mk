@@ -10,6 +10,7 @@ OBJS = \
 	src/spine.o \
 	src/error.o \
 	src/event/arena.o \
+	src/event/decimal.o \
 	src/event/json_reader.o \
 	src/event/path.o \
 	src/event/json_paths.o \

@@ -31,15 +31,22 @@ OBJS = \
 	src/kafka/consumer.o \
 	src/catalog/extension.o \
 	src/catalog/own_tables.o \
+	src/catalog/place.o \
+	src/catalog/mapping.o \
 	src/catalog/pipeline.o \
 	src/catalog/gate.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
+	src/apply/watch.o \
 	src/apply/role.o \
 	src/apply/trust.o \
 	src/apply/table.o \
+	src/apply/populate.o \
 	src/apply/column.o \
 	src/apply/field_text.o \
+	src/apply/reading.o \
+	src/apply/headers.o \
+	src/apply/record_field.o \
 	src/apply/bind.o \
 	src/apply/sink.o \
 	src/apply/sink_append.o \

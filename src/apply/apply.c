@@ -24,7 +24,12 @@ spine_apply_begin(const SpinePlan *plan)
 	AfterTriggerSetState(immediate);
 
 	for (int i = 0; i < plan->nsinks; i++)
-		LockRelationOid(plan->sinks[i].table, plan->sinks[i].kind->lock);
+	{
+		const ListCell *cell;
+
+		foreach(cell, plan->sinks[i].relations)
+			LockRelationOid(lfirst_oid(cell), plan->sinks[i].kind->lock);
+	}
 	if (!spine_plan_is_current(plan))
 		return false;
 	spine_trust_check(plan->trust);

@@ -58,6 +58,7 @@ struct SpineSink
 	const SpineSinkKind *kind;
 	Oid			table;
 	char	   *table_name;		/* qualified and quoted */
+	List	   *relations;		/* the table, and what is below a view: see table.h */
 	Oid			owner;			/* the pipeline's */
 	Oid			run_as;			/* the role that its statements run as */
 	int			ncolumns;

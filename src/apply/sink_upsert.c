@@ -78,7 +78,7 @@ write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which)
 	{
 		const char *name = quote_identifier(sink->columns[i].name);
 
-		if (is_key(sink, i))
+		if (is_key(sink, i) || sink->columns[i].is_identity)
 			continue;
 		appendStringInfo(sql, "%s%s = EXCLUDED.%s", separator, name, name);
 		separator = ", ";

@@ -205,8 +205,6 @@ AS $$
 DECLARE
 	fleeting	record;
 BEGIN
-	PERFORM @extschema@.spine_check_target(NEW.target);
-	PERFORM @extschema@.spine_check_mapping(NEW.columns);
 	SELECT c.oid::regclass AS name,
 		   CASE c.relpersistence WHEN 'u' THEN 'unlogged' ELSE 'temporary' END AS kind
 	INTO fleeting
@@ -223,6 +221,8 @@ BEGIN
 							  THEN format('Use ALTER TABLE %s SET LOGGED.', fleeting.name)
 							  ELSE 'Use a permanent table.' END;
 	END IF;
+	PERFORM @extschema@.spine_check_target(NEW.target);
+	PERFORM @extschema@.spine_check_mapping(NEW.columns);
 	IF NEW.ordinal IS NULL THEN
 		SELECT coalesce(max(s.ordinal), 0) + 1
 		INTO NEW.ordinal

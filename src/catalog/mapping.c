@@ -177,14 +177,12 @@ spine_mapping_read(Jsonb *columns, int *n)
 	JsonbValue	key;
 	JsonbValue	source;
 
-	if (!JB_ROOT_IS_OBJECT(columns) || JB_ROOT_COUNT(columns) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the mapping of a sink is not a JSON object with a key for each column"),
-				 errhint("To map every column from the key of its name, use NULL.")));
-
-	mappings = palloc0(JB_ROOT_COUNT(columns) * sizeof(SpineMapping));
+	/* a constraint of spine_sinks sees to that, and says so */
 	*n = 0;
+	if (!JB_ROOT_IS_OBJECT(columns))
+		return NULL;
+
+	mappings = palloc0(Max(JB_ROOT_COUNT(columns), 1) * sizeof(SpineMapping));
 	iterator = JsonbIteratorInit(&columns->root);
 	(void) JsonbIteratorNext(&iterator, &key, true);
 	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)

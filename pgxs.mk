@@ -14,6 +14,7 @@ OBJS = \
 	src/event/json_reader.o \
 	src/event/path.o \
 	src/event/json_paths.o \
+	src/event/json_walk.o \
 	src/event/format_json.o \
 	src/event/format.o \
 	src/event/reduce.o \
@@ -29,6 +30,7 @@ OBJS = \
 	src/kafka/group_commit.o \
 	src/kafka/consumer_assignment.o \
 	src/kafka/consumer.o \
+	src/kafka/reader.o \
 	src/catalog/extension.o \
 	src/catalog/own_tables.o \
 	src/catalog/place.o \
@@ -58,6 +60,7 @@ OBJS = \
 	src/apply/search.o \
 	src/apply/dead_letters.o \
 	src/apply/records.o \
+	src/apply/record_json.o \
 	src/process/settings.o \
 	src/process/shared.o \
 	src/process/status.o \
@@ -77,6 +80,8 @@ OBJS = \
 	src/process/database_holds.o \
 	src/process/embedded_broker.o \
 	src/process/catalog_changes.o \
+	src/process/look.o \
+	src/process/peek.o \
 	src/process/topic_offsets.o \
 	src/process/pipeline_check.o \
 	src/process/wait.o \

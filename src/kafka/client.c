@@ -398,24 +398,17 @@ refresh_identity(SpineClient *client)
 	rd_kafka_mem_free(client->rk, id);
 }
 
-int
-spine_client_count_partitions(SpineClient *client, const char *topic, int timeout_ms)
+/* What the cluster says about a topic, or about all (NULL); NULL: it does not answer. */
+static const struct rd_kafka_metadata *
+ask_for_metadata(SpineClient *client, rd_kafka_topic_t *handle, int timeout_ms)
 {
 	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
 	const struct rd_kafka_metadata *metadata;
-	rd_kafka_topic_t *handle = topic_handle(client, topic);
-	int			count = -1;
 	int			slice_ms = 0;
-
-	if (handle == NULL)
-	{
-		spine_client_note_error(client, rd_kafka_last_error(), NULL);
-		return -1;
-	}
 
 	while (next_slice(&slice_ms, &timeout_ms))
 	{
-		err = rd_kafka_metadata(client->rk, 0, handle, &metadata, slice_ms);
+		err = rd_kafka_metadata(client->rk, handle == NULL, handle, &metadata, slice_ms);
 		if (err != RD_KAFKA_RESP_ERR__TIMED_OUT && err != RD_KAFKA_RESP_ERR__TRANSPORT)
 			break;
 		if (err == RD_KAFKA_RESP_ERR__TRANSPORT)
@@ -424,10 +417,43 @@ spine_client_count_partitions(SpineClient *client, const char *topic, int timeou
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		spine_client_note_error(client, err, NULL);
+		return NULL;
+	}
+	spine_client_forget_error(client);
+	return metadata;
+}
+
+int
+spine_client_has_topic(SpineClient *client, const char *topic, int timeout_ms)
+{
+	const struct rd_kafka_metadata *metadata = ask_for_metadata(client, NULL, timeout_ms);
+	int			found = 0;
+
+	if (metadata == NULL)
+		return -1;
+	for (int i = 0; i < metadata->topic_cnt && !found; i++)
+		found = strcmp(metadata->topics[i].topic, topic) == 0;
+	rd_kafka_metadata_destroy(metadata);
+	return found;
+}
+
+int
+spine_client_count_partitions(SpineClient *client, const char *topic, int timeout_ms)
+{
+	const struct rd_kafka_metadata *metadata;
+	rd_kafka_topic_t *handle = topic_handle(client, topic);
+	rd_kafka_resp_err_t err;
+	int			count = -1;
+
+	if (handle == NULL)
+	{
+		spine_client_note_error(client, rd_kafka_last_error(), NULL);
 		return -1;
 	}
+	metadata = ask_for_metadata(client, handle, timeout_ms);
+	if (metadata == NULL)
+		return -1;
 
-	spine_client_forget_error(client);
 	err = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__BAD_MSG;
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		count = metadata->topics[0].partition_cnt;

@@ -41,7 +41,7 @@ pg_noreturn extern void spine_client_raise_error(const SpineClient *client);
 extern void spine_client_wait(SpineClient *client, long timeout_ms);
 
 /*
- * The two questions below wait for the answer, and serve interrupts meanwhile.  When
+ * The questions below wait for the answer, and serve interrupts meanwhile.  When
  * there is no answer within timeout_ms, spine_client_error says why.
  */
 
@@ -51,6 +51,12 @@ extern void spine_client_wait(SpineClient *client, long timeout_ms);
  */
 extern int	spine_client_count_partitions(SpineClient *client, const char *topic,
 										  int timeout_ms);
+
+/*
+ * Does a topic exist?  1: yes.  0: no.  -1: there is no answer.  Asks for the names of all
+ * topics, since librdkafka's mock cluster creates a topic that is asked for by its name.
+ */
+extern int	spine_client_has_topic(SpineClient *client, const char *topic, int timeout_ms);
 
 /*
  * What is, in each of n partitions, the first offset whose record is not older than a

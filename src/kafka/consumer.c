@@ -214,6 +214,16 @@ spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error)
 	return count;
 }
 
+int
+spine_consumer_has_topic(SpineConsumer *consumer, SpineError *error)
+{
+	int			has = spine_client_has_topic(consumer->client, consumer->topic, BROKER_TIMEOUT_MS);
+
+	if (has < 0)
+		describe_silence(consumer, error);
+	return has;
+}
+
 const char *
 spine_consumer_cluster_id(const SpineConsumer *consumer)
 {

@@ -55,6 +55,12 @@ extern void spine_consumer_wait(SpineConsumer *consumer, long timeout_ms);
  */
 extern int	spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error);
 
+/*
+ * Does the topic exist?  1: yes.  0: no; unlike above, the embedded broker does not create
+ * it.  -1: as above.
+ */
+extern int	spine_consumer_has_topic(SpineConsumer *consumer, SpineError *error);
+
 /* Which cluster answered that.  Lives until the next question, or the end of the client. */
 extern const char *spine_consumer_cluster_id(const SpineConsumer *consumer);
 

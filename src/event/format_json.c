@@ -14,6 +14,8 @@
  *	- a step to a member of an array goes to that member of its elements, but not to those of
  *	  arrays among them, and the first value that the whole path finds counts;
  *	- element 0 of what is not an array is the thing itself.
+ * A strict path finds what the operator -> of jsonb finds: members only of objects, and
+ * elements only of arrays and scalars.
  *
  * So a value may be at the end of several paths, and a path may meet several values.  The
  * nodes whose value is being read are the active ones.  The values of a node do not overlap.
@@ -301,7 +303,7 @@ read_elements(Walk *walk, size_t first)
 				element = spine_json_find_element(node, i);
 				if (element)
 					activate(walk, element, false);
-				if (node->nmembers > 0)
+				if (node->nmembers > 0 && !node->is_strict)
 					activate(walk, node, true);
 			}
 			reader->nested_memory += SPINE_JSON_SCALAR_COST;
@@ -319,15 +321,19 @@ read_elements(Walk *walk, size_t first)
 	return SPINE_DECODED;
 }
 
-/* Activates the nodes for element 0 of a value that is not an array. */
+/*
+ * Activates the nodes for element 0 of a value that is not an array.  The operator -> of
+ * jsonb, too, takes a scalar for the array that is around it in jsonb.
+ */
 static inline void
-activate_first_elements(Walk *walk, size_t first)
+activate_first_elements(Walk *walk, size_t first, char opening)
 {
 	for (size_t a = first; a < walk->nactive; a++)
 	{
 		const SpineJsonNode *node = walk->active[a].node;
 
-		if (node->nelements > 0 && !walk->active[a].is_unwrapped && node->by_element[0]->element == 0)
+		if (node->nelements > 0 && !walk->active[a].is_unwrapped && node->by_element[0]->element == 0 &&
+			(opening != '{' || !node->is_strict))
 			activate(walk, node->by_element[0], false);
 	}
 }
@@ -341,7 +347,7 @@ is_looked_into(const Walk *walk, size_t first, char opening)
 		const SpineJsonNode *node = walk->active[a].node;
 
 		if (opening == '{' ? node->nmembers > 0 :
-			!walk->active[a].is_unwrapped && (node->nmembers > 0 || node->nelements > 0))
+			!walk->active[a].is_unwrapped && ((node->nmembers > 0 && !node->is_strict) || node->nelements > 0))
 			return true;
 	}
 	return false;
@@ -358,7 +364,7 @@ read_value(Walk *walk, size_t first)
 	SpineJsonValue value;
 
 	if (opening != '[')
-		activate_first_elements(walk, first);
+		activate_first_elements(walk, first, opening);
 	if ((opening == '{' || opening == '[') && is_looked_into(walk, first, opening))
 	{
 		SpineDecodeOutcome outcome = opening == '{' ?
@@ -412,6 +418,7 @@ static SpineDecodeOutcome
 read_root(Walk *walk, SpineJsonNode *root, const void *bytes, size_t len, bool only_object)
 {
 	SpineJsonReader *reader = &walk->reader;
+	SpineJsonNode *strict = root + SPINE_JSON_ROOTS;
 	char		opening;
 	SpineDecodeOutcome outcome;
 
@@ -424,7 +431,12 @@ read_root(Walk *walk, SpineJsonNode *root, const void *bytes, size_t len, bool o
 		return SPINE_MALFORMED;
 	}
 	walk->nactive = 0;
-	activate(walk, root, false);
+	if (root->spec >= 0 || root->has_children || !strict->has_children)
+		activate(walk, root, false);
+	if (strict->has_children)
+		activate(walk, strict, false);
+	if (only_object)
+		walk->record = walk->active[0].node;
 	outcome = only_object ? read_members(walk, 0) : read_value(walk, 0);
 	if (outcome != SPINE_DECODED)
 		return outcome;
@@ -487,7 +499,7 @@ decode_key(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *rea
 	size_t		memory = walk->memory;
 	SpineDecodeOutcome outcome;
 
-	if (root->spec < 0 && !root->has_children)
+	if (root->spec < 0 && !root->has_children && !root[SPINE_JSON_ROOTS].has_children)
 		return SPINE_DECODED;
 	if (record->key == NULL)
 	{
@@ -512,13 +524,13 @@ decode_key(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *rea
 	}
 	walk->memory = memory;
 	forget(walk, root, walk->start);
+	forget(walk, root + SPINE_JSON_ROOTS, walk->start);
 	return root->spec >= 0 ? take_plain_key(walk, root, record, reason, reason_size) : SPINE_DECODED;
 }
 
 static SpineDecodeOutcome
 decode_value(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *reason, size_t reason_size)
 {
-	bool		only_object;
 	SpineDecodeOutcome outcome;
 
 	if (record->value == NULL || record->value_len == 0)
@@ -531,10 +543,8 @@ decode_value(Walk *walk, SpineJsonNode *root, const SpineRecord *record, char *r
 		snprintf(reason, reason_size, "longer than 1 GB");
 		return SPINE_BEYOND_LIMIT;
 	}
-	only_object = root->spec < 0 && root->nelements == 0;
-	if (only_object)
-		walk->record = root;
-	outcome = read_root(walk, root, record->value, record->value_len, only_object);
+	outcome = read_root(walk, root, record->value, record->value_len,
+						root->spec < 0 && root->nelements == 0 && root[SPINE_JSON_ROOTS].nelements == 0);
 	if (outcome == SPINE_MALFORMED)
 	{
 		spine_json_describe(&walk->reader, reason, reason_size);

@@ -40,6 +40,10 @@ OBJS = \
 	src/apply/column.o \
 	src/apply/field_text.o \
 	src/apply/bind.o \
+	src/apply/expression.o \
+	src/apply/json_chain.o \
+	src/apply/record_row.o \
+	src/apply/projection.o \
 	src/apply/sink.o \
 	src/apply/sink_append.o \
 	src/apply/sink_upsert.o \
@@ -71,6 +75,7 @@ OBJS = \
 	src/process/catalog_changes.o \
 	src/process/topic_offsets.o \
 	src/process/pipeline_check.o \
+	src/process/explain.o \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \

@@ -24,7 +24,11 @@ spine_apply_begin(const SpinePlan *plan)
 	AfterTriggerSetState(immediate);
 
 	for (int i = 0; i < plan->nsinks; i++)
+	{
 		LockRelationOid(plan->sinks[i].table, plan->sinks[i].kind->lock);
+		if (plan->sinks[i].projection)
+			spine_projection_lock(plan->sinks[i].projection);
+	}
 	if (!spine_plan_is_current(plan))
 		return false;
 	spine_trust_check(plan->trust);
@@ -78,41 +82,38 @@ spine_apply_convert(const SpinePlan *plan, const SpineSink *sink, const SpineEve
 	MemoryContextDelete(context);
 }
 
-static uint64
+static void
 apply_sink(SpinePlan *plan, SpineSink *sink, const SpineEvent *events, size_t n,
-		   SpineSinkStatement which)
+		   SpineSinkStatement which, SpineApplyCounts *counts)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine apply",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
 	SpineRole	saved;
-	Tuplestorestate *rows;
+	SpineStoredRows rows;
 	uint64		nwritten;
 
 	spine_trust_guard(plan->trust, context);
 	spine_role_assume(&saved, sink->run_as);
 	rows = spine_rows_make(sink, events, n);
-	nwritten = run_statement(sink, which, rows);
-	tuplestore_end(rows);
+	nwritten = run_statement(sink, which, rows.whole);
+	tuplestore_end(rows.whole);
 	spine_role_resume(&saved);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(context);
-	return nwritten;
+
+	if (sink->kind->counts_upserts)
+		counts->nupserts += nwritten;
+	counts->nfiltered += rows.nfiltered;
 }
 
-uint64
+SpineApplyCounts
 spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n, SpineSinkStatement which)
 {
-	uint64		nupserts = 0;
+	SpineApplyCounts counts = {0};
 
 	Assert(IsTransactionState());
 	for (int i = 0; i < plan->nsinks; i++)
-	{
-		SpineSink  *sink = &plan->sinks[i];
-		uint64		nwritten = apply_sink(plan, sink, events, n, which);
-
-		if (sink->kind->counts_upserts)
-			nupserts += nwritten;
-	}
-	return nupserts;
+		apply_sink(plan, &plan->sinks[i], events, n, which, &counts);
+	return counts;
 }

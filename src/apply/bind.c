@@ -391,6 +391,7 @@ record_field(SpineSource source, const SpineRecord *record)
 			};
 
 		case SPINE_FROM_FIELD:
+		case SPINE_FROM_EXPRESSION:
 			break;
 	}
 	pg_unreachable();

@@ -61,35 +61,54 @@ make_input(Oid type, Oid base_type)
 	return input;
 }
 
-/* The index of a field in the list; it is added when it is new. */
-static int
-add_field(SpineFieldList *fields, const char *name, SpineBinding binding)
+static bool
+is_same_path(const SpinePath *a, const SpinePath *b)
 {
-	char	   *utf8 = pg_server_to_any(name, strlen(name), PG_UTF8);
-	bool		as_json = binding == SPINE_BIND_JSON || binding == SPINE_BIND_JSONB;
-	bool		for_jsonb = binding == SPINE_BIND_JSONB;
-	SpinePathStep  *step;
+	if (a->root != b->root || a->nsteps != b->nsteps || a->strict != b->strict)
+		return false;
+	for (int i = 0; i < a->nsteps; i++)
+	{
+		const SpinePathStep *x = &a->steps[i];
+		const SpinePathStep *y = &b->steps[i];
 
+		if (x->element != y->element || (x->member == NULL) != (y->member == NULL) ||
+			(x->member && strcmp(x->member, y->member) != 0))
+			return false;
+	}
+	return true;
+}
+
+int
+spine_fields_add(SpineFieldList *fields, const SpineFieldSpec *spec)
+{
 	for (int i = 0; i < fields->n; i++)
 	{
-		SpineFieldSpec *spec = &fields->specs[i];
+		SpineFieldSpec *other = &fields->specs[i];
 
-		if (strcmp(spec->path.steps[0].member, utf8) == 0 && spec->as_json == as_json)
+		if (is_same_path(&other->path, &spec->path) && other->as_json == spec->as_json)
 		{
-			spec->for_jsonb |= for_jsonb;
+			other->for_jsonb |= spec->for_jsonb;
 			return i;
 		}
 	}
-	step = palloc0(sizeof(SpinePathStep));
-	step->member = pstrdup(utf8);
 	fields->specs = fields->specs ?
 		repalloc(fields->specs, (fields->n + 1) * sizeof(SpineFieldSpec)) : palloc(sizeof(SpineFieldSpec));
-	fields->specs[fields->n] = (SpineFieldSpec) {
-		.path = {SPINE_ROOT_VALUE, 1, step},
-		.as_json = as_json,
-		.for_jsonb = for_jsonb
-	};
+	fields->specs[fields->n] = *spec;
 	return fields->n++;
+}
+
+static int
+add_field(SpineFieldList *fields, const char *name, SpineBinding binding)
+{
+	SpinePathStep *step = palloc0(sizeof(SpinePathStep));
+	SpineFieldSpec spec = {
+		.path = {.root = SPINE_ROOT_VALUE, .nsteps = 1, .steps = step},
+		.as_json = binding == SPINE_BIND_JSON || binding == SPINE_BIND_JSONB,
+		.for_jsonb = binding == SPINE_BIND_JSONB
+	};
+
+	step->member = pstrdup(pg_server_to_any(name, strlen(name), PG_UTF8));
+	return spine_fields_add(fields, &spec);
 }
 
 static SpineSource
@@ -169,12 +188,12 @@ spine_column_make(SpineColumn *column, const SpineTableColumn *from, const char 
 	Assert(IsTransactionState());
 
 	column->name = pstrdup(from->name);
-	column->source = parse_source(source);
+	column->source = source ? parse_source(source) : SPINE_FROM_EXPRESSION;
 	column->binding = choose_binding(base_type, typmod);
 	column->input = make_input(from->type, base_type);
 	if (column->source == SPINE_FROM_FIELD)
 		column->field = add_field(fields, source, column->binding);
-	else if (column->binding == SPINE_BIND_JSONB)
+	else if (column->source != SPINE_FROM_EXPRESSION && column->binding == SPINE_BIND_JSONB)
 		column->max_jsonb_memory = max_record_memory;
 
 	/* as the table will hold it, so that keys and versions compare alike */

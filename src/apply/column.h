@@ -17,7 +17,8 @@ typedef enum SpineSource
 	SPINE_FROM_PARTITION,
 	SPINE_FROM_OFFSET,
 	SPINE_FROM_TIMESTAMP,
-	SPINE_FROM_KEY
+	SPINE_FROM_KEY,
+	SPINE_FROM_EXPRESSION
 } SpineSource;
 
 /*
@@ -54,6 +55,7 @@ typedef struct SpineColumn
 	char	   *name;
 	SpineSource source;
 	int			field;			/* of SPINE_FROM_FIELD: index in the plan's fields */
+	int			expression;		/* of SPINE_FROM_EXPRESSION: index in the sink's projection */
 	SpineBinding binding;
 	SpineInput *input;
 	size_t		max_jsonb_memory;	/* to make one value; 0: the decoder checks that */
@@ -73,6 +75,12 @@ typedef struct SpineFieldList
 	int			n;
 	SpineFieldSpec *specs;		/* NULL: none yet */
 } SpineFieldList;
+
+/*
+ * The index of a field in the list; it is added when it is new.  Grows in the current memory
+ * context; keeps the steps.
+ */
+extern int	spine_fields_add(SpineFieldList *fields, const SpineFieldSpec *spec);
 
 /*
  * Makes the column of a sink that fills `from` from this source ("$partition" and the

@@ -9,9 +9,28 @@
 #include "apply/role.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 /* The plans of this process. */
 static dlist_head live_plans = DLIST_STATIC_INIT(live_plans);
+
+/* An entry of a syscache, such as a function, has changed; hash 0: any may have. */
+static void
+note_syscache_invalidation(Datum arg, int cache, uint32 hash)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &live_plans)
+	{
+		SpinePlan  *plan = dlist_container(SpinePlan, node, iter.cur);
+
+		for (int i = 0; i < plan->nsinks; i++)
+		{
+			if (spine_projection_uses(plan->sinks[i].projection, cache, hash))
+				plan->is_stale = true;
+		}
+	}
+}
 
 /* A table was altered, or (InvalidOid) any may have been. */
 static void
@@ -25,7 +44,8 @@ note_invalidation(Datum arg, Oid table)
 
 		for (int i = 0; i < plan->nsinks; i++)
 		{
-			if (table == InvalidOid || plan->sinks[i].table == table)
+			if (table == InvalidOid || plan->sinks[i].table == table ||
+				spine_projection_reads(plan->sinks[i].projection, table))
 				plan->is_stale = true;
 		}
 	}
@@ -90,6 +110,8 @@ spine_plan_make(const SpinePipeline *pipeline, size_t max_record_memory)
 	if (!registered)
 	{
 		CacheRegisterRelcacheCallback(note_invalidation, (Datum) 0);
+		CacheRegisterSyscacheCallback(PROCOID, note_syscache_invalidation, (Datum) 0);
+		CacheRegisterSyscacheCallback(TYPEOID, note_syscache_invalidation, (Datum) 0);
 		registered = true;
 	}
 	if (pipeline->nsinks == 0)

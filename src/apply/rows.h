@@ -20,11 +20,23 @@ struct SpineRows
 {
 	const SpineEvent *events;	/* in log order */
 	size_t		nevents;
+	size_t		nfiltered;		/* events that the filter has left out */
+	int			ncomputed;		/* expressions */
+	Datum	   *computed;		/* by event, and then by expression */
+	bool	   *computed_nulls;
+	bool		may_find_later; /* a computed null may be a value when earlier sinks have written */
 	Datum	  **bound;			/* by column: its values of all events; NULL: not yet bound */
 	uint32	   *kept;			/* the events whose rows are stored; NULL: all */
 	size_t		nkept;
 	const SpineColumn *current; /* whose value is being made: for errors */
 };
+
+/* Rows for a statement. */
+typedef struct SpineStoredRows
+{
+	Tuplestorestate *whole;
+	size_t		nfiltered;		/* events that the filter has left out */
+} SpineStoredRows;
 
 /* Sets the type of a sink's rows, when all else is known of the sink. */
 extern void spine_rows_describe(SpineSink *sink);
@@ -38,7 +50,7 @@ extern void spine_rows_append_select(StringInfo sql, const SpineSink *sink);
  * error for the first value that does not fit.  In a transaction, as the role that the
  * sink runs as.
  */
-extern Tuplestorestate *spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n);
+extern SpineStoredRows spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n);
 
 /*
  * Converts the values of events[*at..n-1] and forgets them; raises an error for the first

@@ -12,6 +12,7 @@
 #include "apply/sink.h"
 
 #include "access/xact.h"
+#include "apply/role.h"
 #include "apply/rows.h"
 #include "apply/table.h"
 #include "catalog/own_tables.h"
@@ -71,6 +72,34 @@ make_columns(SpineSink *sink, const SpineTable *table, const SpineSinkDefinition
 	}
 }
 
+/* What the sink computes with SQL: columns and the filter. */
+static void
+make_projection(SpineSink *sink, const SpineTable *table, const SpineSinkDefinition *definition,
+				SpineFieldList *fields, size_t max_record_memory)
+{
+	SpineProjection *projection = spine_projection_make(fields, max_record_memory);
+	SpineRole	saved;
+
+	/* names are looked up, and constants computed, with that role's rights */
+	spine_role_assume(&saved, sink->run_as);
+	if (definition->filter)
+		spine_projection_add(projection, definition->filter, NULL);
+	for (int i = 0; i < definition->nmappings; i++)
+	{
+		const SpineMapping *mapping = &definition->mappings[i];
+
+		if (mapping->sql)
+			sink->columns[i].expression =
+				spine_projection_add(projection, mapping->sql, spine_table_find_column(table, mapping->column));
+	}
+	if (definition->filter || spine_projection_count(projection) > 0)
+	{
+		spine_projection_plan(projection);
+		sink->projection = projection;
+	}
+	spine_role_resume(&saved);
+}
+
 /* A column that every row needs, and that no record can give. */
 static void
 check_unwritten_columns(const SpineSink *sink, const SpineTable *table)
@@ -128,6 +157,7 @@ spine_sink_make(SpineSink *sink, const SpinePipeline *pipeline,
 		table->owner : pipeline->owner;
 
 	make_columns(sink, table, definition, fields, max_record_memory);
+	make_projection(sink, table, definition, fields, max_record_memory);
 	check_unwritten_columns(sink, table);
 	find_keys(sink, definition);
 	if (sink->kind->describe)

@@ -83,6 +83,7 @@ read_sink(SpineSinkDefinition *sink, uint64 row)
 	bool		isnull;
 	char	  **names;
 	char	  **sources;
+	char	  **sql;
 
 	sink->target = DatumGetObjectId(binary_value(row, 1, &isnull));
 	sink->mode = text_value(row, 2);
@@ -91,9 +92,10 @@ read_sink(SpineSinkDefinition *sink, uint64 row)
 
 	sink->nmappings = string_list(row, 5, &names);
 	(void) string_list(row, 6, &sources);
+	(void) string_list(row, 8, &sql);
 	sink->mappings = palloc0(Max(sink->nmappings, 1) * sizeof(SpineMapping));
 	for (int i = 0; i < sink->nmappings; i++)
-		sink->mappings[i] = (SpineMapping) {.column = names[i], .place = sources[i]};
+		sink->mappings[i] = (SpineMapping) {.column = names[i], .place = *sql[i] ? NULL : sources[i], .sql = *sql[i] ? sql[i] : NULL};
 	sink->filter = text_value(row, 7);
 }
 
@@ -148,7 +150,9 @@ load(const char *schema, const NameData *name, const char *condition)
 					 "  FROM pg_catalog.jsonb_each_text(s.columns) c),"
 					 " (SELECT pg_catalog.array_agg(coalesce(c.value, c.key) ORDER BY c.key)"
 					 "  FROM pg_catalog.jsonb_each_text(s.columns) c),"
-					 " pg_catalog.to_jsonb(s) ->> 'filter'"
+					 " pg_catalog.to_jsonb(s) ->> 'filter',"
+					 " (SELECT pg_catalog.array_agg(CASE WHEN pg_catalog.jsonb_typeof(c.value) = 'object' THEN c.value->>'sql' ELSE '' END ORDER BY c.key)"
+					 "  FROM pg_catalog.jsonb_each(s.columns) c)"
 					 " FROM %s.spine_sinks s WHERE s.pipeline = $1"
 					 " ORDER BY (pg_catalog.to_jsonb(s) ->> 'ordinal')::integer, s.mode, s.target", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 0);

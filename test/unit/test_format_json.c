@@ -369,12 +369,12 @@ test_memory_limit(void **state)
 
 		record = make_shape(i, &len);
 		assert_int_equal(decode_limited(record, len, text, 2, 1024, fields, reason), SPINE_DECODED);
-		text[0] = (SpineFieldSpec) {.path = SPINE_PATH_TO_KEY("a"), .as_json = true, .for_jsonb = true};
+		text[0].as_json = text[0].for_jsonb = true;
 		outcome = decode_limited(record, len, text, 2, limit, fields, reason);
 		if (outcome != SPINE_BEYOND_LIMIT)
 			fail_msg("%s%s... is taken", shapes[i].before, shapes[i].piece);
 		assert_non_null(strstr(reason, "spine.max_record_memory"));
-		text[0] = (SpineFieldSpec) {.path = SPINE_PATH_TO_KEY("a")};
+		text[0].as_json = text[0].for_jsonb = false;
 		free(record);
 	}
 

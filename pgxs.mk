@@ -13,6 +13,7 @@ OBJS = \
 	src/event/json_reader.o \
 	src/event/path.o \
 	src/event/json_paths.o \
+	src/event/json_walk.o \
 	src/event/format_json.o \
 	src/event/format.o \
 	src/event/reduce.o \

@@ -40,7 +40,7 @@ json=$(cost_of $events json-nested)
 cost=$(cost_of $events nested)
 compare "a nested event" "$cost" 0.155
 cost=$(cost_of $events paths-nested)
-compare "a nested event, 7 paths" "$cost" 0.28
+compare "a nested event, 7 paths" "$cost" 0.29
 json=$(cost_of $events json)
 cost=$(cost_of $events flat)
 compare "a flat event" "$cost" 0.216

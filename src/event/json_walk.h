@@ -7,6 +7,8 @@
  *	- a step to a member of an array goes to that member of its elements, but not to those of
  *	  arrays among them, and the first value that the whole path finds counts;
  *	- element 0 of what is not an array is the thing itself.
+ * A strict path finds what the operator -> of jsonb finds: members only of objects, and
+ * elements only of arrays and scalars.
  *
  * So a value may be at the end of several paths, and a path may meet several values.  The
  * nodes whose value is being read are the active ones.  The values of a node do not overlap.

@@ -5,10 +5,10 @@
  */
 #include "compat.h"
 
-#include "datatype/timestamp.h"
 #include "funcapi.h"
 #include "kafka/client_cache.h"
 #include "process/default_cluster.h"
+#include "process/look.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -27,20 +27,6 @@ typedef struct TopicOffsets
 	int64	   *times;			/* -1: no record of the time or later; NULL: not asked for */
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
 } TopicOffsets;
-
-/* In Kafka's milliseconds since 1970: the first that is not before the time. */
-static int64
-log_time(TimestampTz time)
-{
-	const int64 epoch_ms = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (USECS_PER_DAY / 1000);
-	int64		ms = time / 1000 + (time % 1000 > 0);
-
-	if (TIMESTAMP_IS_NOBEGIN(time) || ms < -epoch_ms)
-		return SPINE_LOG_START;
-	if (TIMESTAMP_IS_NOEND(time))
-		return SPINE_LOG_END;
-	return ms + epoch_ms;
-}
 
 static int64 *
 ask(SpineClient *client, const TopicOffsets *of, int64 time_ms)
@@ -61,10 +47,8 @@ read_offsets(const char *topic, const TimestampTz *time)
 	SpineClient *client = spine_client_cache_get(&cluster);
 	TopicOffsets of = {.topic = topic};
 
-	if (time && spine_client_is_embedded(client))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the embedded broker cannot find records by their time")));
+	if (time)
+		spine_look_check_time(&cluster);
 
 	of.n = spine_client_count_partitions(client, topic, BROKER_TIMEOUT_MS);
 	if (of.n < 0)
@@ -80,7 +64,7 @@ read_offsets(const char *topic, const TimestampTz *time)
 	/* the ends last, so that no other offset is beyond them */
 	of.starts = ask(client, &of, SPINE_LOG_START);
 	if (time)
-		of.times = ask(client, &of, log_time(*time));
+		of.times = ask(client, &of, spine_look_time_ms(*time));
 	of.ends = ask(client, &of, SPINE_LOG_END);
 	strlcpy(of.cluster_id, spine_client_identity(client), sizeof(of.cluster_id));
 	spine_client_cache_rest(client);

@@ -16,6 +16,7 @@
 #include "kafka/client_cache.h"
 #include "miscadmin.h"
 #include "process/default_cluster.h"
+#include "process/find_topics.h"
 #include "process/status.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -35,7 +36,7 @@ PG_FUNCTION_INFO_V1(spine_wait);
 typedef struct WaitTarget
 {
 	NameData	pipeline;
-	char	   *topic;
+	const char *topic;
 	int32		partition;
 	int64		offset;
 } WaitTarget;
@@ -68,24 +69,23 @@ add_target(WaitList *list, const WaitTarget *target)
 }
 
 static void
-add_topic(WaitList *list, SpineClient *client, const NameData *pipeline, char *topic,
+add_topic(WaitList *list, SpineClient *client, const NameData *pipeline, const SpineTopic *topic,
 		  TimestampTz deadline)
 {
-	int			n = spine_client_count_partitions(client, topic,
-												  Max(time_left(deadline), BROKER_TIMEOUT_MS));
+	int			n = topic->npartitions;
 	int32	   *partitions = palloc(Max(n, 1) * sizeof(int32));
 	int64	   *ends = palloc(Max(n, 1) * sizeof(int64));
 
 	for (int i = 0; i < n; i++)
 		partitions[i] = i;
-	if (n < 0 || !spine_client_find_offsets(client, topic, n, partitions, SPINE_LOG_END, ends,
-											Max(time_left(deadline), BROKER_TIMEOUT_MS)))
+	if (!spine_client_find_offsets(client, topic->name, n, partitions, SPINE_LOG_END, ends,
+								   Max(time_left(deadline), BROKER_TIMEOUT_MS)))
 		spine_client_raise_error(client);
 
 	for (int i = 0; i < n; i++)
 	{
 		if (ends[i] > 0)
-			add_target(list, &(WaitTarget) {*pipeline, topic, partitions[i], ends[i]});
+			add_target(list, &(WaitTarget) {*pipeline, topic->name, partitions[i], ends[i]});
 	}
 }
 
@@ -118,6 +118,20 @@ read_pipelines(NameData **pipelines, char ***topics)
 	return n;
 }
 
+/* The ends of a pipeline's topics. */
+static void
+add_pipeline(WaitList *list, SpineClient *client, const NameData *pipeline, const char *topics,
+			 TimestampTz deadline)
+{
+	int			n;
+	SpineTopic *found = spine_topics_find(client, topics, &n, Max(time_left(deadline), BROKER_TIMEOUT_MS));
+
+	if (found == NULL)
+		spine_client_raise_error(client);
+	for (int i = 0; i < n; i++)
+		add_topic(list, client, pipeline, &found[i], deadline);
+}
+
 /* The ends of the topics of every enabled pipeline of this database. */
 static WaitList
 make_wait_list(TimestampTz deadline)
@@ -131,7 +145,7 @@ make_wait_list(TimestampTz deadline)
 
 	list.targets = palloc(list.capacity * sizeof(WaitTarget));
 	for (uint64 i = 0; i < npipelines; i++)
-		add_topic(&list, client, &pipelines[i], topics[i], deadline);
+		add_pipeline(&list, client, &pipelines[i], topics[i], deadline);
 	strlcpy(list.cluster_id, spine_client_identity(client), sizeof(list.cluster_id));
 	spine_client_cache_rest(client);
 	return list;

@@ -167,7 +167,7 @@ notice_changes(SpineWorker *worker)
 	{
 		SpineCluster cluster = spine_default_cluster();
 
-		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topic, spine_batch_rows))
+		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
 		{
 			leave_log(worker);
 			changed = true;

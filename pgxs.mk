@@ -55,6 +55,10 @@ OBJS = \
 	src/apply/record_field.o \
 	src/apply/bind.o \
 	src/apply/compare.o \
+	src/apply/expression.o \
+	src/apply/json_chain.o \
+	src/apply/record_row.o \
+	src/apply/projection.o \
 	src/apply/sink.o \
 	src/apply/sink_append.o \
 	src/apply/sink_upsert.o \
@@ -92,6 +96,7 @@ OBJS = \
 	src/process/peek.o \
 	src/process/topic_offsets.o \
 	src/process/pipeline_check.o \
+	src/process/explain.o \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \

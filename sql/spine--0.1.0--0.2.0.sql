@@ -687,6 +687,15 @@ FROM @extschema@.spine_produced() p
 GROUP BY p.tenant;
 COMMENT ON VIEW @extschema@.spine_produced_metrics IS 'spine_produced as metrics; part of spine_metrics';
 
+CREATE FUNCTION @extschema@.spine_pipeline_filtered(OUT pipeline name, OUT filtered bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_pipeline_filtered'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_filtered() IS
+'how many events the filters of each pipeline''s sinks have left out since the server started, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_filtered() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_filtered() TO pg_monitor;
+
 CREATE OR REPLACE VIEW @extschema@.spine_metrics AS
 WITH partitions AS (
 	SELECT s.*, jsonb_build_object('pipeline', s.pipeline, 'topic', s.topic,
@@ -712,6 +721,10 @@ FROM (
 	SELECT 'spine_upserts_total', 'counter',
 		   'Rows inserted or updated by sinks in mode upsert.', '', labels, upserts
 	FROM pipelines
+	UNION ALL
+	SELECT 'spine_filtered_total', 'counter', 'Events that a sink''s filter has left out, over all sinks.', '',
+		   jsonb_build_object('pipeline', f.pipeline), f.filtered
+	FROM @extschema@.spine_pipeline_filtered() f
 	UNION ALL
 	SELECT 'spine_batches_total', 'counter', 'Batches committed.', '', labels, batches
 	FROM pipelines
@@ -808,6 +821,13 @@ AS 'MODULE_PATHNAME', 'spine_check_target'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_check_target(regclass) IS
 'raises an error when this can be no target: it is neither a table nor a view that PostgreSQL itself can insert into';
+
+CREATE FUNCTION @extschema@.spine_explain(pipeline name)
+RETURNS SETOF text
+AS 'MODULE_PATHNAME', 'spine_explain'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_explain(name) IS
+'where each column of a pipeline''s sinks comes from, and their statements; for members of its owner';
 
 --
 -- Pipelines and sinks by functions

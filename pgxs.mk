@@ -33,6 +33,7 @@ OBJS = \
 	src/catalog/own_tables.o \
 	src/catalog/pipeline.o \
 	src/catalog/gate.o \
+	src/catalog/server.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
 	src/apply/role.o \
@@ -56,6 +57,9 @@ OBJS = \
 	src/process/status.o \
 	src/process/counters.o \
 	src/process/default_cluster.o \
+	src/process/server_options.o \
+	src/process/server_cluster.o \
+	src/process/server_guard.o \
 	src/process/positions.o \
 	src/process/batch.o \
 	src/process/worker_batch.o \
@@ -72,6 +76,7 @@ OBJS = \
 	src/process/catalog_changes.o \
 	src/process/topic_offsets.o \
 	src/process/pipeline_check.o \
+	src/process/send.o \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \

@@ -759,6 +759,78 @@ COMMENT ON COLUMN @extschema@.spine_sinks.ordinal IS
 COMMENT ON COLUMN @extschema@.spine_sinks.filter IS
 'an SQL condition on the record; a record for which it is not true is left out; NULL: none';
 
+CREATE FUNCTION @extschema@.spine_kafka_validator(options text[], catalog oid)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_kafka_validator'
+LANGUAGE C STRICT;
+COMMENT ON FUNCTION @extschema@.spine_kafka_validator(text[], oid) IS
+'the options that a server of spine_kafka and its user mappings may have';
+
+CREATE FOREIGN DATA WRAPPER spine_kafka
+	VALIDATOR @extschema@.spine_kafka_validator;
+COMMENT ON FOREIGN DATA WRAPPER spine_kafka IS
+'Kafka clusters that pipelines read; for CREATE SERVER and CREATE USER MAPPING, not for foreign tables';
+
+CREATE FUNCTION @extschema@.spine_check_server(server name, for_role regrole)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_check_server'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_check_server(name, regrole) IS
+'raises an error when there is no such Kafka cluster, or the role may not use it';
+
+CREATE FUNCTION @extschema@.spine_topic_offsets(topic text, since timestamptz, server name, as_role regrole DEFAULT NULL,
+	OUT partition integer, OUT first_offset bigint, OUT end_offset bigint,
+	OUT since_offset bigint, OUT cluster_id text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_topic_offsets'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz, name, regrole) IS
+'the same of another server, as a role uses it: NULL means the current user';
+REVOKE ALL ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz, name, regrole) FROM PUBLIC;
+
+CREATE TYPE @extschema@.spine_token AS (
+	topic		text,
+	partition	integer,
+	"offset"	bigint
+);
+COMMENT ON TYPE @extschema@.spine_token IS 'where a record is in the log';
+
+-- A quoted value, which has no type yet, is a text.
+CREATE FUNCTION @extschema@.spine_send(topic text, key text, value text, headers jsonb DEFAULT NULL,
+	partition integer DEFAULT NULL, server name DEFAULT NULL)
+RETURNS @extschema@.spine_token
+AS 'MODULE_PATHNAME', 'spine_send_text'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_send(text, text, text, jsonb, integer, name) IS
+'send a record, and wait until the broker has acknowledged it; not undone by ROLLBACK';
+REVOKE ALL ON FUNCTION @extschema@.spine_send(text, text, text, jsonb, integer, name) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_send(topic text, key text, value jsonb, headers jsonb DEFAULT NULL,
+	partition integer DEFAULT NULL, server name DEFAULT NULL)
+RETURNS @extschema@.spine_token
+AS 'MODULE_PATHNAME', 'spine_send_jsonb'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_send(text, text, jsonb, jsonb, integer, name) IS
+'the same, with a JSON value';
+REVOKE ALL ON FUNCTION @extschema@.spine_send(text, text, jsonb, jsonb, integer, name) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_send(topic text, key bytea, value bytea, headers jsonb DEFAULT NULL,
+	partition integer DEFAULT NULL, server name DEFAULT NULL)
+RETURNS @extschema@.spine_token
+AS 'MODULE_PATHNAME', 'spine_send_bytea'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_send(text, bytea, bytea, jsonb, integer, name) IS
+'the same, with exactly these bytes';
+REVOKE ALL ON FUNCTION @extschema@.spine_send(text, bytea, bytea, jsonb, integer, name) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_produce(tenant text, n integer, server name)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'spine_produce'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_produce(text, integer, name) IS
+'the same, to the topic of another server';
+REVOKE ALL ON FUNCTION @extschema@.spine_produce(text, integer, name) FROM PUBLIC;
+
 --
 -- Pipelines and sinks by functions
 --
@@ -1060,6 +1132,7 @@ BEGIN
 		RAISE EXCEPTION 'pipeline "%" already exists', name
 			USING ERRCODE = 'duplicate_object';
 	END IF;
+	PERFORM @extschema@.spine_check_server(server, owner);
 	IF target IS NOT NULL THEN
 		PERFORM @extschema@.spine_add_sink_as(caller, name, target, mode, key, version, columns, filter);
 	END IF;
@@ -1121,6 +1194,7 @@ BEGIN
 	END IF;
 	-- to pause, or to rename, what has come to fail is allowed
 	IF (after.topic, after.server, after.owner) IS DISTINCT FROM (before.topic, before.server, before.owner) THEN
+		PERFORM @extschema@.spine_check_server(after.server, after.owner);
 		PERFORM @extschema@.spine_check_pipeline_plan(after.name);
 	END IF;
 END
@@ -1253,7 +1327,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-	of_topic	text := @extschema@.spine_pipeline_topic((@extschema@.spine_lock_pipeline(caller, of_pipeline)).topic);
+	of_row		@extschema@.spine_pipelines := @extschema@.spine_lock_pipeline(caller, of_pipeline);
+	of_topic	text := @extschema@.spine_pipeline_topic(of_row.topic);
 	log			record;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
@@ -1268,7 +1343,7 @@ BEGIN
 					WHEN since IS NOT NULL THEN t.since_offset
 					WHEN place = 'earliest' THEN t.first_offset
 					ELSE t.end_offset END AS next_offset
-		FROM @extschema@.spine_topic_offsets(of_topic, since) t
+		FROM @extschema@.spine_topic_offsets(of_topic, since, of_row.server, of_row.owner) t
 		WHERE of_partition IS NULL OR t.partition = of_partition
 		ORDER BY 1
 	LOOP

@@ -58,6 +58,16 @@ COMMENT ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz) IS
 'what the broker has of a topic: per partition the first offset, the end, and the first record not older than `since`';
 REVOKE ALL ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.spine_topic_offsets(topic text, since timestamptz, server name, as_role regrole DEFAULT NULL,
+	OUT partition integer, OUT first_offset bigint, OUT end_offset bigint,
+	OUT since_offset bigint, OUT cluster_id text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_topic_offsets'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz, name, regrole) IS
+'the same of another server, as a role uses it: NULL means the current user';
+REVOKE ALL ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz, name, regrole) FROM PUBLIC;
+
 -- What the functions spine_seek share.  Exactly one of the last three arguments is not
 -- null and says where to go.  The rows are locked in the order in which the workers lock
 -- them.
@@ -69,7 +79,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-	of_topic	text := @extschema@.spine_pipeline_topic((@extschema@.spine_lock_pipeline(caller, of_pipeline)).topic);
+	of_row		@extschema@.spine_pipelines := @extschema@.spine_lock_pipeline(caller, of_pipeline);
+	of_topic	text := @extschema@.spine_pipeline_topic(of_row.topic);
 	log			record;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
@@ -84,7 +95,7 @@ BEGIN
 					WHEN since IS NOT NULL THEN t.since_offset
 					WHEN place = 'earliest' THEN t.first_offset
 					ELSE t.end_offset END AS next_offset
-		FROM @extschema@.spine_topic_offsets(of_topic, since) t
+		FROM @extschema@.spine_topic_offsets(of_topic, since, of_row.server, of_row.owner) t
 		WHERE of_partition IS NULL OR t.partition = of_partition
 		ORDER BY 1
 	LOOP

@@ -8,7 +8,9 @@
 #include "datatype/timestamp.h"
 #include "funcapi.h"
 #include "kafka/client_cache.h"
-#include "process/default_cluster.h"
+#include "miscadmin.h"
+#include "process/server_cluster.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -55,10 +57,9 @@ ask(SpineClient *client, const TopicOffsets *of, int64 time_ms)
 
 /* In the current memory context; with the offsets of a time, or NULL. */
 static TopicOffsets
-read_offsets(const char *topic, const TimestampTz *time)
+read_offsets(const SpineCluster *cluster, const char *topic, const TimestampTz *time)
 {
-	SpineCluster cluster = spine_default_cluster_await();
-	SpineClient *client = spine_client_cache_get(&cluster);
+	SpineClient *client = spine_client_cache_get(cluster);
 	TopicOffsets of = {.topic = topic};
 
 	if (time && spine_client_is_embedded(client))
@@ -87,18 +88,35 @@ read_offsets(const char *topic, const TimestampTz *time)
 	return of;
 }
 
+/* The default cluster, or that of a server, as the role of the last argument uses it. */
+static SpineCluster
+cluster_argument(FunctionCallInfo fcinfo)
+{
+	Oid			role = PG_NARGS() < 4 || PG_ARGISNULL(3) ? GetUserId() : PG_GETARG_OID(3);
+	bool		has_server = PG_NARGS() > 2 && !PG_ARGISNULL(2);
+
+	if (!has_privs_of_role(GetUserId(), role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must have the privileges of role %s to use its user mapping",
+						GetUserNameFromId(role, true))));
+	return spine_server_cluster_await(has_server ? NameStr(*PG_GETARG_NAME(2)) : NULL, role);
+}
+
 Datum
 spine_topic_offsets(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	TimestampTz time = PG_ARGISNULL(1) ? 0 : PG_GETARG_TIMESTAMPTZ(1);
+	SpineCluster cluster;
 	TopicOffsets of;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
 
-	of = read_offsets(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_ARGISNULL(1) ? NULL : &time);
+	cluster = cluster_argument(fcinfo);
+	of = read_offsets(&cluster, text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_ARGISNULL(1) ? NULL : &time);
 	for (int i = 0; i < of.n; i++)
 	{
 		Datum		values[5];

@@ -1,0 +1,22 @@
+/*
+ * server_cluster.h
+ *		The cluster that a server declares.
+ */
+#ifndef SPINE_SERVER_CLUSTER_H
+#define SPINE_SERVER_CLUSTER_H
+
+#include "kafka/cluster.h"
+
+/*
+ * The cluster of a server, as the role uses it: with the password of its user mapping.
+ * Looked up each time, so that a change takes effect.  NULL: the default cluster, whose
+ * address is NULL while the embedded broker is not running.  The strings are palloc'ed.
+ * Raises an error (structural) when there is no such server, the role may not use it, or
+ * the mapping lacks a password.  In a transaction, unless the server is NULL.
+ */
+extern SpineCluster spine_server_cluster(const char *server, Oid role);
+
+/* The same in a backend, which waits for the embedded broker: see default_cluster.h. */
+extern SpineCluster spine_server_cluster_await(const char *server, Oid role);
+
+#endif							/* SPINE_SERVER_CLUSTER_H */

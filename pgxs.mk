@@ -28,30 +28,39 @@ OBJS = \
 	src/kafka/record_buffer.o \
 	src/kafka/group_commit.o \
 	src/kafka/consumer_assignment.o \
+	src/kafka/question.o \
 	src/kafka/consumer.o \
+	src/kafka/reader.o \
 	src/catalog/extension.o \
 	src/catalog/own_tables.o \
 	src/catalog/pipeline.o \
+	src/catalog/topics.o \
 	src/catalog/gate.o \
 	src/catalog/server.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
 	src/apply/role.o \
 	src/apply/trust.o \
+	src/apply/view.o \
+	src/apply/conflict.o \
 	src/apply/table.o \
 	src/apply/column.o \
 	src/apply/field_text.o \
 	src/apply/bind.o \
+	src/apply/compare.o \
 	src/apply/sink.o \
 	src/apply/sink_append.o \
 	src/apply/sink_upsert.o \
+	src/apply/newest.o \
 	src/apply/rows.o \
+	src/apply/lookup.o \
 	src/apply/plan.o \
 	src/apply/apply.o \
 	src/apply/check.o \
 	src/apply/search.o \
 	src/apply/dead_letters.o \
 	src/apply/records.o \
+	src/apply/record_json.o \
 	src/process/settings.o \
 	src/process/shared.o \
 	src/process/status.o \
@@ -68,12 +77,15 @@ OBJS = \
 	src/process/worker_status.o \
 	src/process/session_settings.o \
 	src/process/assignment.o \
+	src/process/find_topics.o \
 	src/process/probe.o \
 	src/process/child.o \
 	src/process/launcher.o \
 	src/process/database_holds.o \
 	src/process/embedded_broker.o \
 	src/process/catalog_changes.o \
+	src/process/look.o \
+	src/process/peek.o \
 	src/process/topic_offsets.o \
 	src/process/pipeline_check.o \
 	src/process/send.o \

@@ -46,6 +46,20 @@ LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_pipeline_topic(text) IS
 'the topic that a pipeline reads, given the topic in its row: NULL stands for the setting spine.topic';
 
+CREATE FUNCTION @extschema@.spine_topic_matches(topic text, topics text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'spine_topic_matches'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_topic_matches(text, text) IS
+'whether a topic is one of those that a pipeline reads, given what spine_pipeline_topic says of it';
+
+CREATE FUNCTION @extschema@.spine_partition_worker(topics text, topic text, partition integer, workers integer)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'spine_partition_worker'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_partition_worker(text, text, integer, integer) IS
+'the number of the worker that reads a partition, given what spine_pipeline_topic says of the pipeline';
+
 --
 -- Rights: spine's own tables have only spine's own triggers, and only members of a
 -- pipeline's owner change the pipeline, its sinks and its positions
@@ -597,15 +611,24 @@ COMMENT ON FUNCTION @extschema@.spine_partition_status() IS
 REVOKE ALL ON FUNCTION @extschema@.spine_partition_status() FROM CURRENT_USER, pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_partition_status() TO PUBLIC, CURRENT_USER;
 
+CREATE FUNCTION @extschema@.spine_missing_topics(OUT pipeline name, OUT topic text, OUT since timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_missing_topics'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_missing_topics() IS
+'the topics that pipelines of this database list and that do not exist, from shared memory';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_missing_topics() TO PUBLIC;
+
 CREATE OR REPLACE VIEW @extschema@.spine_status WITH (security_barrier) AS
 SELECT p.name AS pipeline,
-	   t.topic,
+	   coalesce(x.topic, t.topics) AS topic,
 	   x.partition,
 	   w.pid AS worker_pid,
 	   CASE WHEN NOT p.enabled THEN 'paused'
 			WHEN w.pid IS NULL AND w.state IS DISTINCT FROM 'failed' THEN 'stopped'
+			WHEN m.is_missing THEN 'waiting'
 			ELSE w.state END AS state,
-	   w.state_since,
+	   CASE WHEN m.is_missing THEN x.missing_since ELSE w.state_since END AS state_since,
 	   x.next_offset,
 	   x.high_watermark,
 	   -- greatest() ignores NULL: an unknown lag would become 0
@@ -616,23 +639,32 @@ SELECT p.name AS pipeline,
 	   x.last_commit_at,
 	   coalesce(x.events_total, 0) AS events_total,
 	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
-	   w.last_error,
-	   w.last_error_at,
-	   w.hint
+	   CASE WHEN m.is_missing THEN format('topic "%s" does not exist', x.topic)
+			ELSE w.last_error END AS last_error,
+	   CASE WHEN m.is_missing THEN x.missing_since ELSE w.last_error_at END AS last_error_at,
+	   CASE WHEN m.is_missing THEN 'Create it, or change "topic" in spine_pipelines. The other topics are read.'
+			ELSE w.hint END AS hint
 FROM @extschema@.spine_pipelines p
-CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
+CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topics) t
 LEFT JOIN (
 	SELECT pipeline, topic, partition,
 		   coalesce(o.next_offset, s.next_offset) AS next_offset,
 		   s.high_watermark, s.last_batch_rows, s.last_batch_ms, s.last_commit_at,
-		   s.events_total, s.dead_letters_total
+		   s.events_total, s.dead_letters_total, NULL::timestamptz AS missing_since
 	FROM @extschema@.spine_offsets o
 	FULL JOIN @extschema@.spine_partition_status() s USING (pipeline, topic, partition)
-) x ON x.pipeline = p.name AND x.topic = t.topic
+	UNION ALL
+	SELECT pipeline, topic, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, since
+	FROM @extschema@.spine_missing_topics()
+) x ON x.pipeline = p.name AND @extschema@.spine_topic_matches(x.topic, t.topics)
 LEFT JOIN @extschema@.spine_worker_status() w
-	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
+	ON w.pipeline = p.name
+	AND w.worker = @extschema@.spine_partition_worker(t.topics, coalesce(x.topic, ''), coalesce(x.partition, 0), w.workers)
+CROSS JOIN LATERAL (SELECT x.missing_since IS NOT NULL AND w.state = 'running' AS is_missing) m
 WHERE pg_has_role('pg_monitor', 'USAGE') OR pg_has_role(p.owner::oid, 'USAGE')
-ORDER BY 1, 3;
+ORDER BY 1, 2, 3;
+COMMENT ON VIEW @extschema@.spine_status IS
+'a row per pipeline, topic and partition: its worker, position, lag and last error; totals are since the server started';
 COMMENT ON COLUMN @extschema@.spine_status.last_error IS
 'the message and detail of the last error; kept after recovery';
 COMMENT ON COLUMN @extschema@.spine_status.hint IS 'the hint of the last error, or NULL';
@@ -733,7 +765,7 @@ DROP FUNCTION @extschema@.spine_worker_status_of_0_1();
 ALTER TABLE @extschema@.spine_pipelines
 	ADD COLUMN server name,
 	DROP CONSTRAINT spine_pipelines_topic_check,
-	ADD CONSTRAINT spine_pipelines_topic_check CHECK (topic ~ '^\^.' OR topic ~ '^[A-Za-z0-9._-]{1,249}( *, *[A-Za-z0-9._-]{1,249})*$' AND NOT regexp_split_to_array(topic, ' *, *') && '{.,..}');
+	ADD CONSTRAINT spine_pipelines_topic_check CHECK (topic ~ '^\^.' AND '' ~ topic IS NOT NULL OR topic ~ '^[A-Za-z0-9._-]{1,249}( *, *[A-Za-z0-9._-]{1,249})*$' AND NOT regexp_split_to_array(topic, ' *, *') && '{.,..}');
 COMMENT ON COLUMN @extschema@.spine_pipelines.topic IS
 'a topic, several with commas between them, or a regular expression that begins with ^; NULL: the setting spine.topic';
 COMMENT ON COLUMN @extschema@.spine_pipelines.server IS
@@ -1316,95 +1348,143 @@ COMMENT ON FUNCTION @extschema@.spine_resume(name) IS 'let a paused pipeline go 
 REVOKE ALL ON FUNCTION @extschema@.spine_resume(name) FROM CURRENT_USER;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_resume(name) TO PUBLIC, CURRENT_USER;
 
+CREATE FUNCTION @extschema@.spine_find_topics(topics text, server name DEFAULT NULL, as_role regrole DEFAULT NULL,
+	OUT topic text, OUT partitions integer)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_find_topics'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_find_topics(text, name, regrole) IS
+'the topics that a list or a regular expression stands for; those of a list that do not exist have no partitions';
+REVOKE ALL ON FUNCTION @extschema@.spine_find_topics(text, name, regrole) FROM PUBLIC;
+
+DROP FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text);
+
 -- What the functions spine_seek share.  Exactly one of the last three arguments is not
 -- null and says where to go.  The rows are locked in the order in which the workers lock
 -- them.
 CREATE FUNCTION @extschema@.spine_move_positions_as(
-	caller oid, of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
-RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+	caller oid, of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
 	of_row		@extschema@.spine_pipelines := @extschema@.spine_lock_pipeline(caller, of_pipeline);
-	of_topic	text := @extschema@.spine_pipeline_topic(of_row.topic);
+	topics		text := @extschema@.spine_pipeline_topic(of_row.topic);
+	counts		jsonb;		-- how many partitions each topic has
 	log			record;
+	went_back	boolean := false;
+	repeated	regclass;
 BEGIN
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	IF num_nonnulls(to_offset, since, place) = 0 THEN
 		RAISE EXCEPTION 'the target of spine_seek must not be null'
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	IF NOT @extschema@.spine_topic_matches(of_topic, topics) THEN
+		RAISE EXCEPTION 'pipeline "%" does not read topic "%"', of_pipeline, of_topic
+			USING ERRCODE = 'invalid_parameter_value',
+				  DETAIL = format('It reads "%s".', topics);
+	END IF;
+	IF of_topic IS NULL AND of_partition IS NOT NULL AND topics ~ '^\^|,' THEN
+		RAISE EXCEPTION 'pipeline "%" reads several topics, and each has a partition %', of_pipeline, of_partition
+			USING ERRCODE = 'invalid_parameter_value',
+				  HINT = 'Say which topic: spine_seek(pipeline, partition, target, topic).';
+	END IF;
+
+	SELECT jsonb_object_agg(t.topic, t.partitions)
+	INTO counts
+	FROM @extschema@.spine_find_topics(coalesce(of_topic, topics), of_row.server, of_row.owner) t
+	WHERE t.partitions > 0;
+	IF counts IS NULL THEN
+		RAISE EXCEPTION 'topic "%" does not exist', coalesce(of_topic, topics)
+			USING ERRCODE = 'undefined_object';
+	END IF;
+	IF of_partition IS NOT NULL AND of_partition NOT BETWEEN 0 AND (counts ->> coalesce(of_topic, topics))::integer - 1 THEN
+		RAISE EXCEPTION 'topic "%" has no partition %', coalesce(of_topic, topics), of_partition
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
 
 	FOR log IN
-		SELECT t.partition, t.first_offset, t.end_offset, t.cluster_id,
+		SELECT c.topic, t.partition, t.first_offset, t.end_offset, t.cluster_id,
 			   CASE WHEN to_offset IS NOT NULL THEN to_offset
 					WHEN since IS NOT NULL THEN t.since_offset
 					WHEN place = 'earliest' THEN t.first_offset
 					ELSE t.end_offset END AS next_offset
-		FROM @extschema@.spine_topic_offsets(of_topic, since, of_row.server, of_row.owner) t
+		FROM jsonb_object_keys(counts) c (topic)
+		CROSS JOIN LATERAL @extschema@.spine_topic_offsets(c.topic, since, of_row.server, of_row.owner) t
 		WHERE of_partition IS NULL OR t.partition = of_partition
-		ORDER BY 1
+		ORDER BY 1, 2
 	LOOP
 		IF log.next_offset NOT BETWEEN log.first_offset AND log.end_offset THEN
-			RAISE EXCEPTION 'partition % of topic "%" has no offset %', log.partition, of_topic, log.next_offset
+			RAISE EXCEPTION 'partition % of topic "%" has no offset %', log.partition, log.topic, log.next_offset
 				USING ERRCODE = 'invalid_parameter_value',
 					  DETAIL = format('The partition begins at offset %s and ends before offset %s.', log.first_offset, log.end_offset);
 		END IF;
-		IF of_partition IS NOT NULL AND EXISTS (
+		IF (of_partition IS NOT NULL OR of_topic <> topics) AND EXISTS (
 			SELECT FROM @extschema@.spine_offsets o
-			WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.cluster_id <> log.cluster_id) THEN
+			WHERE o.pipeline = of_pipeline AND @extschema@.spine_topic_matches(o.topic, topics)
+				AND o.cluster_id <> log.cluster_id) THEN
 			RAISE EXCEPTION 'the positions of pipeline "%" belong to another cluster', of_pipeline
 				USING ERRCODE = 'object_not_in_prerequisite_state',
-					  HINT = 'Move all partitions at once: give NULL as the partition.';
+					  HINT = 'Move all partitions at once: give NULL as the partition, and no topic.';
 		END IF;
 
+		topic := log.topic;
 		partition := log.partition;
 		new_offset := log.next_offset;
 		SELECT o.next_offset
 		INTO old_offset
 		FROM @extschema@.spine_offsets o
-		WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.partition = log.partition
+		WHERE o.pipeline = of_pipeline AND o.topic = log.topic AND o.partition = log.partition
 		FOR UPDATE;
 		INSERT INTO @extschema@.spine_offsets AS o (pipeline, topic, partition, next_offset, cluster_id)
-		VALUES (of_pipeline, of_topic, log.partition, log.next_offset, log.cluster_id)
+		VALUES (of_pipeline, log.topic, log.partition, log.next_offset, log.cluster_id)
 		ON CONFLICT (pipeline, topic, partition) DO UPDATE
 		SET next_offset = EXCLUDED.next_offset, cluster_id = EXCLUDED.cluster_id, updated_at = now(),
 			worker_next_offset = NULL, mark_offset = NULL, mark_crc = NULL;
+		went_back := went_back OR coalesce(new_offset < old_offset, false);
 		RETURN NEXT;
 	END LOOP;
 
-	IF log IS NULL THEN
-		RAISE EXCEPTION 'topic "%" has no partition %', of_topic, of_partition
-			USING ERRCODE = 'invalid_parameter_value';
-	END IF;
 	IF of_partition IS NULL THEN
 		DELETE FROM @extschema@.spine_offsets o
-		WHERE o.pipeline = of_pipeline AND o.topic = of_topic AND o.partition > log.partition;
+		WHERE o.pipeline = of_pipeline AND @extschema@.spine_topic_matches(o.topic, coalesce(of_topic, topics))
+			AND o.partition >= coalesce((counts ->> o.topic)::integer, 0);
 	END IF;
+
+	FOR repeated IN
+		SELECT s.target
+		FROM @extschema@.spine_sinks s
+		WHERE went_back AND s.pipeline = of_pipeline AND s.mode = 'upsert' AND s.version IS NULL
+		ORDER BY s.ordinal
+	LOOP
+		RAISE NOTICE 'table % passes through older states again, and ends in the right one', repeated
+			USING DETAIL = 'Its sink has no version, so the order of the log decides.';
+	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.spine_move_positions_as(oid, name, integer, bigint, timestamptz, text) IS
+COMMENT ON FUNCTION @extschema@.spine_move_positions_as(oid, name, text, integer, bigint, timestamptz, text) IS
 'part of spine_seek';
-REVOKE ALL ON FUNCTION @extschema@.spine_move_positions_as(oid, name, integer, bigint, timestamptz, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.spine_move_positions_as(oid, name, text, integer, bigint, timestamptz, text) FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION @extschema@.spine_move_positions(
-	of_pipeline name, of_partition integer, to_offset bigint, since timestamptz, place text)
-RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
+CREATE FUNCTION @extschema@.spine_move_positions(
+	of_pipeline name, of_topic text, of_partition integer, to_offset bigint, since timestamptz, place text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
 AS 'MODULE_PATHNAME', 'spine_gate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text) IS
+COMMENT ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) IS
 'part of spine_seek';
-REVOKE ALL ON FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text) FROM CURRENT_USER;
-GRANT EXECUTE ON FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text) TO PUBLIC, CURRENT_USER;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_move_positions(name, text, integer, bigint, timestamptz, text) TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint)
 RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, target, NULL::timestamptz, NULL::text)
+	SELECT m.partition, m.old_offset, m.new_offset
+	FROM @extschema@.spine_move_positions(of_pipeline, NULL::text, of_partition, target, NULL::timestamptz, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint) IS
 'let a pipeline go on from an offset of a partition (NULL: of each)';
@@ -1416,7 +1496,8 @@ RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT * FROM @extschema@.spine_move_positions(of_pipeline, of_partition, NULL::bigint, target, NULL::text)
+	SELECT m.partition, m.old_offset, m.new_offset
+	FROM @extschema@.spine_move_positions(of_pipeline, NULL::text, of_partition, NULL::bigint, target, NULL::text) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz) IS
 'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time';
@@ -1429,17 +1510,58 @@ RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT *
+	SELECT m.partition, m.old_offset, m.new_offset
 	FROM @extschema@.spine_move_positions(
-		of_pipeline, of_partition,
+		of_pipeline, NULL::text, of_partition,
 		CASE WHEN target ~ '^-?\d+$' THEN target::bigint END,
 		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
-		CASE WHEN target IN ('earliest', 'latest') THEN target END)
+		CASE WHEN target IN ('earliest', 'latest') THEN target END) m
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text) IS
 'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each)';
 REVOKE ALL ON FUNCTION @extschema@.spine_seek(name, integer, text) FROM CURRENT_USER;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, text) TO PUBLIC, CURRENT_USER;
+
+-- In a pipeline that reads several topics, a partition has to be named with its topic.
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target bigint, of_topic text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT *
+	FROM @extschema@.spine_move_positions(of_pipeline, of_topic, of_partition, target, NULL::timestamptz, NULL::text) m
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) IS
+'let a pipeline go on from an offset of a partition (NULL: of each), of one topic (NULL: of each)';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, bigint, text) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target timestamptz, of_topic text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT *
+	FROM @extschema@.spine_move_positions(of_pipeline, of_topic, of_partition, NULL::bigint, target, NULL::text) m
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) IS
+'let a pipeline go on from the first record of a partition (NULL: of each) that is not older than a time, of one topic (NULL: of each)';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, timestamptz, text) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_seek(of_pipeline name, of_partition integer, target text, of_topic text)
+RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT *
+	FROM @extschema@.spine_move_positions(
+		of_pipeline, of_topic, of_partition,
+		CASE WHEN target ~ '^-?\d+$' THEN target::bigint END,
+		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
+		CASE WHEN target IN ('earliest', 'latest') THEN target END) m
+$$;
+COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text, text) IS
+'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each), of one topic (NULL: of each)';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_seek(name, integer, text, text) TO PUBLIC;
 
 --
 -- Dead letters are seen by members of the pipeline's owner
@@ -1483,6 +1605,334 @@ CREATE POLICY spine_members ON @extschema@.spine_dead_letters
 GRANT SELECT ON @extschema@.spine_dead_letters TO PUBLIC;
 
 --
+-- Looking before leaping: what is on a topic, and what a table for it could be
+--
+
+CREATE FUNCTION @extschema@.spine_peek(
+	topic text, n integer DEFAULT 10, at text DEFAULT 'latest', server name DEFAULT NULL,
+	OUT partition integer, OUT "offset" bigint, OUT "timestamp" timestamptz,
+	OUT key jsonb, OUT value jsonb, OUT headers jsonb, OUT error text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_peek'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_peek(text, integer, text, name) IS
+'n records of a topic; at: latest, earliest, a time, an offset, or offsets as {"partition": offset}';
+REVOKE ALL ON FUNCTION @extschema@.spine_peek(text, integer, text, name) FROM PUBLIC;
+
+-- What follows only reads through spine_peek, with the rights of its caller.
+
+-- Do all texts have the shape, and are they values of the type?  The shape comes first,
+-- because the types take more than what anybody would call a date.
+CREATE FUNCTION @extschema@.spine_all_are(texts text[], shape text, of_type regtype)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM unnest(texts) t WHERE t !~ shape) THEN
+		RETURN false;
+	END IF;
+	EXECUTE format('SELECT count(t::%s) FROM unnest($1) t', of_type) USING texts;
+	RETURN true;
+EXCEPTION
+	WHEN data_exception THEN
+		RETURN false;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_all_are(text[], text, regtype) IS 'part of spine_infer';
+
+-- The narrowest type that takes all of these values, none of which is null.
+CREATE FUNCTION @extschema@.spine_infer_type(samples jsonb[], OUT type text, OUT note text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	kinds	text[] := ARRAY(SELECT DISTINCT jsonb_typeof(v) FROM unnest(samples) v ORDER BY 1);
+	texts	text[] := ARRAY(SELECT v #>> '{}' FROM unnest(samples) v);
+	day		text := '\d{4}-\d{2}-\d{2}';
+	clock	text := '[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?';
+	zone	text := '(Z|[+-]\d{2}(:?\d{2})?)';
+BEGIN
+	IF kinds = '{}' THEN
+		type := 'jsonb';
+		note := 'only null was seen';
+	ELSIF kinds && '{array,object}' THEN
+		type := 'jsonb';
+		note := CASE WHEN cardinality(kinds) > 1 THEN array_to_string(kinds, ' or ') END;
+	ELSIF cardinality(kinds) > 1 THEN
+		type := 'text';
+		note := array_to_string(kinds, ' or ');
+	ELSIF kinds = '{boolean}' THEN
+		type := 'boolean';
+	ELSIF kinds = '{number}' THEN
+		type := CASE WHEN @extschema@.spine_all_are(texts, '^-?\d+$', 'bigint') THEN 'bigint' ELSE 'numeric' END;
+		SELECT format('perhaps %s since 1970: then make it timestamptz, with {"path": ..., "as": "%s"} below', r.unit, r.reading)
+		INTO note
+		FROM (VALUES (1e9, 'seconds', 'epoch_s'), (1e12, 'milliseconds', 'epoch_ms'), (1e15, 'microseconds', 'epoch_us')) r (low, unit, reading)
+		WHERE NOT EXISTS (SELECT FROM unnest(texts) t WHERE t::numeric NOT BETWEEN r.low AND 4 * r.low);
+	ELSIF @extschema@.spine_all_are(texts, '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$', 'uuid') THEN
+		type := 'uuid';
+	ELSIF @extschema@.spine_all_are(texts, '^' || day || '$', 'date') THEN
+		type := 'date';
+	ELSIF @extschema@.spine_all_are(texts, '^' || day || '(' || clock || zone || '?)?$', 'timestamptz') THEN
+		type := 'timestamptz';
+		note := CASE WHEN EXISTS (SELECT FROM unnest(texts) t WHERE t !~ (clock || zone || '$'))
+					 THEN 'read as UTC where there is no zone' END;
+	ELSE
+		type := 'text';
+		note := CASE WHEN @extschema@.spine_all_are(texts, '^-?\d+(\.\d+)?$', 'numeric')
+					 THEN 'numbers in quotes: numeric would take them' END;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_infer_type(jsonb[]) IS 'part of spine_infer';
+
+-- The fields of objects: their members, and instead of a small object that always has the
+-- same members, the members of that one.  of_key: whether the field always is the record's
+-- key ('whole'), or a member of a key whose members are all in the record ('member').
+CREATE FUNCTION @extschema@.spine_infer_fields(keys jsonb[], objects jsonb[])
+RETURNS TABLE (path text[], type text, seen bigint, nulls bigint, distinct_values bigint,
+			   of_key text, examples text[], note text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH sample AS (
+		SELECT CASE WHEN jsonb_typeof(s.key) <> 'object' OR s.object @> s.key THEN s.key END AS key, s.object
+		FROM unnest(keys, objects) s (key, object)
+	), member AS (
+		SELECT s.key, m.key AS name, m.value, jsonb_typeof(m.value) AS kind
+		FROM sample s, jsonb_each(s.object) m
+	), inner_member AS (
+		SELECT m.key, m.name AS outer_name, i.key AS name, i.value
+		FROM member m, jsonb_each(CASE m.kind WHEN 'object' THEN m.value ELSE '{}' END) i
+	), taken_apart AS (
+		SELECT i.outer_name AS name
+		FROM inner_member i
+		GROUP BY 1
+		HAVING count(DISTINCT i.name) <= 8
+			AND bool_and(jsonb_typeof(i.value) NOT IN ('object', 'array'))
+			AND count(*) = count(DISTINCT i.name) * (SELECT count(*) FROM member m WHERE m.name = i.outer_name AND m.kind = 'object')
+			AND NOT EXISTS (SELECT FROM member m WHERE m.name = i.outer_name AND m.kind NOT IN ('object', 'null'))
+	), field AS (
+		SELECT ARRAY[m.name] AS path, m.value,
+			   CASE jsonb_typeof(m.key) WHEN 'object' THEN m.key -> m.name ELSE m.key END AS key
+		FROM member m
+		WHERE m.name NOT IN (SELECT t.name FROM taken_apart t)
+		UNION ALL
+		SELECT ARRAY[i.outer_name, i.name], i.value,
+			   CASE jsonb_typeof(i.key) WHEN 'object' THEN NULL ELSE i.key END
+		FROM inner_member i
+		WHERE i.outer_name IN (SELECT t.name FROM taken_apart t)
+	), summary AS (
+		SELECT f.path, count(*) AS seen, count(*) FILTER (WHERE f.value = 'null') AS nulls,
+			   count(*) FILTER (WHERE f.key <> 'null' AND f.key #>> '{}' = f.value #>> '{}') = cardinality(objects) AS is_key,
+			   coalesce(array_agg(DISTINCT f.value) FILTER (WHERE f.value <> 'null'), '{}') AS found
+		FROM field f
+		GROUP BY 1
+	)
+	SELECT s.path, t.type, s.seen, s.nulls, cardinality(s.found),
+		   CASE WHEN s.is_key THEN CASE jsonb_typeof(keys[1]) WHEN 'object' THEN 'member' ELSE 'whole' END END,
+		   ARRAY(SELECT left(v #>> '{}', 100) FROM unnest(s.found[:3]) v), t.note
+	FROM summary s, @extschema@.spine_infer_type(s.found) t
+$$;
+COMMENT ON FUNCTION @extschema@.spine_infer_fields(jsonb[], jsonb[]) IS 'part of spine_infer';
+
+-- A name for a column that is not taken yet, neither by the server nor by the mapping "*".
+CREATE FUNCTION @extschema@.spine_infer_name(wanted text, taken name[])
+RETURNS name
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	suffix	text := '';
+	n		integer := 1;
+BEGIN
+	wanted := coalesce(nullif(regexp_replace(wanted, '[[:cntrl:]]+', '_', 'g'), ''), 'column');
+	LOOP
+		WHILE octet_length(wanted || suffix) > 63 LOOP
+			wanted := left(wanted, -1);
+		END LOOP;
+		IF (wanted || suffix)::name <> ALL (taken || '{tableoid,cmax,xmax,cmin,xmin,ctid,*}'::name[]) THEN
+			RETURN wanted || suffix;
+		END IF;
+		n := n + 1;
+		suffix := '_' || n;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_infer_name(text, name[]) IS 'part of spine_infer';
+
+CREATE FUNCTION @extschema@.spine_infer_columns(topic text, n integer DEFAULT 1000, server name DEFAULT NULL)
+RETURNS TABLE (column_name name, type text, path text, records bigint, seen bigint, nulls bigint,
+			   distinct_values bigint, of_key text, examples text[], note text)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	sample	record;
+	field	record;
+	taken	name[] := '{}';
+BEGIN
+	SELECT count(*) AS n,
+		   array_agg(p.key) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS keys,
+		   array_agg(p.value) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS objects,
+		   min(p.error) AS error
+	INTO sample
+	FROM @extschema@.spine_peek(topic, n, 'latest', server) p;
+	IF sample.n = 0 THEN
+		RAISE EXCEPTION 'topic "%" has no records', topic
+			USING ERRCODE = 'no_data_found';
+	ELSIF sample.objects IS NULL THEN
+		RAISE EXCEPTION 'none of % records of topic "%" is a JSON object', sample.n, topic
+			USING ERRCODE = 'data_exception', DETAIL = coalesce(sample.error, ''),
+				  HINT = format('See SELECT * FROM spine_peek(%L).', topic);
+	ELSIF cardinality(sample.objects) < sample.n THEN
+		RAISE NOTICE '% of % records of topic "%" are no JSON objects', sample.n - cardinality(sample.objects), sample.n, topic
+			USING DETAIL = coalesce(sample.error, '');
+	END IF;
+
+	records := cardinality(sample.objects);
+	FOR field IN
+		SELECT *
+		FROM @extschema@.spine_infer_fields(sample.keys, sample.objects) f
+		ORDER BY f.of_key IS NULL, f.path
+	LOOP
+		column_name := @extschema@.spine_infer_name(array_to_string(field.path, '_'), taken);
+		taken := taken || column_name;
+		type := field.type;
+		path := CASE WHEN cardinality(field.path) = 1 AND field.path[1] ~ '^[^$*]' THEN field.path[1]
+					 ELSE (SELECT '$' || string_agg('.' || CASE WHEN step ~ '^[A-Za-z_][A-Za-z0-9_]*$' THEN step
+																ELSE to_jsonb(step)::text END, '' ORDER BY i)
+						   FROM unnest(field.path) WITH ORDINALITY s (step, i)) END;
+		seen := field.seen;
+		nulls := field.nulls;
+		distinct_values := field.distinct_values;
+		of_key := field.of_key;
+		examples := field.examples;
+		note := field.note;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_infer_columns(text, integer, name) IS
+'what the last n records of a topic, which are JSON objects, consist of: the columns of a table for them';
+REVOKE ALL ON FUNCTION @extschema@.spine_infer_columns(text, integer, name) FROM PUBLIC;
+
+-- The columns that tell records apart, and how that is known.
+CREATE FUNCTION @extschema@.spine_infer_key(columns jsonb, OUT key name[], OUT reason text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	of_record	record;		-- the record's key
+	id			name;		-- a field that differs in all records, and is called so
+BEGIN
+	SELECT array_agg(c.column_name ORDER BY c.column_name) FILTER (WHERE c.of_key = 'member') AS members,
+		   (array_agg(c.column_name ORDER BY c.column_name !~* 'id$', length(c.column_name), c.column_name)
+			FILTER (WHERE c.of_key = 'whole'))[1] AS whole,
+		   coalesce(max(c.distinct_values) FILTER (WHERE c.of_key = 'whole') = max(c.records), true) AS differs
+	INTO of_record
+	FROM jsonb_to_recordset(columns) c (column_name name, records bigint, distinct_values bigint, of_key text);
+	SELECT c.column_name
+	INTO id
+	FROM jsonb_to_recordset(columns) c (column_name name, type text, records bigint, distinct_values bigint)
+	WHERE c.type IN ('bigint', 'uuid', 'text') AND c.records > 1 AND c.distinct_values = c.records
+		AND (c.column_name ~* '(^|_)(id|uuid|guid)$' OR c.column_name ~ '[a-z]I[dD]$')
+	ORDER BY length(c.column_name), c.column_name
+	LIMIT 1;
+
+	IF of_record.members IS NOT NULL THEN
+		key := of_record.members;
+		reason := 'These columns are the record''s key: ' || array_to_string(key, ', ');
+	ELSIF of_record.whole IS NOT NULL AND (of_record.differs OR id IS NULL) THEN
+		key := ARRAY[of_record.whole];
+		reason := format('The record''s key is %I in every record that was read. A later record replaces the row.', of_record.whole);
+	ELSIF id IS NOT NULL THEN
+		key := ARRAY[id];
+		reason := format('%I differs in all records that were read. If it comes again, the later record replaces the row.', id)
+			|| coalesce(format(' %I, the record''s key, is the same in many records.', of_record.whole), '');
+	ELSE
+		reason := 'No column tells records apart: each record becomes a row. Its place in the log is the key, so that a record that is read again is not doubled.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_infer_key(jsonb) IS 'part of spine_infer';
+
+-- What comes from a topic, made fit for a comment that ends with its line.
+CREATE FUNCTION @extschema@.spine_infer_comment(remark text)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT '-- ' || regexp_replace(remark, '[[:cntrl:]]+', ' ', 'g')
+$$;
+COMMENT ON FUNCTION @extschema@.spine_infer_comment(text) IS 'part of spine_infer';
+
+-- Everything that comes from the topic is quoted, or in a comment.
+CREATE FUNCTION @extschema@.spine_infer(
+	topic text, n integer DEFAULT 1000, server name DEFAULT NULL, table_name text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	columns		jsonb;
+	names		name[];			-- of the table
+	log_place	name[] := '{}';	-- columns for the place in the log
+	key			record;
+	lines		text;
+	sources		text;
+	target		text;
+BEGIN
+	SELECT jsonb_agg(c)
+	INTO columns
+	FROM (SELECT * FROM @extschema@.spine_infer_columns(topic, n, server) LIMIT 500) c;
+	names := CASE WHEN table_name IS NULL THEN ARRAY[lower(regexp_replace(topic, '[^A-Za-z0-9_]+', '_', 'g'))]
+				  ELSE parse_ident(table_name) END;
+	target := (SELECT string_agg(quote_ident(part), '.') FROM unnest(names) part);
+	key := @extschema@.spine_infer_key(columns);
+	IF key.key IS NULL THEN
+		log_place := ARRAY(SELECT @extschema@.spine_infer_name(wanted, ARRAY(SELECT c ->> 'column_name' FROM jsonb_array_elements(columns) c)::name[])
+						   FROM unnest('{kafka_partition,kafka_offset}'::text[]) wanted);
+	END IF;
+
+	SELECT string_agg(concat(E'\t', quote_ident(c.column_name), ' ', c.type,
+							 CASE WHEN c.column_name = ANY (key.key) THEN ' NOT NULL' END, ',',
+							 E'\t' || @extschema@.spine_infer_comment(nullif(concat_ws('; ', c.note,
+								CASE WHEN c.seen < c.records THEN format('absent in %s of %s', c.records - c.seen, c.records) END), '')),
+							 E'\n'), '' ORDER BY c.i),
+		   string_agg(concat(to_jsonb(c.column_name), ': ', to_jsonb(c.path)), E',\n\t\t' ORDER BY c.i)
+	INTO lines, sources
+	FROM ROWS FROM (jsonb_to_recordset(columns) AS (column_name text, type text, path text, records bigint, seen bigint, note text))
+		WITH ORDINALITY c (column_name, type, path, records, seen, note, i);
+	IF key.key IS NULL THEN
+		lines := concat(lines, format(E'\t%I integer NOT NULL,\n\t%I bigint NOT NULL,\n', log_place[1], log_place[2]));
+		sources := concat_ws(E',\n\t\t', sources, concat(to_jsonb(log_place[1]), ': "$partition"'),
+							 concat(to_jsonb(log_place[2]), ': "$offset"'));
+	END IF;
+
+	RETURN concat(
+		@extschema@.spine_infer_comment(format('What %s records of topic "%s" suggest.  Read this before you run it.',
+											   columns -> 0 -> 'records', topic)), E'\n',
+		@extschema@.spine_infer_comment(key.reason), E'\n',
+		'CREATE TABLE ', target, E' (\n', lines,
+		E'\tPRIMARY KEY (', (SELECT string_agg(quote_ident(k), ', ') FROM unnest(coalesce(key.key, log_place)) k), E')\n);\n',
+		E'SELECT @extschema@.spine_create_pipeline(\n\tname => ', quote_literal(names[cardinality(names)]),
+		E',\n\ttopic => ', quote_literal(topic),
+		E',\n\ttarget => ', quote_literal(target),
+		E',\n\tmode => ', CASE WHEN key.key IS NULL THEN quote_literal('append') ELSE quote_literal('upsert') END,
+		E',\n\tkey => ', quote_literal(coalesce(key.key, log_place)::text),
+		E',\n\tserver => ' || quote_literal(server),
+		E',\n\tcolumns => ', quote_literal(concat(E'{\n\t\t', sources, E'\n\t}')),
+		E');\n');
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_infer(text, integer, name, text) IS
+'SQL to read and run: a table for what the last n records of a topic consist of, and a pipeline into it';
+REVOKE ALL ON FUNCTION @extschema@.spine_infer(text, integer, name, text) FROM PUBLIC;
+
+--
 -- Comments in plainer words
 --
 
@@ -1499,7 +1949,7 @@ AS $$
 			   -- the worst state of its workers
 			   (array_agg(s.state ORDER BY array_position(
 				   ARRAY['failed', 'waiting', 'stopped', 'starting', 'paused', 'running'], s.state)))[1] AS state,
-			   CASE WHEN count(*) = count(s.lag) THEN sum(s.lag) END AS lag,
+			   CASE WHEN count(s.partition) = count(s.lag) THEN sum(s.lag) END AS lag,
 			   sum(s.events_total) AS events_total,
 			   sum(s.dead_letters_total) AS dead_letters_total
 		FROM @extschema@.spine_status s

@@ -4,7 +4,7 @@
 
 CREATE TABLE @extschema@.spine_pipelines (
 	name		name PRIMARY KEY CHECK (name <> ''),
-	topic		text CHECK (topic ~ '^\^.' OR topic ~ '^[A-Za-z0-9._-]{1,249}( *, *[A-Za-z0-9._-]{1,249})*$' AND NOT regexp_split_to_array(topic, ' *, *') && '{.,..}'),
+	topic		text CHECK (topic ~ '^\^.' AND '' ~ topic IS NOT NULL OR topic ~ '^[A-Za-z0-9._-]{1,249}( *, *[A-Za-z0-9._-]{1,249})*$' AND NOT regexp_split_to_array(topic, ' *, *') && '{.,..}'),
 	owner		regrole NOT NULL DEFAULT quote_ident(current_user)::regrole,
 	enabled		boolean NOT NULL DEFAULT true,
 	start		text NOT NULL DEFAULT 'earliest' CHECK (start IN ('earliest', 'latest')),
@@ -59,6 +59,20 @@ AS 'MODULE_PATHNAME', 'spine_pipeline_topic'
 LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_pipeline_topic(text) IS
 'the topic that a pipeline reads, given the topic in its row: NULL stands for the setting spine.topic';
+
+CREATE FUNCTION @extschema@.spine_topic_matches(topic text, topics text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'spine_topic_matches'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_topic_matches(text, text) IS
+'whether a topic is one of those that a pipeline reads, given what spine_pipeline_topic says of it';
+
+CREATE FUNCTION @extschema@.spine_partition_worker(topics text, topic text, partition integer, workers integer)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'spine_partition_worker'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_partition_worker(text, text, integer, integer) IS
+'the number of the worker that reads a partition, given what spine_pipeline_topic says of the pipeline';
 
 -- Some of the functions below change spine's own tables with the rights of the
 -- functions' owner.  A trigger that another role has made on such a table would run with

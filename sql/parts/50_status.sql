@@ -98,15 +98,24 @@ COMMENT ON FUNCTION @extschema@.spine_partition_status() IS
 'the partitions that workers of this database have read since the server started: those of pipelines that the caller may watch';
 GRANT EXECUTE ON FUNCTION @extschema@.spine_partition_status() TO PUBLIC;
 
+CREATE FUNCTION @extschema@.spine_missing_topics(OUT pipeline name, OUT topic text, OUT since timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_missing_topics'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_missing_topics() IS
+'the topics that pipelines of this database list and that do not exist, from shared memory';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_missing_topics() TO PUBLIC;
+
 CREATE VIEW @extschema@.spine_status WITH (security_barrier) AS
 SELECT p.name AS pipeline,
-	   t.topic,
+	   coalesce(x.topic, t.topics) AS topic,
 	   x.partition,
 	   w.pid AS worker_pid,
 	   CASE WHEN NOT p.enabled THEN 'paused'
 			WHEN w.pid IS NULL AND w.state IS DISTINCT FROM 'failed' THEN 'stopped'
+			WHEN m.is_missing THEN 'waiting'
 			ELSE w.state END AS state,
-	   w.state_since,
+	   CASE WHEN m.is_missing THEN x.missing_since ELSE w.state_since END AS state_since,
 	   x.next_offset,
 	   x.high_watermark,
 	   -- greatest() ignores NULL: an unknown lag would become 0
@@ -117,25 +126,32 @@ SELECT p.name AS pipeline,
 	   x.last_commit_at,
 	   coalesce(x.events_total, 0) AS events_total,
 	   coalesce(x.dead_letters_total, 0) AS dead_letters_total,
-	   w.last_error,
-	   w.last_error_at,
-	   w.hint
+	   CASE WHEN m.is_missing THEN format('topic "%s" does not exist', x.topic)
+			ELSE w.last_error END AS last_error,
+	   CASE WHEN m.is_missing THEN x.missing_since ELSE w.last_error_at END AS last_error_at,
+	   CASE WHEN m.is_missing THEN 'Create it, or change "topic" in spine_pipelines. The other topics are read.'
+			ELSE w.hint END AS hint
 FROM @extschema@.spine_pipelines p
-CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topic) t
+CROSS JOIN LATERAL (SELECT @extschema@.spine_pipeline_topic(p.topic) AS topics) t
 LEFT JOIN (
 	SELECT pipeline, topic, partition,
 		   coalesce(o.next_offset, s.next_offset) AS next_offset,
 		   s.high_watermark, s.last_batch_rows, s.last_batch_ms, s.last_commit_at,
-		   s.events_total, s.dead_letters_total
+		   s.events_total, s.dead_letters_total, NULL::timestamptz AS missing_since
 	FROM @extschema@.spine_offsets o
 	FULL JOIN @extschema@.spine_partition_status() s USING (pipeline, topic, partition)
-) x ON x.pipeline = p.name AND x.topic = t.topic
+	UNION ALL
+	SELECT pipeline, topic, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, since
+	FROM @extschema@.spine_missing_topics()
+) x ON x.pipeline = p.name AND @extschema@.spine_topic_matches(x.topic, t.topics)
 LEFT JOIN @extschema@.spine_worker_status() w
-	ON w.pipeline = p.name AND w.worker = coalesce(x.partition, 0) % w.workers
+	ON w.pipeline = p.name
+	AND w.worker = @extschema@.spine_partition_worker(t.topics, coalesce(x.topic, ''), coalesce(x.partition, 0), w.workers)
+CROSS JOIN LATERAL (SELECT x.missing_since IS NOT NULL AND w.state = 'running' AS is_missing) m
 WHERE pg_has_role('pg_monitor', 'USAGE') OR pg_has_role(p.owner::oid, 'USAGE')
-ORDER BY 1, 3;
+ORDER BY 1, 2, 3;
 COMMENT ON VIEW @extschema@.spine_status IS
-'a row per pipeline and partition: its worker, position, lag and last error; totals are since the server started';
+'a row per pipeline, topic and partition: its worker, position, lag and last error; totals are since the server started';
 COMMENT ON COLUMN @extschema@.spine_status.last_error IS
 'the message and detail of the last error; kept after recovery';
 COMMENT ON COLUMN @extschema@.spine_status.hint IS 'the hint of the last error, or NULL';

@@ -17,7 +17,7 @@ AS $$
 			   -- the worst state of its workers
 			   (array_agg(s.state ORDER BY array_position(
 				   ARRAY['failed', 'waiting', 'stopped', 'starting', 'paused', 'running'], s.state)))[1] AS state,
-			   CASE WHEN count(*) = count(s.lag) THEN sum(s.lag) END AS lag,
+			   CASE WHEN count(s.partition) = count(s.lag) THEN sum(s.lag) END AS lag,
 			   sum(s.events_total) AS events_total,
 			   sum(s.dead_letters_total) AS dead_letters_total
 		FROM @extschema@.spine_status s

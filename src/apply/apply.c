@@ -8,6 +8,7 @@
 #include "apply/apply.h"
 
 #include "access/xact.h"
+#include "apply/lookup.h"
 #include "apply/role.h"
 #include "apply/rows.h"
 #include "commands/trigger.h"
@@ -24,7 +25,12 @@ spine_apply_begin(const SpinePlan *plan)
 	AfterTriggerSetState(immediate);
 
 	for (int i = 0; i < plan->nsinks; i++)
-		LockRelationOid(plan->sinks[i].table, plan->sinks[i].kind->lock);
+	{
+		ListCell   *cell;
+
+		foreach(cell, plan->sinks[i].relations)
+			LockRelationOid(lfirst_oid(cell), plan->sinks[i].kind->lock);
+	}
 	if (!spine_plan_is_current(plan))
 		return false;
 	spine_trust_check(plan->trust);
@@ -33,14 +39,15 @@ spine_apply_begin(const SpinePlan *plan)
 
 /* Returns how many rows the statement wrote. */
 static uint64
-run_statement(SpineSink *sink, SpineSinkStatement which, Tuplestorestate *rows)
+run_statement(SpineSink *sink, SpineSinkStatement which, const char *sql, Tuplestorestate *rows)
 {
+	bool		is_partial = which == SPINE_SINK_UPDATE_PARTIAL || which == SPINE_SINK_INSERT_PARTIAL;
 	EphemeralNamedRelationData relation = {
 		.md = {
 			.name = SPINE_ROWS,
 			.tupdesc = sink->row_type,
 			.enrtype = ENR_NAMED_TUPLESTORE,
-			.enrtuples = tuplestore_tuple_count(rows)
+			.enrtuples = is_partial ? 1 : tuplestore_tuple_count(rows)
 		},
 		.reldata = rows
 	};
@@ -52,7 +59,9 @@ run_statement(SpineSink *sink, SpineSinkStatement which, Tuplestorestate *rows)
 	SPI_connect();
 	if (SPI_register_relation(&relation) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not name the rows of a batch");
-	plan = spine_statement_prepare(&sink->statements[which], sink->sql[which], 0, NULL);
+	plan = spine_statement_prepare(&sink->statements[which], sql, 0, NULL);
+	if (is_partial)
+		spine_lookup_plan(plan);
 	result = SPI_execute_plan(plan, NULL, NULL, false, 0);
 	if (result < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
@@ -78,6 +87,28 @@ spine_apply_convert(const SpinePlan *plan, const SpineSink *sink, const SpineEve
 	MemoryContextDelete(context);
 }
 
+/* Returns how many rows the statements of a sink wrote. */
+static uint64
+run_statements(SpineSink *sink, SpineSinkStatement which, const SpineStoredRows *rows)
+{
+	const char *sql = sink->sql[which];
+	uint64		nwritten = 0;
+
+	if (rows->left_out)
+	{
+		StringInfoData buf;
+
+		initStringInfo(&buf);
+		sink->kind->write_statement(&buf, sink, which, rows->left_out);
+		sql = buf.data;
+	}
+	if (tuplestore_tuple_count(rows->whole) > 0)
+		nwritten += run_statement(sink, which, sql, rows->whole);
+	for (int i = SPINE_SINK_UPDATE_PARTIAL; i <= SPINE_SINK_INSERT_PARTIAL && rows->partial; i++)
+		nwritten += run_statement(sink, i, sink->sql[i], rows->partial);
+	return nwritten;
+}
+
 static uint64
 apply_sink(SpinePlan *plan, SpineSink *sink, const SpineEvent *events, size_t n,
 		   SpineSinkStatement which)
@@ -86,14 +117,16 @@ apply_sink(SpinePlan *plan, SpineSink *sink, const SpineEvent *events, size_t n,
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
 	SpineRole	saved;
-	Tuplestorestate *rows;
+	SpineStoredRows rows;
 	uint64		nwritten;
 
 	spine_trust_guard(plan->trust, context);
 	spine_role_assume(&saved, sink->run_as);
 	rows = spine_rows_make(sink, events, n);
-	nwritten = run_statement(sink, which, rows);
-	tuplestore_end(rows);
+	nwritten = run_statements(sink, which, &rows);
+	tuplestore_end(rows.whole);
+	if (rows.partial)
+		tuplestore_end(rows.partial);
 	spine_role_resume(&saved);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(context);
@@ -111,7 +144,7 @@ spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n, SpineSinkStatem
 		SpineSink  *sink = &plan->sinks[i];
 		uint64		nwritten = apply_sink(plan, sink, events, n, which);
 
-		if (sink->kind->counts_upserts)
+		if (sink->kind->updates_rows)
 			nupserts += nwritten;
 	}
 	return nupserts;

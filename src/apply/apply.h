@@ -1,6 +1,6 @@
 /*
  * apply.h
- *		Writes events to the sinks of a plan: one statement per sink and batch.
+ *		Writes events to the sinks of a plan, one sink after another.
  */
 #ifndef SPINE_APPLY_H
 #define SPINE_APPLY_H

@@ -429,8 +429,8 @@ spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 		value = bind_field(column, field);
 	}
 
-	/* if the default applies, SQL checks it */
-	if (OidIsValid(column->input->domain) && !(*missing && column->default_expr))
+	/* what becomes of a column without a value is up to the statement, which checks it */
+	if (OidIsValid(column->input->domain) && !*missing)
 		domain_check(value, *isnull, column->input->domain, &column->input->domain_checks,
 					 column->input->context);
 	return value;

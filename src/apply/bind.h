@@ -17,4 +17,12 @@
 extern Datum spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 							  bool *isnull, bool *missing);
 
+/* Does the record lack the column's value? */
+static inline bool
+spine_bind_is_missing(const SpineColumn *column, const SpineEvent *event)
+{
+	return column->source == SPINE_FROM_FIELD &&
+		event->fields[column->field].kind == SPINE_FIELD_ABSENT;
+}
+
 #endif							/* SPINE_BIND_H */

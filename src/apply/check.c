@@ -53,7 +53,10 @@ check_sink(SpineSink *sink)
 	error_context_stack = &callback;
 	spine_role_assume(&saved, sink->run_as);
 	for (int i = 0; i < SPINE_SINK_STATEMENTS; i++)
-		explain(sink, sink->sql[i], no_rows);
+	{
+		if (sink->sql[i][0] != '\0')
+			explain(sink, sink->sql[i], no_rows);
+	}
 	spine_role_resume(&saved);
 	error_context_stack = callback.previous;
 	tuplestore_end(no_rows);

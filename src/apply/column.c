@@ -5,12 +5,10 @@
 #include "apply/column.h"
 
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/ruleutils.h"
 
 /* A domain counts as its base type. */
 static SpineBinding
@@ -180,11 +178,10 @@ spine_column_make(SpineColumn *column, const SpineTableColumn *from, const char 
 	/* as the table will hold it, so that keys and versions compare alike */
 	column->base_type = base_type;
 	column->typmod = typmod;
-	get_typlenbyval(base_type, &column->len, &column->byval);
+	get_typlenbyvalalign(base_type, &column->len, &column->byval, &column->align);
 
 	if (from->default_expr)
 		column->default_expr = cast_default(from->default_expr, base_type, typmod);
-	if (OidIsValid(from->collation) && from->collation != DEFAULT_COLLATION_OID)
-		column->collation = generate_collation_name(from->collation);
+	column->collation = from->collation;
 	column->equal_if_same_bytes = equal_if_same_bytes(base_type, from->collation);
 }

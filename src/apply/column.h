@@ -61,10 +61,12 @@ typedef struct SpineColumn
 	Oid			base_type;		/* of the values, which are passed to SQL */
 	int32		typmod;
 	int16		len;
+	char		align;
 	bool		byval;
-	char	   *collation;		/* as SQL, or NULL: the default */
+	Oid			collation;
 	char	   *default_expr;	/* as SQL, of the column's type; NULL: it has none */
-	bool		equal_if_same_bytes;	/* can be a key that C compares */
+	bool		equal_if_same_bytes;	/* as a key */
+	bool		can_be_left_out;	/* of a row that ON CONFLICT proposes: see conflict.h */
 } SpineColumn;
 
 /* The fields that the columns of a plan take from each record. */

@@ -25,7 +25,7 @@ note_invalidation(Datum arg, Oid table)
 
 		for (int i = 0; i < plan->nsinks; i++)
 		{
-			if (table == InvalidOid || plan->sinks[i].table == table)
+			if (table == InvalidOid || list_member_oid(plan->sinks[i].relations, table))
 				plan->is_stale = true;
 		}
 	}

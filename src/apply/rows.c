@@ -8,6 +8,8 @@
 #include "access/xact.h"
 #include "apply/bind.h"
 #include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 /*
@@ -20,73 +22,79 @@
 /* How far before a row is stored the caches are asked for it: see prefetch_row. */
 #define PREFETCH_ROWS	4
 
+/* Bits in one m<i>, so that a mask is never a negative number. */
+#define BITS_PER_WORD	60
+
 /* --------------------------------------------------------------------------
  * The type of the rows, and the SQL
  * -------------------------------------------------------------------------- */
 
-/*
- * If c<i> and m<i> are more columns than a row can have, the rows have `missing` instead
- * of all m<i>: a byte for each column with a default.
- */
+static bool
+has_defaults(const SpineSink *sink)
+{
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		if (sink->columns[i].default_expr)
+			return true;
+	}
+	return false;
+}
+
+static void
+describe_column(SpineSink *sink, AttrNumber attribute, const char *prefix, int number,
+				Oid type, int32 typmod, Oid collation)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "%s%d", prefix, number);
+	TupleDescInitEntry(sink->row_type, attribute, name, type, typmod, 0);
+	if (OidIsValid(collation))
+		TupleDescInitEntryCollation(sink->row_type, attribute, collation);
+}
+
+/* A table of 1,600 columns leaves room for 64 more. */
 void
 spine_rows_describe(SpineSink *sink)
 {
-	AttrNumber	n = 0;
-	char		name[NAMEDATALEN];
-	int			natts = sink->ncolumns + sink->reduce_in_sql;
+	int			n = 0;
 
+	sink->nwords = sink->kind->updates_rows || has_defaults(sink) ?
+		(sink->ncolumns + BITS_PER_WORD - 1) / BITS_PER_WORD : 0;
+	sink->row_type = CreateTemplateTupleDesc(sink->ncolumns + sink->nwords + (sink->version >= 0));
 	for (int i = 0; i < sink->ncolumns; i++)
-		sink->ndefaults += sink->columns[i].default_expr != NULL;
-	sink->packs_missing = natts + sink->ndefaults > MaxTupleAttributeNumber;
-	natts += sink->packs_missing ? 1 : sink->ndefaults;
+		describe_column(sink, ++n, "c", i, sink->columns[i].base_type, sink->columns[i].typmod,
+						sink->columns[i].collation);
+	for (int i = 0; i < sink->nwords; i++)
+		describe_column(sink, ++n, "m", i, INT8OID, -1, InvalidOid);
+	if (sink->version >= 0)
+	{
+		const SpineColumn *version = &sink->columns[sink->version];
 
-	sink->row_type = CreateTemplateTupleDesc(natts);
-	for (int i = 0; i < sink->ncolumns; i++)
-	{
-		snprintf(name, sizeof(name), "c%d", i);
-		TupleDescInitEntry(sink->row_type, ++n, name, sink->columns[i].base_type,
-						   sink->columns[i].typmod, 0);
+		TupleDescInitEntry(sink->row_type, ++n, "givers", get_array_type(version->base_type), -1, 0);
+		TupleDescInitEntryCollation(sink->row_type, n, version->collation);
 	}
-	for (int i = 0; i < sink->ncolumns; i++)
-	{
-		if (sink->columns[i].default_expr == NULL || sink->packs_missing)
-			continue;
-		snprintf(name, sizeof(name), "m%d", i);
-		TupleDescInitEntry(sink->row_type, ++n, name, BOOLOID, -1, 0);
-	}
-	if (sink->packs_missing)
-		TupleDescInitEntry(sink->row_type, ++n, "missing", BYTEAOID, -1, 0);
-	if (sink->reduce_in_sql)
-		TupleDescInitEntry(sink->row_type, ++n, "ordinal", INT8OID, -1, 0);
 }
 
 void
-spine_rows_append_select(StringInfo sql, const SpineSink *sink)
+spine_rows_append_missing(StringInfo sql, int column)
 {
-	int			ndefaults = 0;
+	appendStringInfo(sql, "(u.m%d & " INT64_FORMAT ") <> 0", column / BITS_PER_WORD,
+					 INT64CONST(1) << column % BITS_PER_WORD);
+}
 
-	appendStringInfoString(sql, "SELECT ");
-	for (int i = 0; i < sink->ncolumns; i++)
+void
+spine_rows_append_value(StringInfo sql, const SpineSink *sink, int column)
+{
+	const char *default_expr = sink->columns[column].default_expr;
+
+	if (default_expr == NULL)
 	{
-		const SpineColumn *column = &sink->columns[i];
-
-		appendStringInfoString(sql, i ? ", " : "");
-		if (column->default_expr && sink->packs_missing)
-			appendStringInfo(sql, "CASE WHEN pg_catalog.get_byte(u.missing, %d) = 1 THEN %s ELSE ",
-							 ndefaults++, column->default_expr);
-		else if (column->default_expr)
-			appendStringInfo(sql, "CASE WHEN u.m%d THEN %s ELSE ", i, column->default_expr);
-		appendStringInfo(sql, "u.c%d", i);
-		if (column->default_expr)
-			appendStringInfoString(sql, " END");
-		if (column->collation)
-			appendStringInfo(sql, " COLLATE %s", column->collation);
-		appendStringInfo(sql, " AS c%d", i);
+		appendStringInfo(sql, "u.c%d", column);
+		return;
 	}
-	if (sink->reduce_in_sql)
-		appendStringInfoString(sql, ", u.ordinal");
-
-	appendStringInfoString(sql, " FROM " SPINE_ROWS " AS u");
+	appendStringInfoString(sql, "CASE WHEN ");
+	spine_rows_append_missing(sql, column);
+	appendStringInfo(sql, " THEN %s ELSE u.c%d END", default_expr, column);
 }
 
 /* --------------------------------------------------------------------------
@@ -170,25 +178,82 @@ prefetch_row(const SpineSink *sink, const SpineRows *rows, size_t event, bool fo
 	}
 }
 
-/* Binds what is not yet bound of the rows that are kept, and stores them. */
+/* By column, the version of the event that gave the value; NULL: it is the row's own. */
+static Datum
+make_givers(const SpineSink *sink, const SpineRows *rows, size_t event,
+			const SpinePartialRow *partial)
+{
+	const SpineColumn *version = &sink->columns[sink->version];
+	const Datum *versions = rows->bound[sink->version];
+	Datum	   *givers = palloc(sink->ncolumns * sizeof(Datum));
+
+	for (int c = 0; c < sink->ncolumns; c++)
+		givers[c] = versions[event];
+	for (int i = 0; i < partial->ngiven; i++)
+		givers[partial->given[i].column] = versions[partial->given[i].event];
+	return PointerGetDatum(construct_array(givers, sink->ncolumns, version->base_type,
+										   version->len, version->byval, version->align));
+}
+
+/* Binds what is not yet bound of an event's row. */
+static void
+make_row(const SpineSink *sink, SpineRows *rows, size_t event, const SpinePartialRow *partial,
+		 Datum *values, bool *nulls)
+{
+	Datum	   *words = values + sink->ncolumns;
+	int			ngiven = 0;
+
+	if (sink->nwords > 0)
+		memset(words, 0, sink->nwords * sizeof(Datum));
+	for (int c = 0; c < sink->ncolumns; c++)
+	{
+		const SpineColumn *column = &sink->columns[c];
+		size_t		giver = event;
+		bool		missing = false;
+
+		if (partial && ngiven < partial->ngiven && partial->given[ngiven].column == (uint32) c)
+			giver = partial->given[ngiven++].event;
+		if (rows->bound[c])
+			values[c] = rows->bound[c][giver];
+		else
+			values[c] = bind_value(rows, column, &rows->events[giver], &nulls[c], &missing);
+		if (missing && sink->nwords > 0)
+			words[c / BITS_PER_WORD] |= Int64GetDatum(INT64CONST(1) << c % BITS_PER_WORD);
+	}
+	if (sink->version >= 0)
+	{
+		bool		has_givers = partial && partial->ngiven > 0;
+
+		nulls[sink->row_type->natts - 1] = !has_givers;
+		if (has_givers)
+			values[sink->row_type->natts - 1] = make_givers(sink, rows, event, partial);
+	}
+}
+
 static Tuplestorestate *
+begin_store(void)
+{
+	return tuplestore_begin_heap(false, false, MAX_ROWS_KB);
+}
+
+/* Stores the rows that are kept. */
+static SpineStoredRows
 store_rows(const SpineSink *sink, SpineRows *rows)
 {
-	Tuplestorestate *store = tuplestore_begin_heap(false, false, MAX_ROWS_KB);
+	SpineStoredRows stored = {.left_out = rows->left_out, .whole = begin_store()};
 	const uint32 *kept = rows->kept;
 	Datum	   *values = palloc(sink->row_type->natts * sizeof(Datum));
 	bool	   *nulls = palloc0(sink->row_type->natts * sizeof(bool));
-	bytea	   *lacks = palloc0(VARHDRSZ + sink->ndefaults);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "spine row",
 													  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old_context = MemoryContextSwitchTo(row_context);
+	MemoryContext old_context;
 
-	SET_VARSIZE(lacks, VARHDRSZ + sink->ndefaults);
+	if (rows->partial)
+		stored.partial = begin_store();
+	old_context = MemoryContextSwitchTo(row_context);
 	for (size_t row = 0; row < rows->nkept; row++)
 	{
-		size_t		i = kept ? kept[row] : row;
-		int			attribute = sink->ncolumns;
-		int			ndefaults = 0;
+		const SpinePartialRow *partial = rows->partial ? rows->partial[row] : NULL;
 
 		/* in the order of their keys they are scattered over the memory */
 		if (kept && row + 2 * PREFETCH_ROWS < rows->nkept)
@@ -196,31 +261,13 @@ store_rows(const SpineSink *sink, SpineRows *rows)
 			prefetch_row(sink, rows, kept[row + 2 * PREFETCH_ROWS], false);
 			prefetch_row(sink, rows, kept[row + PREFETCH_ROWS], true);
 		}
-
-		for (int c = 0; c < sink->ncolumns; c++)
-		{
-			const SpineColumn *column = &sink->columns[c];
-			bool		missing = false;
-
-			if (rows->bound[c])
-				values[c] = rows->bound[c][i];
-			else
-				values[c] = bind_value(rows, column, &rows->events[i], &nulls[c], &missing);
-			if (column->default_expr && sink->packs_missing)
-				VARDATA(lacks)[ndefaults++] = missing;
-			else if (column->default_expr)
-				values[attribute++] = BoolGetDatum(missing);
-		}
-		if (sink->packs_missing)
-			values[attribute++] = PointerGetDatum(lacks);
-		if (sink->reduce_in_sql)
-			values[attribute] = Int64GetDatum((int64) row);
-		tuplestore_putvalues(store, sink->row_type, values, nulls);
+		make_row(sink, rows, kept ? kept[row] : row, partial, values, nulls);
+		tuplestore_putvalues(partial ? stored.partial : stored.whole, sink->row_type, values, nulls);
 		MemoryContextReset(row_context);
 	}
 	rows->current = NULL;
 	MemoryContextSwitchTo(old_context);
-	return store;
+	return stored;
 }
 
 /* Converts the values of one event, which are forgotten. */
@@ -267,25 +314,25 @@ convert_superseded(const SpineSink *sink, SpineRows *rows)
 	MemoryContextDelete(row_context);
 }
 
-Tuplestorestate *
+SpineStoredRows
 spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n)
 {
 	SpineRows	rows = {.events = events, .nevents = n, .nkept = n};
 	ErrorContextCallback callback = {error_context_stack, column_error_context, &rows};
-	Tuplestorestate *store;
+	SpineStoredRows stored;
 
 	Assert(IsTransactionState());
 	rows.bound = palloc0(sink->ncolumns * sizeof(Datum *));
 
 	error_context_stack = &callback;
-	if (sink->kind->reduce && !sink->reduce_in_sql)
+	if (sink->kind->reduce)
 	{
 		sink->kind->reduce(sink, &rows);
 		convert_superseded(sink, &rows);
 	}
-	store = store_rows(sink, &rows);
+	stored = store_rows(sink, &rows);
 	error_context_stack = callback.previous;
-	return store;
+	return stored;
 }
 
 void

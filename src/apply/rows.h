@@ -1,11 +1,14 @@
 /*
  * rows.h
- *		spine_rows: the rows that a sink's statement reads.
+ *		spine_rows: the rows that a sink's statements read.
  *
- * It is a tuplestore that the statement finds by name, as a trigger finds its transition
- * table.  Its columns are c<i>, the value for column i of the sink; m<i>, if that column
- * has a default, which says whether the record lacks the value; and `ordinal`, if the
- * statement is to reduce the rows.
+ * It is a tuplestore that a statement finds by name, as a trigger finds its transition
+ * table.  Its columns are c<i>, the value for column i of the sink; m<i>, with a bit for each
+ * column that says whether its value is missing; and `givers`: see below.  The last two are
+ * there if a statement of the sink needs them.
+ *
+ * A sink that updates rows leaves a column as it is when the record lacks its value.  Rows
+ * with such columns are partial, and have statements of their own.
  */
 #ifndef SPINE_ROWS_H
 #define SPINE_ROWS_H
@@ -16,6 +19,20 @@
 /* The name by which the statements find the rows. */
 #define SPINE_ROWS			"spine_rows"
 
+/* The value of one column in a partial row comes from an older event of the same key. */
+typedef struct SpineGiven
+{
+	uint32		column;
+	uint32		event;
+} SpineGiven;
+
+/* A partial row: an event that lacks some columns, and where they come from, if anywhere. */
+typedef struct SpinePartialRow
+{
+	int			ngiven;
+	SpineGiven	given[FLEXIBLE_ARRAY_MEMBER];	/* in the order of the columns */
+} SpinePartialRow;
+
 struct SpineRows
 {
 	const SpineEvent *events;	/* in log order */
@@ -23,14 +40,28 @@ struct SpineRows
 	Datum	  **bound;			/* by column: its values of all events; NULL: not yet bound */
 	uint32	   *kept;			/* the events whose rows are stored; NULL: all */
 	size_t		nkept;
+	bool	   *left_out;		/* by column: no event has it, and the statement does not
+								 * name it; NULL: there are none */
+	SpinePartialRow **partial;	/* by kept event; its elements or itself NULL: not partial */
 	const SpineColumn *current; /* whose value is being made: for errors */
 };
+
+/* Rows on their way to the statements. */
+typedef struct SpineStoredRows
+{
+	const bool *left_out;		/* as in SpineRows */
+	Tuplestorestate *whole;
+	Tuplestorestate *partial;	/* NULL: there are none */
+} SpineStoredRows;
 
 /* Sets the type of a sink's rows, when all else is known of the sink. */
 extern void spine_rows_describe(SpineSink *sink);
 
-/* Appends "SELECT ... FROM spine_rows AS u", with defaults for what the records lack. */
-extern void spine_rows_append_select(StringInfo sql, const SpineSink *sink);
+/* Appends "the value of this column is missing in row u". */
+extern void spine_rows_append_missing(StringInfo sql, int column);
+
+/* Appends the value of this column in row u, or the column's default if it is missing. */
+extern void spine_rows_append_value(StringInfo sql, const SpineSink *sink, int column);
 
 /*
  * Makes the rows of these events, in log order, in the current memory context.  The values
@@ -38,7 +69,7 @@ extern void spine_rows_append_select(StringInfo sql, const SpineSink *sink);
  * error for the first value that does not fit.  In a transaction, as the role that the
  * sink runs as.
  */
-extern Tuplestorestate *spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n);
+extern SpineStoredRows spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n);
 
 /*
  * Converts the values of events[*at..n-1] and forgets them; raises an error for the first

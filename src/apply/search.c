@@ -21,6 +21,10 @@
 /* After so many suspects the table is held to be at fault, if no breaker trips. */
 #define MAX_SUSPECTS	1000
 
+/* How often one record is applied before it is to blame for violating a unique index. */
+#define MAX_RUNS		3
+#define UNIQUE_VIOLATION	"23505"
+
 typedef struct Search
 {
 	SpinePlan  *plan;
@@ -157,6 +161,23 @@ note_refusal(Search *search, const SpineRecord *record, const SpineError *error)
 	return true;
 }
 
+/*
+ * Applies a range in a subtransaction.  A record is run again when it violates a unique
+ * index, which need not be its fault: another session may have inserted the row since the
+ * statement before looked for it (sink_upsert.c).
+ */
+static bool
+try_range(Range *range, SpineError *error)
+{
+	for (int nruns = 1; !spine_subtransaction_run(apply_range, range, error); nruns++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (range->n > 1 || nruns == MAX_RUNS || strcmp(error->sqlstate, UNIQUE_VIOLATION) != 0)
+			return false;
+	}
+	return true;
+}
+
 /* False: the search ends; search->outcome says how. */
 static bool
 search_range(Search *search, size_t first, size_t n)
@@ -168,7 +189,7 @@ search_range(Search *search, size_t first, size_t n)
 	if (n == 0)
 		return true;
 
-	if (spine_subtransaction_run(apply_range, &range, &error))
+	if (try_range(&range, &error))
 	{
 		search->applied->nupserts += range.nupserts;
 		search->npassed += n;

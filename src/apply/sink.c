@@ -2,7 +2,7 @@
  * sink.c
  *		Makes sinks: the table of their kinds, and what the kinds share.
  *
- * A sink runs one statement per batch,
+ * A sink runs one statement per batch (and more if rows are partial: sink_upsert.c),
  *
  *		INSERT INTO target AS t (a, b, ...) SELECT u.c0, u.c1, ... FROM spine_rows AS u
  *
@@ -12,10 +12,11 @@
 #include "apply/sink.h"
 
 #include "access/xact.h"
+#include "apply/conflict.h"
 #include "apply/rows.h"
 #include "apply/table.h"
+#include "apply/view.h"
 #include "catalog/own_tables.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
@@ -94,10 +95,17 @@ check_unwritten_columns(const SpineSink *sink, const SpineTable *table)
 static void
 find_keys(SpineSink *sink, const SpineSinkDefinition *definition)
 {
+	char	  **keys = definition->keys;
+
 	sink->nkeys = definition->nkeys;
+	if (sink->nkeys == 0 && sink->kind->updates_rows)
+		keys = spine_conflict_primary_key(sink->relations, sink->table_name, &sink->nkeys);
+
 	sink->keys = palloc0(Max(sink->nkeys, 1) * sizeof(int));
 	for (int i = 0; i < sink->nkeys; i++)
-		sink->keys[i] = spine_sink_find_column(sink, definition->keys[i]);
+		sink->keys[i] = spine_sink_find_column(sink, keys[i]);
+	if (definition->nkeys > 0)
+		spine_conflict_check_key(sink->relations, sink->table_name, keys, sink->nkeys);
 	sink->version = -1;
 }
 
@@ -111,7 +119,7 @@ spine_sink_make(SpineSink *sink, const SpinePipeline *pipeline,
 	Assert(IsTransactionState());
 
 	/* waits for a concurrent ALTER to end, and lets no other begin */
-	LockRelationOid(definition->target, AccessShareLock);
+	sink->relations = spine_view_relations(definition->target, AccessShareLock);
 
 	table = spine_table_look_up(definition->target);
 	sink->kind = find_kind(definition->mode);
@@ -138,7 +146,7 @@ spine_sink_make(SpineSink *sink, const SpinePipeline *pipeline,
 		StringInfoData sql;
 
 		initStringInfo(&sql);
-		sink->kind->write_statement(&sql, sink, i);
+		sink->kind->write_statement(&sql, sink, i, NULL);
 		sink->sql[i] = sql.data;
 	}
 }
@@ -166,34 +174,28 @@ spine_sink_append_keys(StringInfo sql, const SpineSink *sink)
 						 quote_identifier(sink->columns[sink->keys[i]].name));
 }
 
-/* SELECT DISTINCT ON the key: of the rows of one key, the newest. */
-static void
-append_newest_rows(StringInfo sql, const SpineSink *sink)
-{
-	appendStringInfoString(sql, "SELECT DISTINCT ON (");
-	for (int i = 0; i < sink->nkeys; i++)
-		appendStringInfo(sql, "%sr.c%d", i ? ", " : "", sink->keys[i]);
-	appendStringInfoString(sql, ") ");
-	for (int i = 0; i < sink->ncolumns; i++)
-		appendStringInfo(sql, "%sr.c%d", i ? ", " : "", i);
-	appendStringInfoString(sql, " FROM (");
-	spine_rows_append_select(sql, sink);
-	appendStringInfoString(sql, ") AS r ORDER BY ");
-	for (int i = 0; i < sink->nkeys; i++)
-		appendStringInfo(sql, "r.c%d, ", sink->keys[i]);
-	appendStringInfo(sql, "r.c%d DESC, r.ordinal DESC", sink->version);
-}
-
 void
-spine_sink_append_insert(StringInfo sql, const SpineSink *sink)
+spine_sink_append_insert(StringInfo sql, const SpineSink *sink, const bool *left_out)
 {
+	const char *separator = "";
+
 	appendStringInfo(sql, "INSERT INTO %s AS t (", sink->table_name);
 	for (int i = 0; i < sink->ncolumns; i++)
-		appendStringInfo(sql, "%s%s", i ? ", " : "", quote_identifier(sink->columns[i].name));
-	appendStringInfoString(sql, ") ");
-
-	if (sink->reduce_in_sql)
-		append_newest_rows(sql, sink);
-	else
-		spine_rows_append_select(sql, sink);
+	{
+		if (left_out && left_out[i])
+			continue;
+		appendStringInfo(sql, "%s%s", separator, quote_identifier(sink->columns[i].name));
+		separator = ", ";
+	}
+	appendStringInfoString(sql, ") SELECT ");
+	separator = "";
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		if (left_out && left_out[i])
+			continue;
+		appendStringInfoString(sql, separator);
+		spine_rows_append_value(sql, sink, i);
+		separator = ", ";
+	}
+	appendStringInfoString(sql, " FROM " SPINE_ROWS " AS u");
 }

@@ -23,11 +23,16 @@ typedef struct SpineSink SpineSink;
 /* The events of a batch on their way into the rows of a sink: see rows.h. */
 typedef struct SpineRows SpineRows;
 
-/* The two ways to run a sink's statement. */
 typedef enum SpineSinkStatement
 {
+	/* the two ways to run a sink */
 	SPINE_SINK_PLAIN,			/* rows that are there already may raise an error */
 	SPINE_SINK_SKIP_EXISTING,	/* they are left alone, or updated */
+
+	/* of sinks that update rows: what becomes of partial rows (rows.h), in this order */
+	SPINE_SINK_UPDATE_PARTIAL,
+	SPINE_SINK_INSERT_PARTIAL,
+
 	SPINE_SINK_STATEMENTS
 } SpineSinkStatement;
 
@@ -35,7 +40,12 @@ typedef struct SpineSinkKind
 {
 	const char *mode;			/* as in spine_sinks.mode */
 	LOCKMODE	lock;			/* on the table, while a batch is applied */
-	bool		counts_upserts; /* its rows count as upserts in the metrics */
+
+	/*
+	 * It updates rows that are there already: it has a key, by default the primary key; a
+	 * column that the record lacks stays as it is; and its rows count as upserts.
+	 */
+	bool		updates_rows;
 
 	/*
 	 * Checks the key and the version of a sink whose columns are known, and sets what
@@ -43,12 +53,17 @@ typedef struct SpineSinkKind
 	 */
 	void		(*describe)(SpineSink *sink, const SpineSinkDefinition *definition);
 
-	/* Appends a statement that reads spine_rows (rows.h), for one of the two ways. */
-	void		(*write_statement)(StringInfo sql, const SpineSink *sink, SpineSinkStatement which);
+	/*
+	 * Appends a statement that reads spine_rows (rows.h), or nothing if it has no such
+	 * statement.  left_out, by column: those that the statement does not name; NULL: none.
+	 */
+	void		(*write_statement)(StringInfo sql, const SpineSink *sink, SpineSinkStatement which,
+								   const bool *left_out);
 
 	/*
-	 * Chooses the events whose rows are stored: it sets kept and nkept.  It may bind
-	 * columns of all events for that.  NULL: the rows of all events are stored.
+	 * Chooses the events whose rows are stored: it sets kept and nkept, and left_out and
+	 * partial where columns are missing.  It may bind columns of all events for that.
+	 * NULL: the rows of all events are stored, and none is partial.
 	 */
 	void		(*reduce)(const SpineSink *sink, SpineRows *rows);
 } SpineSinkKind;
@@ -58,6 +73,7 @@ struct SpineSink
 	const SpineSinkKind *kind;
 	Oid			table;
 	char	   *table_name;		/* qualified and quoted */
+	List	   *relations;		/* the table; of a view: it, and what is below it: view.h */
 	Oid			owner;			/* the pipeline's */
 	Oid			run_as;			/* the role that its statements run as */
 	int			ncolumns;
@@ -65,10 +81,8 @@ struct SpineSink
 	int			nkeys;
 	int		   *keys;			/* indexes into columns */
 	int			version;		/* index into columns, -1: it has none */
-	bool		reduce_in_sql;	/* keys or a version that C cannot compare */
 	TupleDesc	row_type;		/* of spine_rows: see rows.h */
-	int			ndefaults;		/* columns that have a default */
-	bool		packs_missing;	/* see rows.c */
+	int			nwords;			/* how many m<i> they have */
 	char	   *sql[SPINE_SINK_STATEMENTS];
 	SpineStatement statements[SPINE_SINK_STATEMENTS];	/* prepared under run_as */
 };
@@ -99,8 +113,11 @@ extern bool spine_sink_is_current(const SpineSink *sink);
 /* For the kinds: the index of a column that is a key or version; raises an error. */
 extern int	spine_sink_find_column(const SpineSink *sink, const char *name);
 
-/* For the kinds: "INSERT INTO table AS t (columns) SELECT ..." of all rows. */
-extern void spine_sink_append_insert(StringInfo sql, const SpineSink *sink);
+/*
+ * For the kinds: "INSERT INTO table AS t (columns) SELECT ... FROM spine_rows AS u" of all
+ * rows, with defaults for what they miss, and without the columns that are left out.
+ */
+extern void spine_sink_append_insert(StringInfo sql, const SpineSink *sink, const bool *left_out);
 
 /* For the kinds: the names of the key's columns, with commas between them. */
 extern void spine_sink_append_keys(StringInfo sql, const SpineSink *sink);

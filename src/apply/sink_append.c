@@ -9,9 +9,11 @@
 #include "apply/sink.h"
 
 static void
-write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which)
+write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which, const bool *left_out)
 {
-	spine_sink_append_insert(sql, sink);
+	if (which != SPINE_SINK_PLAIN && which != SPINE_SINK_SKIP_EXISTING)
+		return;
+	spine_sink_append_insert(sql, sink, left_out);
 	if (which == SPINE_SINK_PLAIN || sink->nkeys == 0)
 		return;
 	appendStringInfoString(sql, " ON CONFLICT (");

@@ -2,23 +2,25 @@
  * sink_upsert.c
  *		Sinks of mode "upsert": one row per key, of the newest version.
  *
- * The events of a batch are reduced to the newest per key first.  Then the statement
- * updates a row unless the row is newer.  Keys and versions of types whose equality is
- * not that of their bytes are reduced by the statement instead.
+ * The events of a batch are reduced to the newest per key first (newest.c).  Then a statement
+ * updates a row unless the row is newer.  An event of the same version as the row is
+ * later in the log, and wins.  Without a version each event is newer than the row.
+ *
+ * ON CONFLICT has to be given a whole row, and sees no more of it when it updates.  So it
+ * takes events that have all columns.  A column that no event of the batch has is not named,
+ * if the row can be proposed without it.  Partial rows go through an UPDATE, which leaves
+ * alone what is missing, and then an INSERT of those whose key is not there.  A row that
+ * another session inserts in between is a violation of the unique index; the search for
+ * the record to blame then runs the two again.
  */
 #include "apply/sink.h"
 
+#include "apply/compare.h"
+#include "apply/conflict.h"
+#include "apply/newest.h"
 #include "apply/rows.h"
-#include "catalog/pg_type.h"
-#include "event/reduce.h"
 #include "utils/builtins.h"
-
-/* What the version comparison of a batch needs. */
-typedef struct VersionValues
-{
-	Oid			type;
-	const Datum *values;
-} VersionValues;
+#include "utils/lsyscache.h"
 
 static bool
 is_key(const SpineSink *sink, int column)
@@ -31,163 +33,155 @@ is_key(const SpineSink *sink, int column)
 	return false;
 }
 
-/* Versions that is_newer compares. */
-static bool
-is_comparable_version(Oid type)
-{
-	return type == INT8OID || type == INT4OID || type == TIMESTAMPTZOID;
-}
-
 static void
-describe(SpineSink *sink, const SpineSinkDefinition *definition)
+describe_version(SpineSink *sink, const char *name)
 {
 	SpineColumn *version;
 
-	sink->version = spine_sink_find_column(sink, definition->version);
+	sink->version = spine_sink_find_column(sink, name);
 	version = &sink->columns[sink->version];
+	version->needed_as = "version";
 	if (is_key(sink, sink->version))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("version column \"%s\" of table %s is part of the key",
 						version->name, sink->table_name),
 				 errhint("Change \"key\" or \"version\" in spine_sinks.")));
-
-	version->needed_as = "version";
-	sink->reduce_in_sql = !is_comparable_version(version->base_type);
-	for (int i = 0; i < sink->nkeys; i++)
-	{
-		SpineColumn *key = &sink->columns[sink->keys[i]];
-
-		key->needed_as = "key";
-		if (!key->equal_if_same_bytes)
-			sink->reduce_in_sql = true;
-	}
+	if (!OidIsValid(get_array_type(version->base_type)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("version column \"%s\" of table %s is of type %s, of which there are no arrays",
+						version->name, sink->table_name, format_type_be(version->base_type)),
+				 errhint("Change \"version\" in spine_sinks.")));
 }
 
 static void
-write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which)
+describe(SpineSink *sink, const SpineSinkDefinition *definition)
 {
-	const char *version = quote_identifier(sink->columns[sink->version].name);
-	const char *separator = "";
+	for (int i = 0; i < sink->nkeys; i++)
+		sink->columns[sink->keys[i]].needed_as = "key";
+	if (definition->version)
+		describe_version(sink, definition->version);
+	for (int i = 0; i < sink->ncolumns; i++)
+		sink->columns[i].can_be_left_out = sink->columns[i].needed_as == NULL &&
+			spine_conflict_can_leave_out(sink->relations, sink->columns[i].name);
+}
 
-	spine_sink_append_insert(sql, sink);
+/* --------------------------------------------------------------------------
+ * The statements
+ * -------------------------------------------------------------------------- */
+
+/* Is the column one that an UPDATE sets? */
+static bool
+is_set(const SpineSink *sink, int column, const bool *left_out)
+{
+	return !is_key(sink, column) && !(left_out && left_out[column]);
+}
+
+/* Nothing may be left to set. */
+static void
+append_on_conflict(StringInfo sql, const SpineSink *sink, const bool *left_out)
+{
+	const char *separator = "DO UPDATE SET ";
+
 	appendStringInfoString(sql, " ON CONFLICT (");
 	spine_sink_append_keys(sql, sink);
-	appendStringInfoString(sql, ") DO UPDATE SET ");
+	appendStringInfoString(sql, ") ");
 	for (int i = 0; i < sink->ncolumns; i++)
 	{
 		const char *name = quote_identifier(sink->columns[i].name);
 
-		if (is_key(sink, i))
+		if (!is_set(sink, i, left_out))
 			continue;
 		appendStringInfo(sql, "%s%s = EXCLUDED.%s", separator, name, name);
 		separator = ", ";
 	}
+	if (separator[0] != ',')
+		appendStringInfoString(sql, "DO NOTHING");
+	else if (sink->version >= 0)
+	{
+		const SpineColumn *version = &sink->columns[sink->version];
+		const char *name = quote_identifier(version->name);
 
-	/* an equal version comes from later in the log, and wins */
-	appendStringInfo(sql, " WHERE t.%s IS NULL OR EXCLUDED.%s >= t.%s",
-					 version, version, version);
+		appendStringInfo(sql, " WHERE t.%s IS NULL OR EXCLUDED.%s %s t.%s", name, name,
+						 spine_compare_operator(version, BTGreaterEqualStrategyNumber), name);
+	}
 }
 
-static bool
-is_newer(size_t candidate, size_t incumbent, void *arg)
-{
-	const VersionValues *version = arg;
-	Datum		a = version->values[candidate];
-	Datum		b = version->values[incumbent];
-
-	if (version->type == INT4OID)
-		return DatumGetInt32(a) >= DatumGetInt32(b);
-	return DatumGetInt64(a) >= DatumGetInt64(b);
-}
-
-/* Appends the bytes of a key's value, so that no two keys share theirs. */
 static void
-append_key_bytes(StringInfo buf, const SpineColumn *column, Datum value)
+append_same_key(StringInfo sql, const SpineSink *sink)
 {
-	if (column->len > 0 && column->byval)
-		appendBinaryStringInfo(buf, (char *) &value, sizeof(Datum));
-	else if (column->len > 0)
-		appendBinaryStringInfo(buf, DatumGetPointer(value), column->len);
-	else
+	for (int i = 0; i < sink->nkeys; i++)
 	{
-		const struct varlena *text = (const struct varlena *) DatumGetPointer(value);
-		uint32		len = VARSIZE_ANY_EXHDR(text);
+		const SpineColumn *key = &sink->columns[sink->keys[i]];
 
-		appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
-		appendBinaryStringInfo(buf, VARDATA_ANY(text), len);
+		appendStringInfo(sql, "%st.%s %s u.c%d", i ? " AND " : "", quote_identifier(key->name),
+						 spine_compare_operator(key, BTEqualStrategyNumber), sink->keys[i]);
 	}
 }
 
-/* The keys of all events as bytes. */
-static SpineReduceKey *
-make_keys(const SpineSink *sink, const SpineRows *rows)
-{
-	size_t		n = rows->nevents;
-	SpineReduceKey *keys = palloc(n * sizeof(SpineReduceKey));
-	size_t	   *starts = palloc((n + 1) * sizeof(size_t));
-	StringInfoData bytes;
-
-	initStringInfo(&bytes);
-	for (size_t i = 0; i < n; i++)
-	{
-		starts[i] = bytes.len;
-		for (int k = 0; k < sink->nkeys; k++)
-		{
-			int			column = sink->keys[k];
-
-			append_key_bytes(&bytes, &sink->columns[column], rows->bound[column][i]);
-		}
-	}
-	starts[n] = bytes.len;
-
-	/* only now, since the buffer moved as it grew */
-	for (size_t i = 0; i < n; i++)
-	{
-		keys[i].key = bytes.data + starts[i];
-		keys[i].len = starts[i + 1] - starts[i];
-	}
-	return keys;
-}
-
-/* Sorts events by the bytes of their keys. */
-static int
-compare_keys(const void *a, const void *b, void *arg)
-{
-	const SpineReduceKey *key_a = (const SpineReduceKey *) arg + *(const uint32 *) a;
-	const SpineReduceKey *key_b = (const SpineReduceKey *) arg + *(const uint32 *) b;
-	int			order = memcmp(key_a->key, key_b->key, Min(key_a->len, key_b->len));
-
-	return order ? order : (key_a->len > key_b->len) - (key_a->len < key_b->len);
-}
-
-/* Keeps the newest event per key, in the order of the keys. */
+/* A value that an older event gives does not count if the row is newer than that event. */
 static void
-reduce(const SpineSink *sink, SpineRows *rows)
+append_update(StringInfo sql, const SpineSink *sink)
 {
-	int		   *needed = palloc((sink->nkeys + 1) * sizeof(int));
-	VersionValues version;
-	SpineReduceKey *keys;
-	uint32	   *table;
+	const SpineColumn *version = sink->version < 0 ? NULL : &sink->columns[sink->version];
+	const char *version_name = version ? quote_identifier(version->name) : NULL;
+	const char *separator = "";
 
-	memcpy(needed, sink->keys, sink->nkeys * sizeof(int));
-	needed[sink->nkeys] = sink->version;
-	spine_rows_bind(sink, rows, needed, sink->nkeys + 1);
+	appendStringInfo(sql, "UPDATE %s AS t SET ", sink->table_name);
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		const char *name = quote_identifier(sink->columns[i].name);
 
-	keys = make_keys(sink, rows);
-	version = (VersionValues) {sink->columns[sink->version].base_type, rows->bound[sink->version]};
-	table = MemoryContextAllocHuge(CurrentMemoryContext,
-								   spine_reduce_table_size(rows->nevents) * sizeof(uint32));
-	rows->kept = palloc(rows->nevents * sizeof(uint32));
-	rows->nkept = spine_reduce(keys, rows->nevents, is_newer, &version, table, rows->kept);
-	qsort_arg(rows->kept, rows->nkept, sizeof(uint32), compare_keys, keys);
+		if (!is_set(sink, i, NULL))
+			continue;
+		appendStringInfo(sql, "%s%s = CASE WHEN ", separator, name);
+		spine_rows_append_missing(sql, i);
+		if (version)
+			appendStringInfo(sql, " OR u.givers[%d] %s t.%s", i + 1,
+							 spine_compare_operator(version, BTLessStrategyNumber), version_name);
+		appendStringInfo(sql, " THEN t.%s ELSE u.c%d END", name, i);
+		separator = ", ";
+	}
+	appendStringInfoString(sql, " FROM " SPINE_ROWS " AS u WHERE ");
+	append_same_key(sql, sink);
+	if (version)
+		appendStringInfo(sql, " AND (t.%s IS NULL OR u.c%d %s t.%s)", version_name, sink->version,
+						 spine_compare_operator(version, BTGreaterEqualStrategyNumber), version_name);
+}
+
+static void
+write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which, const bool *left_out)
+{
+	switch (which)
+	{
+		case SPINE_SINK_PLAIN:
+		case SPINE_SINK_SKIP_EXISTING:
+			spine_sink_append_insert(sql, sink, left_out);
+			append_on_conflict(sql, sink, left_out);
+			break;
+
+		case SPINE_SINK_UPDATE_PARTIAL:
+			append_update(sql, sink);
+			break;
+
+		case SPINE_SINK_INSERT_PARTIAL:
+			spine_sink_append_insert(sql, sink, NULL);
+			appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM %s AS t WHERE ", sink->table_name);
+			append_same_key(sql, sink);
+			appendStringInfoString(sql, ")");
+			break;
+
+		case SPINE_SINK_STATEMENTS:
+			break;
+	}
 }
 
 const SpineSinkKind spine_sink_upsert = {
 	.mode = "upsert",
 	.lock = RowExclusiveLock,
-	.counts_upserts = true,
+	.updates_rows = true,
 	.describe = describe,
 	.write_statement = write_statement,
-	.reduce = reduce
+	.reduce = spine_newest_find
 };

@@ -31,7 +31,7 @@ static const char *const columns_query =
 " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
 " JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
 " LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum"
-" WHERE c.oid = $1 AND c.relkind IN ('r', 'p')"
+" WHERE c.oid = $1 AND c.relkind IN ('r', 'p', 'v')"
 " ORDER BY a.attnum";
 
 static Datum

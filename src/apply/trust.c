@@ -7,6 +7,8 @@
  * function has one, which must be a role that could do as much anyway.  Its WHEN condition
  * could call any function with any arguments, so it may use only what has no side effects.
  *
+ * The code of a table below a view runs as the same role.
+ *
  * A batch locks a table before it looks, so that nobody adds a trigger afterwards.  It
  * does not lock the partitions: work on an old partition would hold up the batch.  Instead,
  * if the caches have been told of a change, functions that are attached to partitions are
@@ -17,6 +19,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "apply/view.h"
 #include "catalog/extension.h"
 #include "catalog/objectaccess.h"
 #include "catalog/own_tables.h"
@@ -242,33 +245,52 @@ check_persistence(Oid table, char persistence)
 			 errhint("Use a permanent table.")));
 }
 
-/* The owner of a partition can attach code to it, as the table's owner can. */
+/*
+ * The owner of a partition, or of what is below a view, can attach code to it, as the
+ * target's owner can.
+ */
 static void
-check_partition_owner(Oid partition, Oid owner, const SpineTrustedTable *root, Oid table_owner)
+check_part_owner(Oid part, Oid owner, const SpineTrustedTable *root, Oid root_owner)
 {
-	if (owner == table_owner || trusts(root->run_as, owner))
+	bool		is_below_view = get_rel_relkind(root->table) == RELKIND_VIEW;
+
+	if (owner == root_owner || trusts(root->run_as, owner))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("partition %s of table %s belongs to role %s, whose code would run with the rights of role %s",
-					spine_table_name(partition), spine_table_name(root->table), role_name(owner),
+			 errmsg(is_below_view ?
+					"table %s below view %s belongs to role %s, whose code would run with the rights of role %s" :
+					"partition %s of table %s belongs to role %s, whose code would run with the rights of role %s",
+					spine_table_name(part), spine_table_name(root->table), role_name(owner),
 					role_name(root->run_as)),
-			 errhint("Use ALTER TABLE %s OWNER TO %s.", spine_table_name(partition), quote_identifier(role_name(table_owner)))));
+			 errhint("Use ALTER TABLE %s OWNER TO %s.", spine_table_name(part), quote_identifier(role_name(root_owner)))));
 }
 
-/* Checks a table, its partitions, and what its foreign keys reach; returns all of them. */
+/* The partitions of a table, or what is below a view. */
+static List *
+parts_of(Oid relation, char relkind)
+{
+	if (relkind == RELKIND_PARTITIONED_TABLE)
+		return find_inheritance_children(relation, NoLock);
+	if (relkind == RELKIND_VIEW && OidIsValid(spine_view_below(relation)))
+		return list_make1_oid(spine_view_below(relation));
+	return NIL;
+}
+
+/* Checks a target, its parts, and what their foreign keys reach; returns all of them. */
 static List *
 check_table(const SpineTrustedTable *root)
 {
 	Reach		reach = {root->run_as, list_make1_oid(root->table)};
-	List	   *partitions = list_make1_oid(root->table);
-	Oid			table_owner = InvalidOid;
+	List	   *parts = list_make1_oid(root->table);	/* including itself */
+	Oid			root_owner = InvalidOid;
 
 	for (int i = 0; i < list_length(reach.tables); i++)
 	{
 		Oid			table = list_nth_oid(reach.tables, i);
 		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
 		FormData_pg_class class;
+		List	   *found;
 
 		if (!HeapTupleIsValid(tuple))
 			continue;			/* dropped since */
@@ -276,18 +298,14 @@ check_table(const SpineTrustedTable *root)
 		ReleaseSysCache(tuple);
 
 		if (table == root->table)
-			table_owner = class.relowner;
-		if (list_member_oid(partitions, table))
+			root_owner = class.relowner;
+		if (list_member_oid(parts, table))
 		{
 			check_persistence(table, class.relpersistence);
-			check_partition_owner(table, class.relowner, root, table_owner);
-			if (class.relkind == RELKIND_PARTITIONED_TABLE)
-			{
-				List	   *children = find_inheritance_children(table, NoLock);
-
-				partitions = list_concat(partitions, children);
-				reach.tables = list_concat_unique_oid(reach.tables, children);
-			}
+			check_part_owner(table, class.relowner, root, root_owner);
+			found = parts_of(table, class.relkind);
+			parts = list_concat(parts, found);
+			reach.tables = list_concat_unique_oid(reach.tables, found);
 		}
 		if (class.relhastriggers)
 			spine_triggers_check(table, check_trigger, &reach);

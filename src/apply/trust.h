@@ -26,10 +26,10 @@ extern SpineTrust *spine_trust_make(const SpineTrustedTable *tables, int n);
 
 /*
  * Raises an error (structural) that says what is wrong: a trigger that the rows of a table
- * reach runs a function of a role that the applying role does not trust; a partition
- * belongs to such a role; a table is not permanent; a bookkeeping table has a trigger that
- * is not the extension's.  In a transaction that has locked the tables; locks the
- * bookkeeping tables.  Costs three locks as long as nothing changes.
+ * reach runs a function of a role that the applying role does not trust; a partition, or
+ * what is below a view, belongs to such a role; a table is not permanent; a bookkeeping
+ * table has a trigger that is not the extension's.  In a transaction that has locked the
+ * tables; locks the bookkeeping tables.  Costs three locks as long as nothing changes.
  */
 extern void spine_trust_check(SpineTrust *trust);
 

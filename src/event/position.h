@@ -1,6 +1,7 @@
 /*
  * position.h
- *		Where a pipeline stands in a partition, and how far a batch moves it.
+ *		Topics and their partitions, where a pipeline stands in a partition, and how far
+ *		a batch moves it.
  *
  * Beside each position is a mark: the offset of the last record before it, and a
  * checksum of that record.  A log that has another record at that offset is not the log
@@ -11,8 +12,21 @@
 
 #include <stdint.h>
 
+typedef struct SpineTopic
+{
+	const char *name;
+	int			npartitions;	/* 0: it does not exist */
+} SpineTopic;
+
+typedef struct SpineTopicPartition
+{
+	const char *topic;
+	int32_t		partition;
+} SpineTopicPartition;
+
 typedef struct SpinePosition
 {
+	const char *topic;
 	int32_t		partition;
 	int64_t		next_offset;	/* the first offset that is not applied; -1: never read */
 	int64_t		mark_offset;	/* -1: no mark is known */
@@ -22,6 +36,7 @@ typedef struct SpinePosition
 /* What one batch does with one position. */
 typedef struct SpineMove
 {
+	const char *topic;			/* the same pointer as that of its records */
 	int32_t		partition;
 	int64_t		from;			/* the position before the batch */
 	int64_t		to;				/* and after it */

@@ -1,7 +1,6 @@
 /*
  * client.c
- *		Starts and destroys librdkafka clients, and asks the cluster the few things
- *		that have no asynchronous call.
+ *		Starts and destroys librdkafka clients, and lets their owners wait for them.
  *
  * The manners, which the rest of the extension relies on:
  *	- every signal is blocked while the library makes its threads, so that
@@ -23,10 +22,6 @@
 #include "storage/ipc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-
-StaticAssertDecl(SPINE_LOG_START == RD_KAFKA_OFFSET_BEGINNING &&
-					 SPINE_LOG_END == RD_KAFKA_OFFSET_END,
-				 "the library's names for the ends of a log");
 
 static SpineClient *live_clients = NULL;
 static bool exit_callback_registered = false;
@@ -373,125 +368,4 @@ spine_client_wait(SpineClient *client, long timeout_ms)
 							   PG_WAIT_EXTENSION);
 	if (events & WL_LATCH_SET)
 		ResetLatch(MyLatch);
-}
-
-/*
- * The library's synchronous requests block, so they are made in slices: short
- * at first, so that interrupts are served at once, and longer for a broker that is
- * far away.  A request that takes longer than its slice is made again.
- */
-static bool
-next_slice(int *slice_ms, int *left_ms)
-{
-	CHECK_FOR_INTERRUPTS();
-	if (*left_ms <= 0)
-		return false;
-	*slice_ms = Min(Min(*slice_ms == 0 ? 100 : *slice_ms * 2, 400), *left_ms);
-	*left_ms -= *slice_ms;
-	return true;
-}
-
-/* The library's handle of a topic, kept for the next call; NULL: bad name. */
-static rd_kafka_topic_t *
-topic_handle(SpineClient *client, const char *topic)
-{
-	if (client->topic && strcmp(rd_kafka_topic_name(client->topic), topic) != 0)
-	{
-		rd_kafka_topic_destroy(client->topic);
-		client->topic = NULL;
-	}
-	if (client->topic == NULL)
-		client->topic = rd_kafka_topic_new(client->rk, topic, NULL);
-	return client->topic;
-}
-
-/* Behind the same address may be another cluster by now. */
-static void
-refresh_identity(SpineClient *client)
-{
-	char	   *id = client->embedded ? NULL : rd_kafka_clusterid(client->rk, 0);
-
-	if (id == NULL)
-		return;
-	strlcpy(client->cluster_id, id, sizeof(client->cluster_id));
-	rd_kafka_mem_free(client->rk, id);
-}
-
-int
-spine_client_count_partitions(SpineClient *client, const char *topic, int timeout_ms)
-{
-	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
-	const struct rd_kafka_metadata *metadata;
-	rd_kafka_topic_t *handle = topic_handle(client, topic);
-	int			count = -1;
-	int			slice_ms = 0;
-
-	if (handle == NULL)
-	{
-		spine_client_note_error(client, rd_kafka_last_error(), NULL);
-		return -1;
-	}
-
-	while (next_slice(&slice_ms, &timeout_ms))
-	{
-		err = rd_kafka_metadata(client->rk, 0, handle, &metadata, slice_ms);
-		if (err != RD_KAFKA_RESP_ERR__TIMED_OUT && err != RD_KAFKA_RESP_ERR__TRANSPORT)
-			break;
-		if (err == RD_KAFKA_RESP_ERR__TRANSPORT)
-			spine_client_wait(client, Min(slice_ms, 100));
-	}
-	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		spine_client_note_error(client, err, NULL);
-		return -1;
-	}
-
-	spine_client_forget_error(client);
-	err = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__BAD_MSG;
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-		count = metadata->topics[0].partition_cnt;
-	else if (err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
-			 err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE)
-		count = 0;
-	else
-		spine_client_note_error(client, err, NULL);
-	rd_kafka_metadata_destroy(metadata);
-	refresh_identity(client);
-	return count;
-}
-
-/* One request for spine_client_find_offsets. */
-static rd_kafka_resp_err_t
-ask_for_offsets(SpineClient *client, const char *topic, int n, const int32 *partitions,
-				int64 time_ms, int64 *offsets, int timeout_ms)
-{
-	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
-	rd_kafka_resp_err_t err;
-
-	for (int i = 0; i < n; i++)
-		rd_kafka_topic_partition_list_add(list, topic, partitions[i])->offset = time_ms;
-	err = rd_kafka_offsets_for_times(client->rk, list, timeout_ms);
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-		spine_client_forget_error(client);
-	for (int i = 0; i < n && err == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
-	{
-		err = list->elems[i].err;
-		offsets[i] = list->elems[i].offset;
-	}
-	rd_kafka_topic_partition_list_destroy(list);
-	return err;
-}
-
-bool
-spine_client_find_offsets(SpineClient *client, const char *topic, int n, const int32 *partitions,
-						  int64 time_ms, int64 *offsets, int timeout_ms)
-{
-	rd_kafka_resp_err_t err = n > 0 ? RD_KAFKA_RESP_ERR__TIMED_OUT : RD_KAFKA_RESP_ERR_NO_ERROR;
-	int			slice_ms = 0;
-
-	while (err != RD_KAFKA_RESP_ERR_NO_ERROR && next_slice(&slice_ms, &timeout_ms))
-		err = ask_for_offsets(client, topic, n, partitions, time_ms, offsets, slice_ms);
-	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		spine_client_note_error(client, err, NULL);
-	return err == RD_KAFKA_RESP_ERR_NO_ERROR;
 }

@@ -11,6 +11,7 @@
 
 #include "compat.h"
 #include "error.h"
+#include "event/position.h"
 #include "kafka/cluster.h"
 
 typedef struct SpineClient SpineClient;
@@ -44,7 +45,7 @@ pg_noreturn extern void spine_client_raise_error(const SpineClient *client);
 extern void spine_client_wait(SpineClient *client, long timeout_ms);
 
 /*
- * The two questions below wait for the answer, and serve interrupts meanwhile.  When
+ * The questions below wait for the answer, and serve interrupts meanwhile.  When
  * there is no answer within timeout_ms, spine_client_error says why.
  */
 
@@ -56,6 +57,12 @@ extern int	spine_client_count_partitions(SpineClient *client, const char *topic,
 										  int timeout_ms);
 
 /*
+ * All topics of the cluster, in no order, palloc'ed with their names.  NULL: there is no
+ * answer.
+ */
+extern SpineTopic *spine_client_list_topics(SpineClient *client, int *n, int timeout_ms);
+
+/*
  * What is, in each of n partitions, the first offset whose record is not older than a
  * time?  -1: there is none.  The time is in milliseconds since 1970, or one of the two
  * constants.  False: there is no answer.
@@ -65,5 +72,10 @@ extern int	spine_client_count_partitions(SpineClient *client, const char *topic,
 extern bool spine_client_find_offsets(SpineClient *client, const char *topic,
 									  int n, const int32 *partitions, int64 time_ms,
 									  int64 *offsets, int timeout_ms);
+
+/* The same for partitions of several topics. */
+extern bool spine_client_find_many_offsets(SpineClient *client, int n,
+										   const SpineTopicPartition *partitions,
+										   int64 time_ms, int64 *offsets, int timeout_ms);
 
 #endif							/* SPINE_CLIENT_H */

@@ -20,7 +20,7 @@
  * -------------------------------------------------------------------------- */
 
 SpineConsumer *
-spine_consumer_create(const SpineCluster *cluster, const char *topic, const char *group, int max_records)
+spine_consumer_create(const SpineCluster *cluster, const char *topics, const char *group, int max_records)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine consumer",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -28,12 +28,11 @@ spine_consumer_create(const SpineCluster *cluster, const char *topic, const char
 
 	consumer->context = context;
 	consumer->cluster = spine_cluster_copy(cluster, context);
-	consumer->topic = MemoryContextStrdup(context, topic);
+	consumer->topics = MemoryContextStrdup(context, topics);
 	consumer->group = MemoryContextStrdup(context, group);
 	consumer->max_records = consumer->limit = max_records;
 	consumer->prefetch.partitions = FIRST_PREFETCH_SHARE;
 	consumer->prefetch.records = SPINE_PREFETCH_RECORDS;
-	consumer->buffer.topic = consumer->topic;
 	consumer->buffer.capacity = Max(max_records, SPINE_LOOK_FURTHER_ROWS);
 	consumer->buffer.records = MemoryContextAllocHuge(context, consumer->buffer.capacity * sizeof(SpineRecord));
 
@@ -53,10 +52,10 @@ spine_consumer_close(SpineConsumer *consumer)
 
 bool
 spine_consumer_is_for(const SpineConsumer *consumer, const SpineCluster *cluster,
-					  const char *topic, int max_records)
+					  const char *topics, int max_records)
 {
 	return spine_cluster_is_same(&consumer->cluster, cluster) &&
-		strcmp(consumer->topic, topic) == 0 && consumer->max_records == max_records;
+		strcmp(consumer->topics, topics) == 0 && consumer->max_records == max_records;
 }
 
 static void
@@ -116,7 +115,7 @@ note_event(SpineConsumer *consumer, SpinePartition *partition, const rd_kafka_me
 			 * Where the log ends with what no consumer is shown (transaction markers,
 			 * aborted records), the position moves past it.
 			 */
-			if (partition && spine_partition_accepts_end(partition, consumer->client, message, consumer->context))
+			if (partition && spine_partition_accepts_end(partition, consumer->client, message, consumer->assignment))
 			{
 				spine_partition_set_read(partition, Max(partition->read_to, message->offset));
 				consumer->reached_end = true;
@@ -132,13 +131,13 @@ note_event(SpineConsumer *consumer, SpinePartition *partition, const rd_kafka_me
 		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
 		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
 			if (partition)
-				spine_partition_set_stuck(partition, SPINE_STUCK_NO_OFFSET, NULL, consumer->context);
+				spine_partition_set_stuck(partition, SPINE_STUCK_NO_OFFSET, NULL, consumer->assignment);
 			break;
 
 		default:
 			if (partition)
 				spine_partition_set_stuck(partition, SPINE_STUCK_UNREADABLE,
-										  rd_kafka_message_errstr(message), consumer->context);
+										  rd_kafka_message_errstr(message), consumer->assignment);
 			else
 				spine_client_note_error(consumer->client, message->err, rd_kafka_message_errstr(message));
 			break;
@@ -170,14 +169,12 @@ take_messages(SpineConsumer *consumer)
 		if (message == NULL)
 			return is_full;
 
-		/* NULL: the message is left over from an assignment that is no more */
-		partition = consumer->is_assigned ?
-			spine_consumer_find_partition(consumer, message->partition) : NULL;
+		partition = spine_consumer_partition_of(consumer, message);
 		if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
 			note_event(consumer, partition, message);
-		else if (partition && spine_partition_accepts(partition, consumer->client, message, consumer->context))
+		else if (partition && spine_partition_accepts(partition, consumer->client, message, consumer->assignment))
 		{
-			spine_record_buffer_add(buffer, message, next);
+			spine_record_buffer_add(buffer, partition->topic, message, next);
 			spine_partition_set_read(partition, message->offset + 1);
 			partition->last_record = buffer->nrecords;
 			consumer->nread++;
@@ -197,21 +194,17 @@ take_messages(SpineConsumer *consumer)
  * more than the request that has failed.  As long as the broker is silent, the client
  * keeps the best reason so far: that a request timed out is no news.
  */
-static void
-describe_silence(SpineConsumer *consumer, SpineError *error)
+void
+spine_consumer_explain_silence(SpineConsumer *consumer, SpineError *error)
 {
 	(void) take_messages(consumer);
 	*error = *spine_client_error(consumer->client);
 }
 
-int
-spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error)
+SpineClient *
+spine_consumer_client(const SpineConsumer *consumer)
 {
-	int			count = spine_client_count_partitions(consumer->client, consumer->topic, BROKER_TIMEOUT_MS);
-
-	if (count < 0)
-		describe_silence(consumer, error);
-	return count;
+	return consumer->client;
 }
 
 const char *
@@ -221,13 +214,12 @@ spine_consumer_cluster_id(const SpineConsumer *consumer)
 }
 
 bool
-spine_consumer_find_offsets(SpineConsumer *consumer, int n, const int32 *partitions, int64 time_ms,
-							int64 *offsets, SpineError *error)
+spine_consumer_find_offsets(SpineConsumer *consumer, int n, const SpineTopicPartition *partitions,
+							int64 time_ms, int64 *offsets, SpineError *error)
 {
-	if (spine_client_find_offsets(consumer->client, consumer->topic, n, partitions, time_ms, offsets,
-								  BROKER_TIMEOUT_MS))
+	if (spine_client_find_many_offsets(consumer->client, n, partitions, time_ms, offsets, BROKER_TIMEOUT_MS))
 		return true;
-	describe_silence(consumer, error);
+	spine_consumer_explain_silence(consumer, error);
 	return false;
 }
 
@@ -261,12 +253,13 @@ prefetches_too_much(SpineConsumer *consumer)
 static bool
 look_for_offset(SpineConsumer *consumer, SpineStuck *stuck)
 {
+	SpineTopicPartition partition = {stuck->topic, stuck->partition};
 	SpineError	error;
 	int64		start;
 	int64		end;
 
-	if (!spine_consumer_find_offsets(consumer, 1, &stuck->partition, SPINE_LOG_START, &start, &error) ||
-		!spine_consumer_find_offsets(consumer, 1, &stuck->partition, SPINE_LOG_END, &end, &error))
+	if (!spine_consumer_find_offsets(consumer, 1, &partition, SPINE_LOG_START, &start, &error) ||
+		!spine_consumer_find_offsets(consumer, 1, &partition, SPINE_LOG_END, &end, &error))
 		return true;			/* no more is known */
 	if (stuck->offset < start)
 	{
@@ -287,6 +280,7 @@ look_for_offset(SpineConsumer *consumer, SpineStuck *stuck)
 static bool
 look_into(SpineConsumer *consumer, SpinePartition *partition, SpineStuck *stuck)
 {
+	stuck->topic = partition->topic;
 	stuck->partition = partition->partition;
 	stuck->reason = partition->reason;
 	stuck->offset = partition->read_to;
@@ -436,9 +430,10 @@ spine_consumer_report(SpineConsumer *consumer, int *n)
 		int64_t		high;
 
 		if (consumer->client &&
-			rd_kafka_get_watermark_offsets(consumer->client->rk, consumer->topic, partition->partition,
+			rd_kafka_get_watermark_offsets(consumer->client->rk, partition->topic, partition->partition,
 										   &low, &high) == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0)
 			partition->high_watermark = high;
+		report[i].topic = partition->topic;
 		report[i].partition = partition->partition;
 		report[i].next_offset = partition->next_offset;
 		report[i].high_watermark = partition->high_watermark;
@@ -484,7 +479,8 @@ last_record_of(const SpineConsumer *consumer, const SpinePartition *partition, s
 	const SpineRecord *records = consumer->buffer.records;
 	size_t		i = Min(n, partition->last_record);
 
-	while (i > 0 && records[i - 1].partition != partition->partition)
+	while (i > 0 && (records[i - 1].partition != partition->partition ||
+					 records[i - 1].topic != partition->topic))
 		i--;
 	return i > 0 ? &records[i - 1] : NULL;
 }
@@ -508,6 +504,7 @@ spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, int *n)
 		if (last)
 			spine_partition_set_mark(&partition, last);
 		moves[(*n)++] = (SpineMove) {
+			.topic = partition.topic,
 			.partition = partition.partition,
 			.from = partition.next_offset,
 			.to = partition.read_to,
@@ -524,7 +521,8 @@ spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords, const Spin
 	spine_record_buffer_release(&consumer->buffer, nrecords);
 	for (int i = 0; i < nmoves; i++)
 	{
-		SpinePartition *partition = spine_consumer_find_partition(consumer, moves[i].partition);
+		SpinePartition *partition = spine_consumer_find_partition(consumer, moves[i].topic,
+																  moves[i].partition);
 
 		partition->next_offset = moves[i].to;
 		partition->mark_offset = moves[i].mark_offset;

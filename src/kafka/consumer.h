@@ -1,6 +1,6 @@
 /*
  * consumer.h
- *		A worker's reading end: some partitions of one topic, and the records of the
+ *		A worker's reading end: some partitions of some topics, and the records of the
  *		batch that is being filled.
  *
  * Partitions are assigned by hand and start from the position that the database has.
@@ -20,10 +20,11 @@
 typedef struct SpineConsumer SpineConsumer;
 
 /*
- * A consumer without a connection.  max_records: the most records that a batch will
- * have.  The caller closes it; NULL may be closed.
+ * A consumer without a connection.  topics: what it is for, as the pipeline has it.
+ * max_records: the most records that a batch will have.  The caller closes it; NULL may be
+ * closed.
  */
-extern SpineConsumer *spine_consumer_create(const SpineCluster *cluster, const char *topic,
+extern SpineConsumer *spine_consumer_create(const SpineCluster *cluster, const char *topics,
 											const char *group, int max_records);
 extern void spine_consumer_close(SpineConsumer *consumer);
 
@@ -37,7 +38,7 @@ extern bool spine_consumer_is_connected(const SpineConsumer *consumer);
 
 /* Would a consumer made of these be the same? */
 extern bool spine_consumer_is_for(const SpineConsumer *consumer, const SpineCluster *cluster,
-								  const char *topic, int max_records);
+								  const char *topics, int max_records);
 
 /*
  * Sleeps until there is something to poll, the latch is set, or timeout_ms have passed
@@ -49,23 +50,24 @@ extern void spine_consumer_wait(SpineConsumer *consumer, long timeout_ms);
  * Asking the broker.  These wait for it, for some seconds, and serve interrupts.
  * -------------------------------------------------------------------------- */
 
-/*
- * How many partitions the topic has; 0: it does not exist; -1: the broker does not
- * answer, and *error says why.
- */
-extern int	spine_consumer_count_partitions(SpineConsumer *consumer, SpineError *error);
+/* The client, to be asked which topics there are. */
+extern SpineClient *spine_consumer_client(const SpineConsumer *consumer);
+
+/* There was no answer: why not, as far as is known.  Does not wait. */
+extern void spine_consumer_explain_silence(SpineConsumer *consumer, SpineError *error);
 
 /* Which cluster answered that.  Lives until the next question, or the end of the client. */
 extern const char *spine_consumer_cluster_id(const SpineConsumer *consumer);
 
-/* As spine_client_find_offsets.  False: *error says why not. */
-extern bool spine_consumer_find_offsets(SpineConsumer *consumer, int n, const int32 *partitions,
+/* As spine_client_find_many_offsets.  False: *error says why not. */
+extern bool spine_consumer_find_offsets(SpineConsumer *consumer, int n,
+										const SpineTopicPartition *partitions,
 										int64 time_ms, int64 *offsets, SpineError *error);
 
 /*
- * Reads these positions from now on, which are in the order of their partitions; first
- * each mark, where it is still in the log, to see that it is the same log.  Drops the
- * batch.  False: the consumer has to be connected again, or *error says why not.
+ * Reads these positions from now on, which are in the order of their topics (as strcmp has
+ * it) and partitions; first each mark, where it is still in the log, to see that it is the
+ * same log.  Drops the batch.  False: the consumer has to be connected again, or *error says why not.
  */
 extern bool spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n,
 								  SpineError *error);
@@ -94,6 +96,7 @@ typedef enum SpineStuckReason
 
 typedef struct SpineStuck
 {
+	const char *topic;			/* lives until the next assignment */
 	int32		partition;
 	SpineStuckReason reason;
 	int64		offset;			/* that cannot be read */
@@ -133,6 +136,7 @@ extern size_t spine_consumer_take_count(SpineConsumer *consumer);
 /* What spine_status shows of a partition. */
 typedef struct SpineProgressReport
 {
+	const char *topic;
 	int32		partition;
 	int64		next_offset;
 	int64		high_watermark; /* -1: not known */
@@ -151,7 +155,10 @@ extern bool spine_consumer_reached_end(const SpineConsumer *consumer);
 /* Is there anything to commit: records, or a position that moved past gaps? */
 extern bool spine_consumer_has_batch(const SpineConsumer *consumer);
 
-/* Its records, in log order within each partition; the consumer's. */
+/*
+ * Its records, in log order within each partition; the consumer's.  Records of one topic
+ * have the same pointer to its name.
+ */
 extern const SpineRecord *spine_consumer_records(const SpineConsumer *consumer, size_t *n);
 
 /* How its first nrecords records move the positions; palloc'ed. */

@@ -4,21 +4,46 @@
  */
 #include "kafka/consumer_internal.h"
 
-static int
-compare_number(const void *number, const void *partition)
-{
-	int32		a = *(const int32 *) number;
-	int32		b = ((const SpinePartition *) partition)->partition;
+#include "utils/memutils.h"
 
-	return (a > b) - (a < b);
+static int
+compare(const void *wanted, const void *partition)
+{
+	const SpineTopicPartition *a = wanted;
+	const SpinePartition *b = partition;
+	int			order = a->topic == b->topic ? 0 : strcmp(a->topic, b->topic);
+
+	return order != 0 ? order : (a->partition > b->partition) - (a->partition < b->partition);
 }
 
 SpinePartition *
-spine_consumer_find_partition(const SpineConsumer *consumer, int32 number)
+spine_consumer_find_partition(const SpineConsumer *consumer, const char *topic, int32 number)
 {
+	SpineTopicPartition wanted = {topic, number};
+
 	return consumer->npartitions == 0 ? NULL :
-		bsearch(&number, consumer->partitions, consumer->npartitions, sizeof(SpinePartition),
-				compare_number);
+		bsearch(&wanted, consumer->partitions, consumer->npartitions, sizeof(SpinePartition), compare);
+}
+
+/*
+ * Neighbours are mostly of one partition.  The library's object of a topic stays where it
+ * is as long as a partition of the topic is assigned.
+ */
+SpinePartition *
+spine_consumer_partition_of(SpineConsumer *consumer, const rd_kafka_message_t *message)
+{
+	/* otherwise it is left over from an assignment that is no more */
+	if (!consumer->is_assigned || message->rkt == NULL)
+		return NULL;
+	if (message->rkt != consumer->last_topic || message->partition != consumer->last_number ||
+		consumer->last_partition == NULL)
+	{
+		consumer->last_topic = message->rkt;
+		consumer->last_number = message->partition;
+		consumer->last_partition = spine_consumer_find_partition(consumer, rd_kafka_topic_name(message->rkt),
+																 message->partition);
+	}
+	return consumer->last_partition;
 }
 
 /* Returns when librdkafka's own thread has done what it was asked before. */
@@ -40,7 +65,7 @@ release_queue(SpinePartition *partition)
 
 	while (rd_kafka_consume_batch_queue(partition->queue, 0, &message, 1) > 0)
 	{
-		its_own = its_own && message->partition == partition->partition;
+		its_own = its_own && spine_message_is_of(message, partition->topic, partition->partition);
 		rd_kafka_message_destroy(message);
 	}
 	rd_kafka_queue_destroy(partition->queue);
@@ -63,7 +88,8 @@ spine_consumer_unassign(SpineConsumer *consumer)
 	rd_kafka_t *rk = consumer->client->rk;
 
 	spine_record_buffer_release(&consumer->buffer, consumer->buffer.nrecords);
-	spine_record_buffer_drop_taken(&consumer->buffer, -1);
+	spine_record_buffer_drop_taken(&consumer->buffer, NULL, -1);
+	consumer->last_partition = NULL;
 	if (!consumer->is_assigned)
 		return;
 
@@ -81,20 +107,20 @@ spine_consumer_unassign(SpineConsumer *consumer)
 bool
 spine_consumer_find_marks(SpineConsumer *consumer, SpinePartition *const *partitions, int n, SpineError *error)
 {
-	int32	   *numbers = palloc(Max(n, 1) * sizeof(int32));
+	SpineTopicPartition *wanted = palloc(Max(n, 1) * sizeof(SpineTopicPartition));
 	int64	   *starts = palloc(Max(n, 1) * sizeof(int64));
 	bool		has_mark = false;
 
 	for (int i = 0; i < n; i++)
 	{
-		numbers[i] = partitions[i]->partition;
+		wanted[i] = (SpineTopicPartition) {partitions[i]->topic, partitions[i]->partition};
 		has_mark |= partitions[i]->mark_offset >= 0;
 	}
-	if (has_mark && !spine_consumer_find_offsets(consumer, n, numbers, SPINE_LOG_START, starts, error))
+	if (has_mark && !spine_consumer_find_offsets(consumer, n, wanted, SPINE_LOG_START, starts, error))
 		return false;
 	for (int i = 0; i < n; i++)
 		partitions[i]->is_checked = partitions[i]->mark_offset < 0 || partitions[i]->mark_offset < starts[i];
-	pfree(numbers);
+	pfree(wanted);
 	pfree(starts);
 	return true;
 }
@@ -103,16 +129,23 @@ spine_consumer_find_marks(SpineConsumer *consumer, SpinePartition *const *partit
 static void
 set_partitions(SpineConsumer *consumer, const SpinePosition *positions, int n)
 {
-	SpinePartition *partitions = MemoryContextAllocExtended(consumer->context,
-															Max(n, 1) * sizeof(SpinePartition),
+	MemoryContext context = AllocSetContextCreate(consumer->context, "spine assignment",
+												  ALLOCSET_DEFAULT_SIZES);
+	SpinePartition *partitions = MemoryContextAllocExtended(context, Max(n, 1) * sizeof(SpinePartition),
 															MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 
 	for (int i = 0; i < n; i++)
 	{
 		SpinePartition *partition = &partitions[i];
-		const SpinePartition *before = spine_consumer_find_partition(consumer, positions[i].partition);
+		const SpinePartition *before = spine_consumer_find_partition(consumer, positions[i].topic,
+																	 positions[i].partition);
 
-		Assert(i == 0 || positions[i].partition > positions[i - 1].partition);
+		if (i > 0 && strcmp(partitions[i - 1].topic, positions[i].topic) == 0)
+			partition->topic = partitions[i - 1].topic;
+		else
+			partition->topic = MemoryContextStrdup(context, positions[i].topic);
+		Assert(i == 0 || compare(&(SpineTopicPartition) {positions[i].topic, positions[i].partition},
+								 &partitions[i - 1]) > 0);
 		partition->partition = positions[i].partition;
 		partition->next_offset = partition->read_to = positions[i].next_offset;
 		partition->mark_offset = positions[i].mark_offset;
@@ -121,13 +154,9 @@ set_partitions(SpineConsumer *consumer, const SpinePosition *positions, int n)
 		if (before && before->health != SPINE_HEALTH_WELL)
 			partition->health = SPINE_HEALTH_RETRIED;
 	}
-	for (int i = 0; i < consumer->npartitions; i++)
-	{
-		if (consumer->partitions[i].text)
-			pfree(consumer->partitions[i].text);
-	}
-	if (consumer->partitions)
-		pfree(consumer->partitions);
+	if (consumer->assignment)
+		MemoryContextDelete(consumer->assignment);
+	consumer->assignment = context;
 	consumer->partitions = partitions;
 	consumer->npartitions = n;
 }
@@ -139,7 +168,7 @@ make_list(const SpineConsumer *consumer, SpinePartition *const *partitions, int 
 	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(Max(n, 1));
 
 	for (int i = 0; i < n; i++)
-		rd_kafka_topic_partition_list_add(list, consumer->topic, partitions[i]->partition)->offset =
+		rd_kafka_topic_partition_list_add(list, partitions[i]->topic, partitions[i]->partition)->offset =
 			partitions[i]->is_checked ? partitions[i]->read_to : partitions[i]->mark_offset;
 	return list;
 }
@@ -147,7 +176,7 @@ make_list(const SpineConsumer *consumer, SpinePartition *const *partitions, int 
 static void
 open_queue(const SpineConsumer *consumer, SpinePartition *partition)
 {
-	partition->queue = rd_kafka_queue_get_partition(consumer->client->rk, consumer->topic,
+	partition->queue = rd_kafka_queue_get_partition(consumer->client->rk, partition->topic,
 													partition->partition);
 }
 
@@ -211,7 +240,7 @@ spine_consumer_restart(SpineConsumer *consumer, SpinePartition *const *partition
 	{
 		SpinePartition *partition = partitions[i];
 
-		spine_record_buffer_drop_taken(&consumer->buffer, partition->partition);
+		spine_record_buffer_drop_taken(&consumer->buffer, partition->topic, partition->partition);
 		done = release_queue(partition) && done;
 		open_queue(consumer, partition);
 		partition->is_read = partition->is_suspect = false;

@@ -22,7 +22,6 @@
 
 typedef struct SpineRecordBuffer
 {
-	const char *topic;
 	SpineRecord *records;		/* of the batch; to be released */
 	size_t		nrecords;
 	size_t		capacity;
@@ -46,15 +45,21 @@ extern size_t spine_record_buffer_limit(const SpineRecordBuffer *buffer, int max
 extern rd_kafka_message_t *spine_record_buffer_take(SpineRecordBuffer *buffer, rd_kafka_queue_t *queue,
 													rd_kafka_message_t **next, bool *is_full);
 
-/* Adds a message, which the buffer owns from now on.  next: as above. */
-extern void spine_record_buffer_add(SpineRecordBuffer *buffer, rd_kafka_message_t *message,
-									const rd_kafka_message_t *next);
+/*
+ * Adds a message of a topic, whose name is the caller's; the buffer owns the message from
+ * now on.  next: as above.
+ */
+extern void spine_record_buffer_add(SpineRecordBuffer *buffer, const char *topic,
+									rd_kafka_message_t *message, const rd_kafka_message_t *next);
 
 /* Releases the first n records. */
 extern void spine_record_buffer_release(SpineRecordBuffer *buffer, size_t n);
 
-/* Drops what was taken of a partition (-1: of all) and is not in the batch. */
-extern void spine_record_buffer_drop_taken(SpineRecordBuffer *buffer, int32 partition);
+/* Drops what was taken of a partition (topic NULL: of all) and is not in the batch. */
+extern void spine_record_buffer_drop_taken(SpineRecordBuffer *buffer, const char *topic, int32 partition);
+
+/* Is it a message of this partition? */
+extern bool spine_message_is_of(const rd_kafka_message_t *message, const char *topic, int32 partition);
 
 /* The time of a message in milliseconds since 1970; -1: it has none. */
 extern int64 spine_message_time(const rd_kafka_message_t *message);
@@ -74,6 +79,7 @@ typedef enum SpineHealth
 
 typedef struct SpinePartition
 {
+	const char *topic;			/* one pointer for all partitions of a topic */
 	int32		partition;
 	rd_kafka_queue_t *queue;	/* its own; see spine_consumer_unassign */
 	int64		next_offset;	/* the position: the first offset that is not committed */
@@ -139,15 +145,19 @@ struct SpineConsumer
 {
 	MemoryContext context;
 	SpineCluster cluster;
-	char	   *topic;
+	char	   *topics;
 	char	   *group;
 	int			max_records;
 	int			limit;			/* the max_records of the last poll */
 	SpineClient *client;		/* NULL: not connected */
 	SpinePrefetch prefetch;		/* that the client is started with */
 
-	int			npartitions;	/* of this consumer, in ascending order */
+	MemoryContext assignment;	/* holds the partitions, and what belongs to them */
+	int			npartitions;	/* of this consumer, by topic and number */
 	SpinePartition *partitions;
+	const rd_kafka_topic_t *last_topic; /* of the last message that was looked up, */
+	int32		last_number;	/* its partition's number, */
+	SpinePartition *last_partition; /* and which one that is, or NULL */
 	bool		is_assigned;	/* the library reads them: each has its queue */
 	SpineRecordBuffer buffer;
 	size_t		nread;			/* records read since spine_consumer_take_count */
@@ -161,7 +171,11 @@ struct SpineConsumer
  * -------------------------------------------------------------------------- */
 
 /* NULL: it is not one of ours. */
-extern SpinePartition *spine_consumer_find_partition(const SpineConsumer *consumer, int32 number);
+extern SpinePartition *spine_consumer_find_partition(const SpineConsumer *consumer, const char *topic,
+													 int32 number);
+
+/* The partition that a message is of, with hardly a search; NULL: as above. */
+extern SpinePartition *spine_consumer_partition_of(SpineConsumer *consumer, const rd_kafka_message_t *message);
 
 /* Drops the batch and ends the assignment. */
 extern void spine_consumer_unassign(SpineConsumer *consumer);

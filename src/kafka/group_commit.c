@@ -79,7 +79,7 @@ begin_commit(SpineConsumer *consumer, const char *group)
 	char		errstr[256];
 
 	for (int i = 0; i < consumer->npartitions; i++)
-		rd_kafka_topic_partition_list_add(list, consumer->topic,
+		rd_kafka_topic_partition_list_add(list, consumer->partitions[i].topic,
 										  consumer->partitions[i].partition)->offset =
 			consumer->partitions[i].next_offset;
 

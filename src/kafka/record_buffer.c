@@ -139,14 +139,14 @@ header_bytes(const rd_kafka_message_t *message, const rd_kafka_message_t *next)
 }
 
 void
-spine_record_buffer_add(SpineRecordBuffer *buffer, rd_kafka_message_t *message,
-						const rd_kafka_message_t *next)
+spine_record_buffer_add(SpineRecordBuffer *buffer, const char *topic,
+						rd_kafka_message_t *message, const rd_kafka_message_t *next)
 {
 	SpineRecord *record;
 
 	Assert(buffer->nrecords < buffer->capacity);
 	record = &buffer->records[buffer->nrecords++];
-	record->topic = buffer->topic;
+	record->topic = topic;
 	record->partition = message->partition;
 	record->offset = message->offset;
 	record->timestamp_ms = spine_message_time(message);
@@ -175,14 +175,21 @@ spine_record_buffer_release(SpineRecordBuffer *buffer, size_t n)
 	memmove(buffer->records, buffer->records + n, buffer->nrecords * sizeof(SpineRecord));
 }
 
+bool
+spine_message_is_of(const rd_kafka_message_t *message, const char *topic, int32 partition)
+{
+	return message->partition == partition && message->rkt &&
+		strcmp(rd_kafka_topic_name(message->rkt), topic) == 0;
+}
+
 void
-spine_record_buffer_drop_taken(SpineRecordBuffer *buffer, int32 partition)
+spine_record_buffer_drop_taken(SpineRecordBuffer *buffer, const char *topic, int32 partition)
 {
 	ssize_t		nkept = buffer->next_taken;
 
 	for (ssize_t i = buffer->next_taken; i < buffer->ntaken; i++)
 	{
-		if (partition == -1 || buffer->taken[i]->partition == partition)
+		if (topic == NULL || spine_message_is_of(buffer->taken[i], topic, partition))
 			rd_kafka_message_destroy(buffer->taken[i]);
 		else
 			buffer->taken[nkept++] = buffer->taken[i];

@@ -86,7 +86,7 @@ applied_offset(const LogEnd *end)
 	while ((progress = hash_seq_search(&scan)) != NULL)
 	{
 		if (progress->key.partition == end->key.partition &&
-			strcmp(progress->topic, end->key.topic) == 0 &&
+			strcmp(progress->key.topic, end->key.topic) == 0 &&
 			strcmp(progress->cluster_id, shared->cluster_id) == 0 &&
 			(applied < 0 || progress->next_offset < applied))
 			applied = progress->next_offset;

@@ -6,6 +6,12 @@
 #include "process/assignment.h"
 
 #include "apply/transaction.h"
+#include "catalog/topics.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(spine_partition_worker);
 
 /* Positions while they are looked for. */
 typedef struct Search
@@ -13,23 +19,51 @@ typedef struct Search
 	const SpineAssignmentRequest *request;
 	SpinePosition *positions;
 	int			n;
-	bool		known_topic;	/* the database has a position of some partition */
+	bool		known_topics;	/* the database has a position of some partition */
 	bool		lost_log;
 } Search;
 
-/* Every step-th partition from `first` on, never read as far as is known. */
+int
+spine_assignment_worker(const char *topics, const char *topic, int32 partition, int workers)
+{
+	uint32		number = partition;
+
+	if (!spine_topics_is_one(topics))
+		number += DatumGetUInt32(hash_any((const unsigned char *) topic, strlen(topic)));
+	return number % workers;
+}
+
+Datum
+spine_partition_worker(PG_FUNCTION_ARGS)
+{
+	char	   *topics = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *topic = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	PG_RETURN_INT32(spine_assignment_worker(topics, topic, PG_GETARG_INT32(2), Max(PG_GETARG_INT32(3), 1)));
+}
+
+/* The partitions of the worker, or of all workers; never read, as far as is known. */
 static Search
-list_partitions(const SpineAssignmentRequest *request, int first, int step)
+list_partitions(const SpineAssignmentRequest *request, bool of_all)
 {
 	Search		search = {.request = request};
+	Size		npartitions = 0;
 
-	search.positions = palloc0((request->npartitions / step + 1) * sizeof(SpinePosition));
-	for (int p = first; p < request->npartitions; p += step)
+	for (int i = 0; i < request->ntopics; i++)
+		npartitions += request->topics[i].npartitions;
+	search.positions = palloc_extended(Max(npartitions, 1) * sizeof(SpinePosition), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < request->ntopics; i++)
 	{
-		search.positions[search.n].partition = p;
-		search.positions[search.n].next_offset = -1;
-		search.positions[search.n].mark_offset = -1;
-		search.n++;
+		const SpineTopic *topic = &request->topics[i];
+
+		for (int p = 0; p < topic->npartitions; p++)
+		{
+			if (of_all || spine_assignment_worker(request->log->topics, topic->name, p,
+												  request->workers) == request->index)
+				search.positions[search.n++] = (SpinePosition) {
+					.topic = topic->name, .partition = p, .next_offset = -1, .mark_offset = -1
+				};
+		}
 	}
 	return search;
 }
@@ -42,7 +76,7 @@ load_positions(void *arg)
 
 	spine_trust_check(search->request->plan->trust);
 	spine_positions_load(search->request->log, search->positions, search->n,
-						 &search->known_topic, &search->lost_log);
+						 &search->known_topics, &search->lost_log);
 	return true;
 }
 
@@ -57,7 +91,7 @@ insert_positions(void *arg)
 
 	/* another worker may have been first */
 	spine_positions_load(search->request->log, search->positions, search->n,
-						 &search->known_topic, &search->lost_log);
+						 &search->known_topics, &search->lost_log);
 	return true;
 }
 
@@ -69,36 +103,42 @@ static bool
 find_first_offsets(Search *search, SpineError *error)
 {
 	const SpineAssignmentRequest *request = search->request;
-	int32	   *partitions = palloc(Max(search->n, 1) * sizeof(int32));
-	int64	   *offsets = palloc(Max(search->n, 1) * sizeof(int64));
-	bool		all_known = true;
+	SpineTopicPartition *partitions = palloc_extended(Max(search->n, 1) * sizeof(SpineTopicPartition),
+													  MCXT_ALLOC_HUGE);
+	SpinePosition **unknown = palloc_extended(Max(search->n, 1) * sizeof(SpinePosition *), MCXT_ALLOC_HUGE);
+	int64	   *offsets;
 	int64		first = SPINE_LOG_START;
+	int			n = 0;
 
 	for (int i = 0; i < search->n; i++)
 	{
-		partitions[i] = search->positions[i].partition;
-		all_known &= search->positions[i].next_offset >= 0;
-	}
-	if (all_known)
-		return true;
+		SpinePosition *position = &search->positions[i];
 
-	/* in a partition that joins a topic we know, everything is new; so it is in a new log */
-	if (request->starts_at_latest && !search->known_topic && !search->lost_log)
+		if (position->next_offset >= 0)
+			continue;
+		partitions[n] = (SpineTopicPartition) {position->topic, position->partition};
+		unknown[n++] = position;
+	}
+
+	/*
+	 * In a partition or a topic that joins those we know, everything is new; so it is in a
+	 * new log.
+	 */
+	if (request->starts_at_latest && !search->known_topics && !search->lost_log)
 		first = SPINE_LOG_END;
-	if (!spine_consumer_find_offsets(request->consumer, search->n, partitions, first, offsets, error))
+	offsets = palloc_extended(Max(n, 1) * sizeof(int64), MCXT_ALLOC_HUGE);
+	if (!spine_consumer_find_offsets(request->consumer, n, partitions, first, offsets, error))
 		return false;
 
-	for (int i = 0; i < search->n; i++)
+	for (int i = 0; i < n; i++)
 	{
-		if (search->positions[i].next_offset >= 0)
-			continue;
 		if (offsets[i] < 0)
 		{
 			spine_error_set(error, SPINE_TRANSIENT, "the broker does not say where partition %d of topic \"%s\" begins",
-							partitions[i], request->log->topic);
+							partitions[i].partition, partitions[i].topic);
 			return false;
 		}
-		search->positions[i].next_offset = offsets[i];
+		unknown[i]->next_offset = offsets[i];
 	}
 	return true;
 }
@@ -106,7 +146,7 @@ find_first_offsets(Search *search, SpineError *error)
 SpinePosition *
 spine_assignment_make(const SpineAssignmentRequest *request, int *n, bool *lost_log, SpineError *error)
 {
-	Search		mine = list_partitions(request, request->index, request->workers);
+	Search		mine = list_partitions(request, false);
 	Search		all;
 	Search	   *unknown = &mine;
 	bool		found;
@@ -115,12 +155,12 @@ spine_assignment_make(const SpineAssignmentRequest *request, int *n, bool *lost_
 	found = spine_transaction_run(load_positions, &mine, error) == SPINE_COMMITTED;
 
 	/*
-	 * On a topic that was never read, the first worker writes down where all of it
-	 * begins.  Otherwise the next worker would take its partitions for newly added.
+	 * In topics that were never read, the first worker writes down where all of them
+	 * begin.  Otherwise the next worker would take its partitions for newly added.
 	 */
-	if (found && !mine.known_topic)
+	if (found && !mine.known_topics)
 	{
-		all = list_partitions(request, 0, 1);
+		all = list_partitions(request, true);
 		all.lost_log = mine.lost_log;
 		unknown = &all;
 	}

@@ -122,12 +122,18 @@ run_attempts(BatchRun *run, SpineError *error)
 	return outcome;
 }
 
+static bool
+is_of(const SpineRecord *record, const SpineMove *move)
+{
+	return record->partition == move->partition && record->topic == move->topic;
+}
+
 static SpineMove *
-find_move(const SpineBatch *batch, int32 partition)
+find_move(const SpineBatch *batch, const SpineRecord *record)
 {
 	for (int i = 0; i < batch->nmoves; i++)
 	{
-		if (batch->moves[i].partition == partition)
+		if (is_of(record, &batch->moves[i]))
 			return &batch->moves[i];
 	}
 	return NULL;
@@ -146,14 +152,14 @@ count_per_partition(const BatchRun *run)
 	/* neighbours are mostly of one partition */
 	for (size_t i = 0; i < batch->nrecords; i++)
 	{
-		if (move == NULL || move->partition != batch->records[i].partition)
-			move = find_move(batch, batch->records[i].partition);
+		if (move == NULL || !is_of(&batch->records[i], move))
+			move = find_move(batch, &batch->records[i]);
 		if (move)
 			move->nrecords++;
 	}
 	for (size_t i = 0; i < run->applied.nletters; i++)
 	{
-		move = find_move(batch, run->applied.letters[i].record->partition);
+		move = find_move(batch, run->applied.letters[i].record);
 		if (move)
 			move->ndead_letters++;
 	}

@@ -17,10 +17,13 @@
 
 #include "apply/statement.h"
 #include "catalog/pg_type.h"
+#include "catalog/topics.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #define NARGS	9
@@ -30,64 +33,79 @@ static SpineStatement lock_statement;
 static SpineStatement lock_by_key_statement;
 static SpineStatement move_statement;
 
-/* By partition: where the newest version of its row is, as far as known. */
-static ItemPointerData *places;
-static int	nplaces;
-
-static void
-remember_place(int32 partition, ItemPointer place)
-{
-	if (partition >= nplaces)
-	{
-		int			n = Max(partition + 1, 2 * nplaces);
-
-		places = places ? repalloc_huge(places, n * sizeof(ItemPointerData)) :
-			MemoryContextAllocHuge(TopMemoryContext, n * sizeof(ItemPointerData));
-		for (int i = nplaces; i < n; i++)
-			ItemPointerSetInvalid(&places[i]);
-		nplaces = n;
-	}
-	places[partition] = *place;
-}
-
-static bool
-has_place(int32 partition)
-{
-	return partition < nplaces && ItemPointerIsValid(&places[partition]);
-}
-
 /*
- * Runs a statement with $1 pipeline, $2 topic, $3 cluster; of the moves $4 partition,
- * $5 from, $6 to, $7 mark_offset, $8 mark_crc; and $9 the places of their rows, as far as
- * they are known.  kept: NULL for a statement that runs now and then.
+ * Where the newest version of a row is, as far as known.  Found by a hash of its topic and
+ * partition: if two rows ever share one, each is looked for by its key again.
  */
-static void
-run(SpineStatement *kept, const char *query, const SpineLog *log,
-	const SpineMove *moves, int n, int expected)
+typedef struct Place
 {
-	Oid			types[NARGS] = {NAMEOID, TEXTOID, TEXTOID, INT4ARRAYOID,
-	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIDARRAYOID};
-	Datum		args[NARGS];
+	uint64		hash;
+	ItemPointerData place;
+} Place;
+
+static HTAB *places = NULL;
+
+/* The moves as rows, in a FROM clause. */
+#define MOVES \
+	"ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4)) WITH ORDINALITY AS m(topic, partition, ordinal)"
+
+static uint64
+hash_of(const SpineMove *move)
+{
+	return DatumGetUInt64(hash_any_extended((const unsigned char *) move->topic, strlen(move->topic),
+											move->partition));
+}
+
+static void
+remember_place(const SpineMove *move, ItemPointer at)
+{
+	uint64		hash = hash_of(move);
+	HASHCTL		info = {.keysize = sizeof(uint64), .entrysize = sizeof(Place)};
+
+	if (places == NULL)
+		places = hash_create("spine places", 64, &info, HASH_ELEM | HASH_BLOBS);
+	((Place *) hash_search(places, &hash, HASH_ENTER, NULL))->place = *at;
+}
+
+/* NULL: it is not known. */
+static ItemPointer
+known_place(const SpineMove *move)
+{
+	uint64		hash = hash_of(move);
+	Place	   *found = places ? hash_search(places, &hash, HASH_FIND, NULL) : NULL;
+
+	return found ? &found->place : NULL;
+}
+
+/* The arguments: see run. */
+static void
+make_arguments(const SpineLog *log, const SpineMove *moves, int n, Datum *args)
+{
+	Datum	   *topics = palloc_extended(Max(n, 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
+	Datum	   *known = palloc_extended(Max(n, 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
 	Datum	   *values[5];
-	Datum	   *known = palloc(Max(n, 1) * sizeof(Datum));
 	int			nknown = 0;
-	int			result;
 
 	for (int i = 0; i < (int) lengthof(values); i++)
-		values[i] = palloc(Max(n, 1) * sizeof(Datum));
+		values[i] = palloc_extended(Max(n, 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < n; i++)
 	{
+		ItemPointer place = known_place(&moves[i]);
+
+		/* moves of one topic follow each other, and share its name */
+		topics[i] = i > 0 && moves[i].topic == moves[i - 1].topic ? topics[i - 1] :
+			CStringGetTextDatum(moves[i].topic);
 		values[0][i] = Int32GetDatum(moves[i].partition);
 		values[1][i] = Int64GetDatum(moves[i].from);
 		values[2][i] = Int64GetDatum(moves[i].to);
 		values[3][i] = Int64GetDatum(moves[i].mark_offset);
 		values[4][i] = Int64GetDatum(moves[i].mark_crc);
-		if (has_place(moves[i].partition))
-			known[nknown++] = PointerGetDatum(&places[moves[i].partition]);
+		if (place)
+			known[nknown++] = PointerGetDatum(place);
 	}
 
 	args[0] = NameGetDatum(&log->pipeline);
-	args[1] = CStringGetTextDatum(log->topic);
+	args[1] = PointerGetDatum(construct_array(topics, n, TEXTOID, -1, false, TYPALIGN_INT));
 	args[2] = CStringGetTextDatum(log->cluster_id);
 	args[3] = PointerGetDatum(construct_array(values[0], n, INT4OID, 4, true, TYPALIGN_INT));
 	for (int i = 1; i < (int) lengthof(values); i++)
@@ -95,16 +113,34 @@ run(SpineStatement *kept, const char *query, const SpineLog *log,
 													  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	args[8] = PointerGetDatum(construct_array(known, nknown, TIDOID, sizeof(ItemPointerData),
 											  false, TYPALIGN_SHORT));
+}
 
+/*
+ * Runs a statement with $1 pipeline, $3 cluster; of the moves $2 topic, $4 partition,
+ * $5 from, $6 to, $7 mark_offset, $8 mark_crc; and $9 the places of their rows, as far as
+ * they are known.  kept: NULL for a statement that runs now and then.
+ */
+static void
+run(SpineStatement *kept, const char *query, const SpineLog *log,
+	const SpineMove *moves, int n, int expected)
+{
+	Oid			types[NARGS] = {NAMEOID, TEXTARRAYOID, TEXTOID, INT4ARRAYOID,
+	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIDARRAYOID};
+	Datum		args[NARGS];
+	int			result;
+
+	make_arguments(log, moves, n, args);
 	if (kept)
 	{
 		/*
-		 * The table is small when the plan is made, and it is kept when the table
-		 * is full of old versions.
+		 * The table is small when the plan is made, and there may be few moves; the plan is
+		 * kept when the table is full of old versions, and there are thousands of moves.
 		 */
 		int			nest_level = NewGUCNestLevel();
 
 		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 		result = SPI_execute_plan(spine_statement_prepare(kept, query, NARGS, types),
 								  args, NULL, false, 0);
@@ -126,113 +162,152 @@ int64_value(uint64 row, int column, int64 if_null)
 	return isnull ? if_null : DatumGetInt64(value);
 }
 
-static int32
-int32_value(uint64 row, int column)
+/*
+ * Those of the pipeline's topics that have positions, as moves, of which there are *n.
+ * Works with the SQL of earlier versions, too.
+ */
+static SpineMove *
+find_known_topics(const SpineLog *log, int *n)
 {
-	bool		isnull;
+	SpineMove  *topics;
 
-	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-									   column, &isnull));
+	run(NULL, psprintf("SELECT DISTINCT topic FROM %s.spine_offsets WHERE pipeline = $1", log->schema),
+		log, NULL, 0, SPI_OK_SELECT);
+	topics = palloc_extended(Max(SPI_processed, 1) * sizeof(SpineMove), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	*n = 0;
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		char	   *topic = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1);
+
+		if (spine_topics_match(log->topics, topic))
+			topics[(*n)++].topic = topic;
+	}
+	return topics;
 }
 
-void
-spine_positions_load(const SpineLog *log, SpinePosition *positions, int n, bool *known_topic,
-					 bool *lost_log)
+/*
+ * Deletes the positions that these topics have in the log of an earlier embedded broker.
+ * Raises an error when they have positions in another cluster.
+ */
+static void
+check_cluster(const SpineLog *log, const SpineMove *topics, int n, bool *lost_log)
 {
 	run(NULL,
-		psprintf("DELETE FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
+		psprintf("DELETE FROM %s.spine_offsets WHERE pipeline = $1 AND topic = ANY ($2)"
 				 " AND cluster_id <> $3 AND cluster_id LIKE '" SPINE_EMBEDDED_PREFIX "%%'", log->schema),
-		log, NULL, 0, SPI_OK_DELETE);
+		log, topics, n, SPI_OK_DELETE);
 	if (SPI_processed > 0)
 		*lost_log = true;
 
 	run(NULL,
-		psprintf("SELECT cluster_id FROM %s.spine_offsets WHERE pipeline = $1 AND topic = $2"
+		psprintf("SELECT cluster_id, topic FROM %s.spine_offsets WHERE pipeline = $1 AND topic = ANY ($2)"
 				 " AND cluster_id <> $3 LIMIT 1", log->schema),
-		log, NULL, 0, SPI_OK_SELECT);
+		log, topics, n, SPI_OK_SELECT);
 	if (SPI_processed > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the broker's cluster is \"%s\", but the position in topic \"%s\" belongs to cluster \"%s\"",
-						log->cluster_id, log->topic,
+						log->cluster_id, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2),
 						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
 				 errhint("Point \"spine.brokers\", or the pipeline's server, at the right cluster; or, to read this one from its start: SELECT spine_seek(%s, NULL, 'earliest')",
 						 quote_literal_cstr(NameStr(log->pipeline)))));
+}
 
+/* Fills positions from rows of (ordinal, next_offset, mark_offset, mark_crc). */
+static void
+fill_positions(const SpineLog *log, SpinePosition *positions)
+{
+	bool		is_one = spine_topics_is_one(log->topics);
+
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		SpinePosition *position = &positions[int64_value(row, 1, 0) - 1];
+
+		position->next_offset = int64_value(row, 2, -1);
+		position->mark_offset = int64_value(row, 3, -1);
+		position->mark_crc = int64_value(row, 4, 0);
+
+		/* the library would take it for "the end", "where the group stands", ... */
+		if (position->next_offset < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the position of partition %d of topic \"%s\" is negative: " INT64_FORMAT,
+							position->partition, position->topic, position->next_offset),
+					 errhint("Set a position that exists: SELECT spine_seek(%s, %d, 'earliest'%s%s)",
+							 quote_literal_cstr(NameStr(log->pipeline)), position->partition,
+							 is_one ? "" : ", ", is_one ? "" : quote_literal_cstr(position->topic))));
+	}
+}
+
+void
+spine_positions_load(const SpineLog *log, SpinePosition *positions, int n, bool *known_topics,
+					 bool *lost_log)
+{
+	SpineMove  *wanted = palloc_extended(Max(n, 1) * sizeof(SpineMove), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	int			ntopics;
+	SpineMove  *topics = find_known_topics(log, &ntopics);
+
+	check_cluster(log, topics, ntopics, lost_log);
 	run(NULL,
-		psprintf("SELECT partition, next_offset,"
-				 " CASE WHEN worker_next_offset = next_offset THEN mark_offset END, mark_crc"
-				 " FROM %s.spine_offsets"
-				 " WHERE pipeline = $1 AND topic = $2 AND cluster_id = $3", log->schema),
-		log, NULL, 0, SPI_OK_SELECT);
-	*known_topic = SPI_processed > 0;
+		psprintf("SELECT FROM %s.spine_offsets WHERE pipeline = $1 AND topic = ANY ($2) LIMIT 1", log->schema),
+		log, topics, ntopics, SPI_OK_SELECT);
+	*known_topics = SPI_processed > 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		positions[i].next_offset = -1;
-		positions[i].mark_offset = -1;
-		for (uint64 row = 0; row < SPI_processed; row++)
-		{
-			if (int32_value(row, 1) != positions[i].partition)
-				continue;
-			positions[i].next_offset = int64_value(row, 2, -1);
-			positions[i].mark_offset = int64_value(row, 3, -1);
-			positions[i].mark_crc = int64_value(row, 4, 0);
-
-			/* the library would take it for "the end", "where the group stands", ... */
-			if (positions[i].next_offset < 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("the position of partition %d of topic \"%s\" is negative: " INT64_FORMAT,
-								positions[i].partition, log->topic, positions[i].next_offset),
-						 errhint("Set a position that exists: SELECT spine_seek(%s, %d, 'earliest')",
-								 quote_literal_cstr(NameStr(log->pipeline)), positions[i].partition)));
-		}
+		positions[i].next_offset = positions[i].mark_offset = -1;
+		wanted[i].topic = positions[i].topic;
+		wanted[i].partition = positions[i].partition;
 	}
+	run(NULL,
+		psprintf("SELECT m.ordinal, o.next_offset,"
+				 " CASE WHEN o.worker_next_offset = o.next_offset THEN o.mark_offset END, o.mark_crc"
+				 " FROM " MOVES " JOIN %s.spine_offsets o USING (topic, partition)"
+				 " WHERE o.pipeline = $1 AND o.cluster_id = $3", log->schema),
+		log, wanted, n, SPI_OK_SELECT);
+	fill_positions(log, positions);
 }
 
 void
 spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int n)
 {
-	SpineMove  *moves = palloc0(Max(n, 1) * sizeof(SpineMove));
+	SpineMove  *moves = palloc_extended(Max(n, 1) * sizeof(SpineMove), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 
 	for (int i = 0; i < n; i++)
 	{
+		moves[i].topic = positions[i].topic;
 		moves[i].partition = positions[i].partition;
 		moves[i].from = positions[i].next_offset;
 	}
 	run(NULL,
 		psprintf("INSERT INTO %s.spine_offsets (pipeline, topic, cluster_id, partition, next_offset)"
-				 " SELECT $1, $2, $3, u.partition, u.next_offset"
-				 " FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($5)) AS u(partition, next_offset)"
+				 " SELECT $1, u.topic, $3, u.partition, u.next_offset"
+				 " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4), pg_catalog.unnest($5))"
+				 " AS u(topic, partition, next_offset)"
 				 " WHERE u.next_offset >= 0"
 				 " ON CONFLICT (pipeline, topic, partition) DO NOTHING", log->schema),
 		log, moves, n, SPI_OK_INSERT);
 }
 
-/* Do the rows that were read say what the worker believes?  Remembers where they are. */
+/*
+ * Do the rows of (ordinal, next_offset, ctid) say of all moves what the worker believes?
+ * Remembers where the rows are.
+ */
 static bool
 check_and_remember(const SpineMove *moves, int n)
 {
+	bool		right = SPI_processed == (uint64) n;
+
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
+		const SpineMove *move = &moves[int64_value(row, 1, 0) - 1];
 		bool		isnull;
 
-		remember_place(int32_value(row, 1),
-					   (ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[row],
-																   SPI_tuptable->tupdesc, 3, &isnull)));
+		remember_place(move, (ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[row],
+																		 SPI_tuptable->tupdesc, 3, &isnull)));
+		right = right && int64_value(row, 2, -1) == move->from;
 	}
-	for (int i = 0; i < n; i++)
-	{
-		bool		found = false;
-
-		for (uint64 row = 0; row < SPI_processed && !found; row++)
-			found = int32_value(row, 1) == moves[i].partition &&
-				int64_value(row, 2, -1) == moves[i].from;
-		if (!found)
-			return false;
-	}
-	return true;
+	return right;
 }
 
 /*
@@ -240,29 +315,28 @@ check_and_remember(const SpineMove *moves, int n)
  * index has (a name as a text, a sum), so the rows are found by their places.
  */
 #define AT_PLACES(alias) \
-	alias ".ctid = ANY ($9) AND " alias ".pipeline::text = $1::text" \
-	" AND " alias ".topic || '' = $2 AND " alias ".cluster_id = $3"
+	alias ".ctid = ANY ($9) AND " alias ".pipeline::text = $1::text AND " alias ".cluster_id = $3" \
+	" AND " alias ".topic || '' = m.topic AND " alias ".partition + 0 = m.partition"
 
 bool
 spine_positions_lock(const SpineLog *log, const SpineMove *moves, int n)
 {
 	/* in one order, so that two workers cannot deadlock; none, or all */
 	run(&lock_statement,
-		psprintf("SELECT o.partition, o.next_offset, o.ctid FROM %s.spine_offsets o"
-				 " WHERE " AT_PLACES("o") " AND o.partition + 0 = ANY ($4)"
-				 " AND (SELECT pg_catalog.count(*) FROM %s.spine_offsets a"
-				 " WHERE " AT_PLACES("a") " AND a.partition + 0 = ANY ($4))"
-				 " = pg_catalog.cardinality($4)"
-				 " ORDER BY o.partition FOR UPDATE OF o", log->schema, log->schema),
+		psprintf("SELECT m.ordinal, o.next_offset, o.ctid FROM %s.spine_offsets o, " MOVES
+				 " WHERE " AT_PLACES("o")
+				 " AND (SELECT pg_catalog.count(*) FROM %s.spine_offsets a, " MOVES
+				 " WHERE " AT_PLACES("a") ") = pg_catalog.cardinality($4)"
+				 " ORDER BY o.topic, o.partition FOR UPDATE OF o", log->schema, log->schema),
 		log, moves, n, SPI_OK_SELECT);
 	if (SPI_processed == (uint64) n)
 		return check_and_remember(moves, n);
 
 	run(&lock_by_key_statement,
-		psprintf("SELECT o.partition, o.next_offset, o.ctid FROM %s.spine_offsets o"
-				 " WHERE o.pipeline = $1 AND o.topic = $2 AND o.cluster_id = $3"
-				 " AND o.partition = ANY ($4)"
-				 " ORDER BY o.partition FOR UPDATE", log->schema),
+		psprintf("SELECT m.ordinal, o.next_offset, o.ctid"
+				 " FROM " MOVES " JOIN %s.spine_offsets o USING (topic, partition)"
+				 " WHERE o.pipeline = $1 AND o.cluster_id = $3"
+				 " ORDER BY o.topic, o.partition FOR UPDATE OF o", log->schema),
 		log, moves, n, SPI_OK_SELECT);
 	return check_and_remember(moves, n);
 }
@@ -271,16 +345,16 @@ void
 spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
 {
 	run(&move_statement,
-		psprintf("UPDATE %s.spine_offsets o SET next_offset = u.read_to, worker_next_offset = u.read_to,"
-				 " mark_offset = nullif(u.mark_offset, -1), mark_crc = u.mark_crc,"
+		psprintf("UPDATE %s.spine_offsets o SET next_offset = m.read_to, worker_next_offset = m.read_to,"
+				 " mark_offset = nullif(m.mark_offset, -1), mark_crc = m.mark_crc,"
 				 " updated_at = pg_catalog.now()"
-				 " FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($6),"
-				 " pg_catalog.unnest($7), pg_catalog.unnest($8))"
-				 " AS u(partition, read_to, mark_offset, mark_crc)"
-				 " WHERE " AT_PLACES("o") " AND o.partition + 0 = u.partition"
-				 " RETURNING o.partition, o.next_offset, o.ctid", log->schema),
+				 " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4), pg_catalog.unnest($6),"
+				 " pg_catalog.unnest($7), pg_catalog.unnest($8)) WITH ORDINALITY"
+				 " AS m(topic, partition, read_to, mark_offset, mark_crc, ordinal)"
+				 " WHERE " AT_PLACES("o")
+				 " RETURNING m.ordinal, o.next_offset, o.ctid", log->schema),
 		log, moves, n, SPI_OK_UPDATE_RETURNING);
 	if (SPI_processed != (uint64) n)
 		elog(ERROR, "moved %llu of %d positions", (unsigned long long) SPI_processed, n);
-	(void) check_and_remember(moves, 0);
+	(void) check_and_remember(moves, n);
 }

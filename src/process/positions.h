@@ -17,19 +17,19 @@ typedef struct SpineLog
 {
 	const char *schema;			/* of the extension, quoted */
 	NameData	pipeline;
-	const char *topic;
+	const char *topics;			/* as the pipeline has it: see catalog/topics.h */
 	const char *cluster_id;
 } SpineLog;
 
 /*
  * Fills next_offset and the mark of each position from the table, -1 where there is
- * none: a position that was moved by hand has no mark.  *known_topic: any partition of
- * this topic has a row.  Rows that an earlier embedded broker left are deleted, and
+ * none: a position that was moved by hand has no mark.  *known_topics: any partition of
+ * the pipeline's topics has a row, even of a topic that is gone.  Rows that an earlier embedded broker left are deleted, and
  * *lost_log is set then: its log is gone.  Raises an error (structural) when the rows
  * belong to another cluster.  In a transaction with SPI, as the functions below.
  */
 extern void spine_positions_load(const SpineLog *log, SpinePosition *positions, int n,
-								 bool *known_topic, bool *lost_log);
+								 bool *known_topics, bool *lost_log);
 
 /* Adds a row for each position; a row that is there already stays as it is. */
 extern void spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int n);

@@ -9,7 +9,6 @@
 
 #include "catalog/server.h"
 #include "commands/defrem.h"
-#include "fmgr.h"
 #include "kafka/option_list.h"
 #include "kafka/options.h"
 #include "miscadmin.h"
@@ -144,6 +143,21 @@ SpineCluster
 spine_server_cluster_await(const char *server, Oid role)
 {
 	return server ? spine_server_cluster(server, role) : spine_default_cluster_await();
+}
+
+SpineCluster
+spine_server_cluster_argument(FunctionCallInfo fcinfo, int server)
+{
+	bool		has_server = server < PG_NARGS() && !PG_ARGISNULL(server);
+	bool		has_role = server + 1 < PG_NARGS() && !PG_ARGISNULL(server + 1);
+	Oid			role = has_role ? PG_GETARG_OID(server + 1) : GetUserId();
+
+	if (!has_privs_of_role(GetUserId(), role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must have the privileges of role %s to use its user mapping",
+						GetUserNameFromId(role, true))));
+	return spine_server_cluster_await(has_server ? NameStr(*PG_GETARG_NAME(server)) : NULL, role);
 }
 
 /* spine_check_server(name, regrole) */

@@ -5,6 +5,9 @@
 #ifndef SPINE_SERVER_CLUSTER_H
 #define SPINE_SERVER_CLUSTER_H
 
+#include "compat.h"
+
+#include "fmgr.h"
 #include "kafka/cluster.h"
 
 /*
@@ -18,5 +21,12 @@ extern SpineCluster spine_server_cluster(const char *server, Oid role);
 
 /* The same in a backend, which waits for the embedded broker: see default_cluster.h. */
 extern SpineCluster spine_server_cluster_await(const char *server, Oid role);
+
+/*
+ * The same for an SQL function with the arguments `server name` and, behind it, `as_role
+ * regrole`, which it may lack.  Without a role: the current user.  Raises an error if the
+ * current user lacks the role's privileges.
+ */
+extern SpineCluster spine_server_cluster_argument(FunctionCallInfo fcinfo, int server);
 
 #endif							/* SPINE_SERVER_CLUSTER_H */

@@ -44,7 +44,7 @@ typedef struct SpineWorkerSlot
 {
 	Oid			database;
 	NameData	pipeline;
-	int			index;			/* takes partitions p with p % workers == index */
+	int			index;			/* see spine_assignment_worker */
 	int			workers;
 	bool		wanted;
 	int			pid;			/* 0: not running */
@@ -109,18 +109,22 @@ typedef struct SpinePipelineKey
 	NameData	name;
 } SpinePipelineKey;
 
-/* How far one partition of one pipeline is applied; written by its worker. */
+/*
+ * How far one partition of one pipeline is applied; written by its worker.  Partition -1:
+ * a topic that a pipeline lists and that does not exist; written by its workers.
+ */
 typedef struct SpineProgressKey
 {
 	Oid			database;
 	NameData	pipeline;
+	char		topic[SPINE_MAX_TOPIC_LEN];
 	int32		partition;
 } SpineProgressKey;
 
 typedef struct SpineProgress
 {
 	SpineProgressKey key;
-	char		topic[SPINE_MAX_TOPIC_LEN];
+	TimestampTz missing_since;	/* of partition -1 */
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
 	int64		next_offset;
 	int64		high_watermark; /* -1: not known yet */

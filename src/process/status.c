@@ -15,6 +15,7 @@
 
 PG_FUNCTION_INFO_V1(spine_worker_status);
 PG_FUNCTION_INFO_V1(spine_partition_status);
+PG_FUNCTION_INFO_V1(spine_missing_topics);
 
 static const char *
 state_name(SpineWorkerState state)
@@ -59,34 +60,32 @@ spine_status_begin_batch(SpineWorkerSlot *slot)
 }
 
 static void
-progress_key(SpineProgressKey *key, const NameData *pipeline, int32 partition)
+progress_key(SpineProgressKey *key, const NameData *pipeline, const char *topic, int32 partition)
 {
 	memset(key, 0, sizeof(*key));
 	key->database = MyDatabaseId;
 	namestrcpy(&key->pipeline, NameStr(*pipeline));
+	strlcpy(key->topic, topic, sizeof(key->topic));
 	key->partition = partition;
 }
 
-/* The entry of a partition, which is its log's from now on; NULL: no room to show it. */
+/* The entry of a partition; NULL: no room to show it. */
 static SpineProgress *
-enter_progress(const SpineLog *log, int32 partition)
+enter_progress(const SpineLog *log, const char *topic, int32 partition)
 {
 	SpineProgressKey key;
 	SpineProgress *progress;
 	bool		found;
 
-	progress_key(&key, &log->pipeline, partition);
+	progress_key(&key, &log->pipeline, topic, partition);
 	progress = hash_search(spine_progress, &key, HASH_ENTER_NULL, &found);
 	if (progress == NULL)
 		return NULL;
-
-	/* what was counted is another topic's when the pipeline has changed to this one */
-	if (!found || strcmp(progress->topic, log->topic) != 0)
+	if (!found)
 	{
 		memset((char *) progress + sizeof(key), 0, sizeof(*progress) - sizeof(key));
 		progress->high_watermark = -1;
 	}
-	strlcpy(progress->topic, log->topic, sizeof(progress->topic));
 	strlcpy(progress->cluster_id, log->cluster_id, sizeof(progress->cluster_id));
 	return progress;
 }
@@ -97,7 +96,7 @@ spine_status_publish_positions(const SpineLog *log, const SpineProgressReport *r
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < n; i++)
 	{
-		SpineProgress *progress = enter_progress(log, reports[i].partition);
+		SpineProgress *progress = enter_progress(log, reports[i].topic, reports[i].partition);
 
 		if (progress == NULL)
 			continue;
@@ -116,7 +115,7 @@ spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, d
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < n; i++)
 	{
-		SpineProgress *progress = enter_progress(log, moves[i].partition);
+		SpineProgress *progress = enter_progress(log, moves[i].topic, moves[i].partition);
 
 		if (progress == NULL)
 			continue;
@@ -131,30 +130,51 @@ spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, d
 	ConditionVariableBroadcast(&spine_shared->progress);
 }
 
-typedef struct Topic
+typedef struct Topics
 {
 	const SpineLog *log;
-	int32		npartitions;
-} Topic;
+	const SpineTopic *topics;	/* in the order of strcmp */
+	int			n;
+} Topics;
 
-static bool
-is_not_of_topic(const void *entry, const void *arg)
+static int
+compare_names(const void *name, const void *topic)
 {
-	const SpineProgress *progress = entry;
-	const Topic *topic = arg;
+	return strcmp(name, ((const SpineTopic *) topic)->name);
+}
 
-	return progress->key.database == MyDatabaseId &&
-		strcmp(NameStr(progress->key.pipeline), NameStr(topic->log->pipeline)) == 0 &&
-		(progress->key.partition >= topic->npartitions ||
-		 strcmp(progress->topic, topic->log->topic) != 0);
+/* Is it of the pipeline, but not of a partition of these topics? */
+static bool
+is_gone(const void *entry, const void *arg)
+{
+	const SpineProgressKey *key = &((const SpineProgress *) entry)->key;
+	const Topics *topics = arg;
+	const SpineTopic *topic;
+
+	if (key->database != MyDatabaseId ||
+		strcmp(NameStr(key->pipeline), NameStr(topics->log->pipeline)) != 0)
+		return false;
+	topic = bsearch(key->topic, topics->topics, topics->n, sizeof(SpineTopic), compare_names);
+	if (topic && key->partition == -1)
+		return topic->npartitions > 0;
+	return topic == NULL || key->partition >= topic->npartitions;
 }
 
 void
-spine_status_prune(const SpineLog *log, int32 npartitions)
+spine_status_set_topics(const SpineLog *log, const SpineTopic *topics, int n)
 {
-	Topic		topic = {log, npartitions};
+	Topics		of = {log, topics, n};
 
-	spine_shared_remove(spine_progress, is_not_of_topic, &topic);
+	spine_shared_remove(spine_progress, is_gone, &of);
+	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < n; i++)
+	{
+		SpineProgress *missing = topics[i].npartitions == 0 ? enter_progress(log, topics[i].name, -1) : NULL;
+
+		if (missing && missing->missing_since == 0)
+			missing->missing_since = GetCurrentTimestamp();
+	}
+	LWLockRelease(spine_shared->lock);
 }
 
 int64
@@ -164,10 +184,9 @@ spine_status_applied_offset(const NameData *pipeline, const char *topic,
 	SpineProgressKey key;
 	SpineProgress *progress;
 
-	progress_key(&key, pipeline, partition);
+	progress_key(&key, pipeline, topic, partition);
 	progress = hash_search(spine_progress, &key, HASH_FIND, NULL);
-	if (progress == NULL || strcmp(progress->topic, topic) != 0 ||
-		strcmp(progress->cluster_id, cluster_id) != 0)
+	if (progress == NULL || strcmp(progress->cluster_id, cluster_id) != 0)
 		return -1;
 	return progress->next_offset;
 }
@@ -268,7 +287,7 @@ put_progress(ReturnSetInfo *result, const SpineProgress *progress)
 	bool		nulls[10] = {false};
 
 	values[0] = NameGetDatum(&progress->key.pipeline);
-	values[1] = CStringGetTextDatum(progress->topic);
+	values[1] = CStringGetTextDatum(progress->key.topic);
 	values[2] = Int32GetDatum(progress->key.partition);
 	values[3] = Int64GetDatum(progress->next_offset);
 	values[4] = Int64GetDatum(progress->high_watermark);
@@ -282,8 +301,21 @@ put_progress(ReturnSetInfo *result, const SpineProgress *progress)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-Datum
-spine_partition_status(PG_FUNCTION_ARGS)
+static void
+put_missing(ReturnSetInfo *result, const SpineProgress *missing)
+{
+	Datum		values[3];
+	bool		nulls[3] = {false};
+
+	values[0] = NameGetDatum(&missing->key.pipeline);
+	values[1] = CStringGetTextDatum(missing->key.topic);
+	values[2] = TimestampTzGetDatum(missing->missing_since);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* What is published of this database: of partitions, or of topics that do not exist. */
+static void
+put_published(FunctionCallInfo fcinfo, bool missing)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SpineProgress *progress;
@@ -293,8 +325,25 @@ spine_partition_status(PG_FUNCTION_ARGS)
 	progress = spine_shared_copy_table(spine_progress, sizeof(SpineProgress), &n);
 	for (long i = 0; i < n; i++)
 	{
-		if (progress[i].key.database == MyDatabaseId)
+		if (progress[i].key.database != MyDatabaseId || missing != (progress[i].key.partition == -1))
+			continue;
+		if (missing)
+			put_missing(result, &progress[i]);
+		else
 			put_progress(result, &progress[i]);
 	}
+}
+
+Datum
+spine_partition_status(PG_FUNCTION_ARGS)
+{
+	put_published(fcinfo, false);
+	return (Datum) 0;
+}
+
+Datum
+spine_missing_topics(PG_FUNCTION_ARGS)
+{
+	put_published(fcinfo, true);
 	return (Datum) 0;
 }

@@ -29,10 +29,11 @@ extern void spine_status_publish_positions(const SpineLog *log, const SpineProgr
 extern void spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, double batch_ms);
 
 /*
- * Forgets what is published of this pipeline for partitions that its topic does not have,
- * and for other topics.  Takes the lock.
+ * These are the topics of the pipeline now, in the order of strcmp: publishes which of them
+ * do not exist, and forgets what is published for other topics and for partitions that
+ * they do not have.  Takes the lock.
  */
-extern void spine_status_prune(const SpineLog *log, int32 npartitions);
+extern void spine_status_set_topics(const SpineLog *log, const SpineTopic *topics, int n);
 
 /*
  * The position that is published of a partition of this database, or -1 when none is for

@@ -5,12 +5,10 @@
  */
 #include "compat.h"
 
-#include "datatype/timestamp.h"
 #include "funcapi.h"
 #include "kafka/client_cache.h"
-#include "miscadmin.h"
+#include "process/look.h"
 #include "process/server_cluster.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -30,20 +28,6 @@ typedef struct TopicOffsets
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
 } TopicOffsets;
 
-/* In Kafka's milliseconds since 1970: the first that is not before the time. */
-static int64
-log_time(TimestampTz time)
-{
-	const int64 epoch_ms = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (USECS_PER_DAY / 1000);
-	int64		ms = time / 1000 + (time % 1000 > 0);
-
-	if (TIMESTAMP_IS_NOBEGIN(time) || ms < -epoch_ms)
-		return SPINE_LOG_START;
-	if (TIMESTAMP_IS_NOEND(time))
-		return SPINE_LOG_END;
-	return ms + epoch_ms;
-}
-
 static int64 *
 ask(SpineClient *client, const TopicOffsets *of, int64 time_ms)
 {
@@ -62,10 +46,8 @@ read_offsets(const SpineCluster *cluster, const char *topic, const TimestampTz *
 	SpineClient *client = spine_client_cache_get(cluster);
 	TopicOffsets of = {.topic = topic};
 
-	if (time && spine_client_is_embedded(client))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the embedded broker cannot find records by their time")));
+	if (time)
+		spine_look_check_time(cluster);
 
 	of.n = spine_client_count_partitions(client, topic, BROKER_TIMEOUT_MS);
 	if (of.n < 0)
@@ -81,26 +63,11 @@ read_offsets(const SpineCluster *cluster, const char *topic, const TimestampTz *
 	/* the ends last, so that no other offset is beyond them */
 	of.starts = ask(client, &of, SPINE_LOG_START);
 	if (time)
-		of.times = ask(client, &of, log_time(*time));
+		of.times = ask(client, &of, spine_look_time_ms(*time));
 	of.ends = ask(client, &of, SPINE_LOG_END);
 	strlcpy(of.cluster_id, spine_client_identity(client), sizeof(of.cluster_id));
 	spine_client_cache_rest(client);
 	return of;
-}
-
-/* The default cluster, or that of a server, as the role of the last argument uses it. */
-static SpineCluster
-cluster_argument(FunctionCallInfo fcinfo)
-{
-	Oid			role = PG_NARGS() < 4 || PG_ARGISNULL(3) ? GetUserId() : PG_GETARG_OID(3);
-	bool		has_server = PG_NARGS() > 2 && !PG_ARGISNULL(2);
-
-	if (!has_privs_of_role(GetUserId(), role))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must have the privileges of role %s to use its user mapping",
-						GetUserNameFromId(role, true))));
-	return spine_server_cluster_await(has_server ? NameStr(*PG_GETARG_NAME(2)) : NULL, role);
 }
 
 Datum
@@ -115,7 +82,7 @@ spine_topic_offsets(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
 
-	cluster = cluster_argument(fcinfo);
+	cluster = spine_server_cluster_argument(fcinfo, 2);
 	of = read_offsets(&cluster, text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_ARGISNULL(1) ? NULL : &time);
 	for (int i = 0; i < of.n; i++)
 	{

@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "kafka/client_cache.h"
 #include "miscadmin.h"
+#include "process/find_topics.h"
 #include "process/server_cluster.h"
 #include "process/status.h"
 #include "utils/array.h"
@@ -35,7 +36,7 @@ PG_FUNCTION_INFO_V1(spine_wait);
 typedef struct WaitTarget
 {
 	NameData	pipeline;
-	char	   *topic;
+	const char *topic;
 	int32		partition;
 	int64		offset;
 	const char *cluster_id;
@@ -53,7 +54,7 @@ typedef struct WaitList
 typedef struct WaitPipeline
 {
 	NameData	name;
-	char	   *topic;
+	char	   *topics;
 	char	   *server;			/* NULL: the default cluster */
 	Oid			owner;
 } WaitPipeline;
@@ -77,28 +78,25 @@ add_target(WaitList *list, const WaitTarget *target)
 }
 
 static void
-add_pipeline(WaitList *list, const WaitPipeline *pipeline, TimestampTz deadline)
+add_topic(WaitList *list, SpineClient *client, const WaitPipeline *pipeline, const SpineTopic *topic,
+		  TimestampTz deadline)
 {
-	SpineCluster cluster = spine_server_cluster_await(pipeline->server, pipeline->owner);
-	SpineClient *client = spine_client_cache_get(&cluster);
-	int			n = spine_client_count_partitions(client, pipeline->topic,
-												  Max(time_left(deadline), BROKER_TIMEOUT_MS));
+	int			n = topic->npartitions;
 	int32	   *partitions = palloc(Max(n, 1) * sizeof(int32));
 	int64	   *ends = palloc(Max(n, 1) * sizeof(int64));
 	char	   *cluster_id;
 
 	for (int i = 0; i < n; i++)
 		partitions[i] = i;
-	if (n < 0 || !spine_client_find_offsets(client, pipeline->topic, n, partitions, SPINE_LOG_END, ends,
-											Max(time_left(deadline), BROKER_TIMEOUT_MS)))
+	if (!spine_client_find_offsets(client, topic->name, n, partitions, SPINE_LOG_END, ends,
+								   Max(time_left(deadline), BROKER_TIMEOUT_MS)))
 		spine_client_raise_error(client);
 	cluster_id = pstrdup(spine_client_identity(client));
-	spine_client_cache_rest(client);
 
 	for (int i = 0; i < n; i++)
 	{
 		if (ends[i] > 0)
-			add_target(list, &(WaitTarget) {pipeline->name, pipeline->topic, partitions[i], ends[i], cluster_id});
+			add_target(list, &(WaitTarget) {pipeline->name, topic->name, partitions[i], ends[i], cluster_id});
 	}
 }
 
@@ -130,12 +128,28 @@ read_pipelines(WaitPipeline **pipelines)
 		bool		isnull;
 
 		namestrcpy(&pipeline->name, SPI_getvalue(row, desc, 1));
-		pipeline->topic = MemoryContextStrdup(context, spine_pipeline_topic_or_default(SPI_getvalue(row, desc, 2)));
+		pipeline->topics = MemoryContextStrdup(context, spine_pipeline_topic_or_default(SPI_getvalue(row, desc, 2)));
 		pipeline->server = server ? MemoryContextStrdup(context, server) : NULL;
 		pipeline->owner = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
 	}
 	SPI_finish();
 	return n;
+}
+
+/* The ends of a pipeline's topics. */
+static void
+add_pipeline(WaitList *list, const WaitPipeline *pipeline, TimestampTz deadline)
+{
+	SpineCluster cluster = spine_server_cluster_await(pipeline->server, pipeline->owner);
+	SpineClient *client = spine_client_cache_get(&cluster);
+	int			n;
+	SpineTopic *found = spine_topics_find(client, pipeline->topics, &n, Max(time_left(deadline), BROKER_TIMEOUT_MS));
+
+	if (found == NULL)
+		spine_client_raise_error(client);
+	for (int i = 0; i < n; i++)
+		add_topic(list, client, pipeline, &found[i], deadline);
+	spine_client_cache_rest(client);
 }
 
 /* The ends of the topics of every enabled pipeline of this database. */

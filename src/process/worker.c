@@ -189,7 +189,7 @@ notice_changes(SpineWorker *worker)
 	{
 		SpineCluster cluster = spine_worker_cluster(worker);
 
-		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topic, spine_batch_rows))
+		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
 		{
 			spine_worker_leave_log(worker);
 			changed = true;

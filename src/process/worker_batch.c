@@ -6,13 +6,14 @@
 
 #include "pgstat.h"
 #include "portability/instr_time.h"
+#include "catalog/topics.h"
 #include "process/batch.h"
 #include "process/counters.h"
 #include "process/settings.h"
 #include "process/status.h"
 #include "utils/timestamp.h"
 
-#define PARTITION_CHECK_MS		10000	/* new partitions, a broker that is back */
+#define PARTITION_CHECK_MS		10000	/* new topics and partitions, a broker that is back */
 
 /* With small records and a wide table, the fields take the most memory: 64 MB here. */
 #define MAX_BATCH_FIELDS		(4 * 1024 * 1024)
@@ -93,8 +94,8 @@ SpineStage
 spine_worker_read(SpineWorker *worker)
 {
 	SpinePoll	poll = spine_consumer_poll(worker->consumer, batch_limit(worker));
-	bool		must_count = poll.kind == SPINE_POLL_BROKER_SILENT ||
-		spine_worker_is_due(worker->counted_at, PARTITION_CHECK_MS);
+	bool		must_ask = poll.kind == SPINE_POLL_BROKER_SILENT ||
+		spine_worker_is_due(worker->asked_at, PARTITION_CHECK_MS);
 
 	if (poll.kind == SPINE_POLL_LOG_LOST)
 	{
@@ -104,18 +105,18 @@ spine_worker_read(SpineWorker *worker)
 	if (poll.kind == SPINE_POLL_PARTITION_STUCK)	/* the others go on */
 	{
 		worker->has_stuck = true;
-		spine_worker_status_stuck(&worker->status, worker->log.topic, &poll.stuck);
+		spine_worker_status_stuck(&worker->status, &poll.stuck, spine_topics_is_one(worker->log.topics));
 	}
 	else if (worker->has_stuck && spine_consumer_is_well(worker->consumer))
 		spine_worker_report_running(worker);
 
-	if (must_count && !spine_worker_count_partitions(worker))
+	if (must_ask && !spine_worker_find_topics(worker))
 		return spine_worker_meet_error(worker);
 	if (!worker->is_assigned)
 		return SPINE_ASSIGNING;
 
-	/* counting may have reset the latch, and more partitions may be stuck */
-	return await_batch(worker, poll.is_full, poll.kind == SPINE_POLL_RECORDS && !must_count);
+	/* asking may have reset the latch, and more partitions may be stuck */
+	return await_batch(worker, poll.is_full, poll.kind == SPINE_POLL_RECORDS && !must_ask);
 }
 
 /* --------------------------------------------------------------------------
@@ -129,7 +130,7 @@ batch_error_context(void *arg)
 	const SpineBatch *batch = arg;
 
 	errcontext("applying %zu records of topic \"%s\" for pipeline \"%s\", partition %d from offset " INT64_FORMAT "%s",
-			   batch->nrecords, batch->log.topic, NameStr(batch->log.pipeline),
+			   batch->nrecords, batch->moves[0].topic, NameStr(batch->log.pipeline),
 			   batch->moves[0].partition, batch->moves[0].from,
 			   batch->nmoves > 1 ? " and others" : "");
 }

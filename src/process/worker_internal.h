@@ -44,8 +44,10 @@ typedef struct SpineWorker
 								 * pipeline; without a server: the default cluster */
 
 	SpineConsumer *consumer;	/* NULL: to be made */
-	int			npartitions;	/* of the topic, when last counted */
-	TimestampTz counted_at;
+	SpineTopic *topics;			/* that there were when last asked; those of a list that do
+								 * not exist have no partitions */
+	int			ntopics;
+	TimestampTz asked_at;
 	bool		is_assigned;	/* the consumer has the positions of the database */
 	bool		lost_log;		/* of an embedded broker that has ended */
 	bool		broker_is_silent;	/* it did not answer, or has no such topic */
@@ -75,10 +77,11 @@ extern SpineStage spine_worker_connect(SpineWorker *worker);
 extern SpineStage spine_worker_assign(SpineWorker *worker);
 
 /*
- * Asks the broker for the topic's partitions; a new number ends the assignment.  False:
- * the broker does not answer, or has no such topic, as worker->error says.
+ * Asks the broker for the topics and their partitions; if they are others than before,
+ * that ends the assignment.  False: the broker does not answer, or has no such topic, as
+ * worker->error says.
  */
-extern bool spine_worker_count_partitions(SpineWorker *worker);
+extern bool spine_worker_find_topics(SpineWorker *worker);
 
 /* worker_batch.c: the same. */
 extern SpineStage spine_worker_read(SpineWorker *worker);

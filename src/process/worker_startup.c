@@ -6,10 +6,12 @@
 
 #include "apply/transaction.h"
 #include "catalog/extension.h"
+#include "catalog/topics.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "process/assignment.h"
 #include "process/default_cluster.h"
+#include "process/find_topics.h"
 #include "process/server_cluster.h"
 #include "process/settings.h"
 #include "process/status.h"
@@ -18,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #define BROKER_START_MS			5000	/* that the embedded broker may take */
+#define BROKER_TIMEOUT_MS		5000	/* for an answer */
 
 /* Replaces a string that outlives the transaction it came from. */
 static void
@@ -49,7 +52,8 @@ load_pipeline(void *arg)
 	worker->plan = spine_plan_make(worker->pipeline, (size_t) spine_max_record_memory_kb * 1024);
 	spine_trust_check(worker->plan->trust);
 	remember(&worker->log.schema, schema);
-	remember(&worker->log.topic, worker->pipeline->topic);
+	remember(&worker->log.topics, worker->pipeline->topic);
+	(void) spine_topics_match(worker->log.topics, "");	/* or the expression is not valid */
 	return true;
 }
 
@@ -115,7 +119,7 @@ open_consumer(void *arg)
 	/* rights may have changed that lead to the server's */
 	(void) find_cluster(worker);
 	cluster = spine_worker_cluster(worker);
-	if (worker->consumer && !spine_consumer_is_for(worker->consumer, &cluster, worker->log.topic, spine_batch_rows))
+	if (worker->consumer && !spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
 		spine_worker_leave_log(worker);
 	if (worker->consumer == NULL)
 	{
@@ -124,7 +128,7 @@ open_consumer(void *arg)
 
 		if (cluster.address == NULL)
 			return false;
-		worker->consumer = spine_consumer_create(&cluster, worker->log.topic, group, spine_batch_rows);
+		worker->consumer = spine_consumer_create(&cluster, worker->log.topics, group, spine_batch_rows);
 	}
 	spine_consumer_connect(worker->consumer);
 	return true;
@@ -173,28 +177,61 @@ spine_worker_connect(SpineWorker *worker)
  * ASSIGNING
  * -------------------------------------------------------------------------- */
 
-bool
-spine_worker_count_partitions(SpineWorker *worker)
+/* Has any of them a partition?  Those of a list that do not exist have none. */
+static bool
+has_partition(const SpineTopic *topics, int n)
 {
-	int			count = spine_consumer_count_partitions(worker->consumer, &worker->error);
+	for (int i = 0; i < n; i++)
+	{
+		if (topics[i].npartitions > 0)
+			return true;
+	}
+	return false;
+}
 
-	worker->counted_at = GetCurrentTimestamp();
-	if (count <= 0)
+static void
+set_no_topic_error(SpineWorker *worker, int n)
+{
+	const char *topics = worker->log.topics;
+
+	if (spine_topics_is_one(topics))
+		spine_error_set(&worker->error, SPINE_TRANSIENT, "topic \"%s\" does not exist", topics);
+	else if (n > 0)
+		spine_error_set(&worker->error, SPINE_TRANSIENT, "none of the topics \"%s\" exists", topics);
+	else
+		spine_error_set(&worker->error, SPINE_TRANSIENT, "no topic matches the regular expression \"%s\"", topics);
+	spine_error_set_hint(&worker->error, "Create it, or change \"topic\" in spine_pipelines or the setting spine.topic.");
+}
+
+bool
+spine_worker_find_topics(SpineWorker *worker)
+{
+	int			n = 0;
+	SpineTopic *topics = spine_topics_find(spine_consumer_client(worker->consumer), worker->log.topics,
+										   &n, BROKER_TIMEOUT_MS);
+
+	worker->asked_at = GetCurrentTimestamp();
+	if (topics == NULL)
 	{
 		worker->broker_is_silent = true;
-		if (count == 0)
-		{
-			spine_error_set(&worker->error, SPINE_TRANSIENT, "topic \"%s\" does not exist", worker->log.topic);
-			spine_error_set_hint(&worker->error, "Create it, or change \"topic\" in spine_pipelines or the setting spine.topic.");
-			worker->is_assigned = false;
-		}
+		spine_consumer_explain_silence(worker->consumer, &worker->error);
+		return false;
+	}
+	if (!has_partition(topics, n))
+	{
+		worker->broker_is_silent = true;
+		worker->is_assigned = false;
+		set_no_topic_error(worker, n);
 		return false;
 	}
 
-	if (count != worker->npartitions ||
+	if (!spine_topics_are_same(topics, n, worker->topics, worker->ntopics) ||
 		strcmp(spine_consumer_cluster_id(worker->consumer), worker->cluster_id) != 0)
 		worker->is_assigned = false;
-	worker->npartitions = count;
+	if (worker->topics)
+		pfree(worker->topics);
+	worker->topics = spine_topics_copy(topics, n, TopMemoryContext);
+	worker->ntopics = n;
 
 	/* without an assignment, whether all is well is yet to be seen */
 	if (worker->broker_is_silent && worker->is_assigned)
@@ -237,9 +274,10 @@ spine_worker_assign(SpineWorker *worker)
 	SpinePosition *positions;
 	int			n;
 
-	if (!spine_worker_count_partitions(worker))
+	if (!spine_worker_find_topics(worker))
 		return spine_worker_meet_error(worker);
-	request.npartitions = worker->npartitions;
+	request.topics = worker->topics;
+	request.ntopics = worker->ntopics;
 	strlcpy(worker->cluster_id, spine_consumer_cluster_id(worker->consumer), sizeof(worker->cluster_id));
 	worker->log.cluster_id = worker->cluster_id;
 
@@ -256,7 +294,7 @@ spine_worker_assign(SpineWorker *worker)
 
 	worker->is_assigned = true;
 	worker->batch_started = 0;
-	spine_status_prune(&worker->log, worker->npartitions);
+	spine_status_set_topics(&worker->log, worker->topics, worker->ntopics);
 	spine_worker_publish(worker);
 	spine_worker_report_running(worker);
 	return SPINE_READING;

@@ -30,8 +30,9 @@ spine_worker_status_trouble(SpineWorkerStatus *status, const SpineError *error, 
 }
 
 void
-spine_worker_status_stuck(SpineWorkerStatus *status, const char *topic, const SpineStuck *stuck)
+spine_worker_status_stuck(SpineWorkerStatus *status, const SpineStuck *stuck, bool one_topic)
 {
+	const char *topic = stuck->topic;
 	const char *remedy = "To read it from its start";
 	SpineError	error;
 
@@ -62,8 +63,9 @@ spine_worker_status_stuck(SpineWorkerStatus *status, const char *topic, const Sp
 			break;
 	}
 	if (remedy)
-		spine_error_set_hint(&error, "%s: SELECT spine_seek(%s, %d, 'earliest')", remedy,
-							 quote_literal_cstr(NameStr(status->pipeline)), stuck->partition);
+		spine_error_set_hint(&error, "%s: SELECT spine_seek(%s, %d, 'earliest'%s%s)", remedy,
+							 quote_literal_cstr(NameStr(status->pipeline)), stuck->partition,
+							 one_topic ? "" : ", ", one_topic ? "" : quote_literal_cstr(topic));
 	spine_worker_status_trouble(status, &error, stuck->is_news);
 }
 

@@ -23,8 +23,11 @@ typedef struct SpineWorkerStatus
  */
 extern void spine_worker_status_trouble(SpineWorkerStatus *status, const SpineError *error, bool is_news);
 
-/* The same for a partition that cannot be read, with what to do about it. */
-extern void spine_worker_status_stuck(SpineWorkerStatus *status, const char *topic, const SpineStuck *stuck);
+/*
+ * The same for a partition that cannot be read, with what to do about it.  one_topic: the
+ * pipeline has one topic, which need not be named.
+ */
+extern void spine_worker_status_stuck(SpineWorkerStatus *status, const SpineStuck *stuck, bool one_topic);
 
 /* All is well again; or, if not everything is, the worker stays failed. */
 extern void spine_worker_status_running(SpineWorkerStatus *status, bool is_well);

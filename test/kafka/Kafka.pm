@@ -15,7 +15,7 @@ our @EXPORT = qw(
   start_kafka need_own_kafka stop_kafka restart_kafka signal_kafka forget_kafka
   save_kafka put_back_kafka
   start_proxy cut_proxy mend_proxy
-  topic transaction start_sending send_with
+  topic group_offsets transaction start_sending send_with
 );
 
 my $work = tempdir(CLEANUP => 1);
@@ -171,6 +171,17 @@ sub topic
 
 	run_log([ $client, $kafka->{address}, @command ]) or die "client failed: @command";
 	return;
+}
+
+# What a consumer group has committed, as { topic => { partition => offset } }.
+sub group_offsets
+{
+	my ($kafka, $group) = @_;
+	my %offsets;
+
+	IPC::Run::run([ $client, $kafka->{address}, 'group', $group ], '>', \my $out) or die 'client failed: group';
+	$offsets{$1}{$2} = $3 while $out =~ /^(\S+) (\d+) (\d+)$/mg;
+	return \%offsets;
 }
 
 # Sends the values in one transaction, which ends with 'commit' or 'abort'.

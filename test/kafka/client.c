@@ -9,6 +9,8 @@
  *		client BROKERS trim TOPIC PARTITION OFFSET		delete the records before it
  *		client BROKERS commit|abort TOPIC PARTITION		send the lines of standard input
  *														as records of one transaction
+ *		client BROKERS group GROUP						print "topic partition offset" lines of what
+ *														a consumer group has committed
  *		client BROKERS send TOPIC						send each line "key<TAB>value" once,
  *														however long the broker is away
  */
@@ -157,6 +159,30 @@ administer(int argc, char **argv)
 }
 
 static void
+print_group(const char *group)
+{
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+	rd_kafka_ListConsumerGroupOffsets_t *request = rd_kafka_ListConsumerGroupOffsets_new(group, NULL);
+	rd_kafka_event_t *event;
+	const rd_kafka_group_result_t **groups;
+	const rd_kafka_topic_partition_list_t *list;
+	size_t		n;
+
+	rd_kafka_ListConsumerGroupOffsets(rk, &request, 1, NULL, queue);
+	event = rd_kafka_queue_poll(queue, TIMEOUT_MS);
+	if (event == NULL || rd_kafka_event_error(event))
+		die("group", event ? rd_kafka_event_error_string(event) : "no answer");
+	groups = rd_kafka_ListConsumerGroupOffsets_result_groups(rd_kafka_event_ListConsumerGroupOffsets_result(event), &n);
+	if (n != 1 || (list = rd_kafka_group_result_partitions(groups[0])) == NULL)
+		die("group", "no such group");
+	for (int i = 0; i < list->cnt; i++)
+		printf("%s %d %lld\n", list->elems[i].topic, (int) list->elems[i].partition, (long long) list->elems[i].offset);
+	rd_kafka_event_destroy(event);
+	rd_kafka_ListConsumerGroupOffsets_destroy(request);
+	rd_kafka_queue_destroy(queue);
+}
+
+static void
 send_lines(const char *topic)
 {
 	char		line[4096];
@@ -223,6 +249,8 @@ main(int argc, char **argv)
 		run_transaction(argv[2], argv[3], atoi(argv[4]));
 	else if (strcmp(argv[2], "send") == 0)
 		send_lines(argv[3]);
+	else if (strcmp(argv[2], "group") == 0)
+		print_group(argv[3]);
 	else
 		administer(argc, argv);
 	rd_kafka_destroy(rk);

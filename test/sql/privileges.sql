@@ -17,6 +17,7 @@ SELECT spine_produce('acme', 0);
 SELECT spine_wait();
 SELECT spine_brokers();
 SELECT spine_topic_offsets('events');
+SELECT spine_find_topics('events');
 -- ... change what the workers do, ...
 \set VERBOSITY sqlstate
 SELECT spine_pause('orders');
@@ -24,7 +25,10 @@ SELECT spine_resume('orders');
 SELECT spine_seek('orders', 0, 0);
 SELECT spine_seek('orders', 0, 'earliest');
 SELECT spine_seek('orders', 0, now());
-SELECT spine_move_positions('orders', 0, 0, NULL, NULL);
+SELECT spine_seek('orders', 0, 0, 'events');
+SELECT spine_seek('orders', 0, 'earliest', 'events');
+SELECT spine_seek('orders', 0, now(), 'events');
+SELECT spine_move_positions('orders', NULL, 0, 0, NULL, NULL);
 SELECT spine_alter_pipeline('orders', '{"enabled": false}');
 SELECT spine_alter_sink('orders', 'events', '{"key": null}');
 SELECT spine_add_sink('orders', 'pg_class');
@@ -53,7 +57,7 @@ SELECT count(*) FROM spine_partition_status();
 
 -- It cannot go around the gates and say who it is.
 SELECT spine_alter_pipeline_as(10, 'orders', '{"enabled": false}');
-SELECT spine_move_positions_as(10, 'orders', 0, 0, NULL, NULL);
+SELECT spine_move_positions_as(10, 'orders', NULL, 0, 0, NULL, NULL);
 SELECT spine_worker_status_as(10);
 
 -- It cannot see broker addresses and secrets in any way.

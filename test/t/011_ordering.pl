@@ -356,7 +356,7 @@ SQL
 make_pipeline($node, name => 'wide', topic => 'wide', target => 'wide', mode => 'append', key => '{f1}');
 query(q{INSERT INTO spine_sinks VALUES ('wide', 'wide_keyed', 'upsert', '{f1}', 'f2')});
 apply('wide', '{"f1": 1, "f2": 1, "f800": 0, "f1600": null}', '{"f1": 2, "f2": 1}', '{"f1": 1, "f2": 2, "f1600": 3}');
-foreach my $result ([ 'wide', '1|1|3|0|NULL' ], [ 'wide_keyed', '1|2|3|800|3' ])
+foreach my $result ([ 'wide', '1|1|3|0|NULL' ], [ 'wide_keyed', '1|2|3|0|3' ])
 {
 	my ($table, $first) = @$result;
 

@@ -58,6 +58,17 @@ is(query(q{SELECT * FROM spine_seek('orders', 0, 2)}), '0|5|2', 'one partition i
 comes_to($node, 'an idle worker reads again from there', 'SELECT count(*) = 13 FROM arrivals');
 is($arrivals->(), "0|8\n1|5", 'only this partition is read again');
 query(q{BEGIN; SELECT spine_seek('orders', NULL, 'earliest'); ROLLBACK});
+
+# A sink without a version: its table goes back in time.
+query(q{CREATE TABLE newest (order_id text PRIMARY KEY, kafka_offset bigint);
+	INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('orders', 'newest', 'upsert', '{"order_id": "order_id", "kafka_offset": "$offset"}')});
+foreach my $case ([ 2, qr/^NOTICE:  table public.newest passes through older states again, and ends in the right one\n/ ], [ 5, qr/^$/ ])
+{
+	my ($status, $out, $err) = $node->psql('postgres', "BEGIN; SELECT spine_seek('orders', 0, $case->[0]); ROLLBACK");
+
+	like($err =~ s/^psql:<stdin>:\d+: //r, $case->[1], "spine_seek to offset $case->[0]: what it says");
+}
+query(q{DELETE FROM spine_sinks WHERE target = 'newest'::regclass});
 query(q{SELECT spine_seek('orders', 1, '4')});
 comes_to($node, 'an offset may be given in quotes', 'SELECT count(*) = 14 FROM arrivals');
 is($arrivals->(), "0|8\n1|6", 'a seek that is rolled back moves nothing');

@@ -467,7 +467,7 @@ foreach my $call (q{spine_pause('orders')}, q{spine_resume('orders')}, q{spine_s
 	q{spine_alter_pipeline_as(10, 'orders', '{"enabled": false}')}, q{spine_drop_pipeline_as(10, 'orders', false)},
 	q{spine_create_pipeline_as(10, 'evil', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true, false)},
 	q{spine_add_sink_as(10, 'orders', 'secret', NULL, NULL, NULL, NULL, NULL)},
-	q{spine_move_positions_as(10, 'orders', 0, 0, NULL, NULL)})
+	q{spine_move_positions_as(10, 'orders', NULL, 0, 0, NULL, NULL)})
 {
 	like(as_app("SELECT $call"), qr/must be a member of (the )?role /, "with EXECUTE the role cannot change others' pipelines: $call");
 }
@@ -496,8 +496,8 @@ CREATE FUNCTION public.pg_has_role(regrole, text) RETURNS boolean LANGUAGE plpgs
 CREATE FUNCTION public.jsonb_typeof(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); RETURN $1; END';
 -- named as the extension's own functions, with a type that fits a literal better
 CREATE FUNCTION public.spine_check_triggers(text) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
-CREATE FUNCTION public.spine_move_positions(name, integer, bigint, text, text)
-	RETURNS TABLE (a integer, b bigint, c bigint) LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
+CREATE FUNCTION public.spine_move_positions(name, text, integer, bigint, text, text)
+	RETURNS TABLE (topic text, partition integer, old_offset bigint, new_offset bigint) LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
 CREATE FUNCTION public.spine_walk_orders(text, text, text, integer, integer)
 	RETURNS SETOF public.spine_order LANGUAGE plpgsql AS 'BEGIN PERFORM app.evil(); END';
 CREATE FUNCTION public.spine_tenant_orders(text, text, text, integer)

@@ -498,12 +498,12 @@ is_deeply([ $markup =~ m{(?:src|href)\s*=\s*["']?(?:\w+:)?//[^>]*}gi ], [], 'the
 # The role can only read.  Its sessions cannot even write to a table that anyone may write
 #
 foreach my $sql ('DELETE FROM current_orders', 'UPDATE events SET amount_cents = 0', q{INSERT INTO current_orders VALUES ('a', 'b', 'c', 1, 'USD', now())},
-	'TRUNCATE events', 'DELETE FROM spine_order_totals', 'DELETE FROM spine_offsets', 'SELECT * FROM spine_dead_letters', q{SELECT spine_produce('acme', 1)},
+	'TRUNCATE events', 'DELETE FROM spine_order_totals', 'DELETE FROM spine_offsets', 'DELETE FROM spine_dead_letters', q{SELECT spine_produce('acme', 1)},
 	q{SELECT spine_pause('orders')})
 {
 	my ($rc, $out, $err) = $node->psql('postgres', $sql, extra_params => [ '-U', 'spine_http' ]);
 
-	like($err, qr/permission denied/, "refused for spine_http: $sql");
+	like($err, qr/permission denied|must be a member of role/, "refused for spine_http: $sql");
 }
 my $definition = query(q{SELECT pg_get_functiondef('spine_stats'::regproc)});
 query(<<'SQL');

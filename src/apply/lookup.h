@@ -1,0 +1,17 @@
+/*
+ * lookup.h
+ *		Plans statements that look rows up by a key.
+ */
+#ifndef SPINE_LOOKUP_H
+#define SPINE_LOOKUP_H
+
+#include "compat.h"
+#include "executor/spi.h"
+
+/*
+ * Plans a saved statement without parameters, unless its plan is kept already, so that it
+ * finds rows by an index whatever the size of the tables is now.  With SPI.
+ */
+extern void spine_lookup_plan(SPIPlanPtr plan);
+
+#endif							/* SPINE_LOOKUP_H */

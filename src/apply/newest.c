@@ -1,0 +1,319 @@
+/*
+ * newest.c
+ *		Finds the newest event of each key in a batch.
+ *
+ * Keys are compared by their bytes, and versions as integers.  Values of types for which
+ * that is not right (numeric, text that ignores case, ...) are sorted by the type's own
+ * comparison function first, and represented by their ranks.
+ */
+#include "apply/newest.h"
+
+#include "apply/bind.h"
+#include "apply/compare.h"
+#include "catalog/pg_type.h"
+#include "event/reduce.h"
+#include "lib/stringinfo.h"
+#include "utils/memutils.h"
+
+/* The events of a batch, while they are compared. */
+typedef struct Events
+{
+	const SpineReduceKey *keys;
+	const Datum *versions;		/* that compare as integers; NULL: log order decides */
+	bool		are_int4;
+} Events;
+
+/* --------------------------------------------------------------------------
+ * Ranks
+ * -------------------------------------------------------------------------- */
+
+static bool
+compares_as_integer(const SpineColumn *version)
+{
+	return version->base_type == INT8OID || version->base_type == INT4OID ||
+		version->base_type == TIMESTAMPTZOID;
+}
+
+typedef struct Sorting
+{
+	FmgrInfo   *compare;
+	Oid			collation;
+	const Datum *values;
+} Sorting;
+
+static int
+compare_values(const void *a, const void *b, void *arg)
+{
+	const Sorting *sorting = arg;
+
+	return DatumGetInt32(FunctionCall2Coll(sorting->compare, sorting->collation,
+										   sorting->values[*(const uint32 *) a],
+										   sorting->values[*(const uint32 *) b]));
+}
+
+/* Equal values get equal ranks, and a greater value a greater one. */
+static Datum *
+rank(const SpineColumn *column, const Datum *values, size_t n)
+{
+	Sorting		sorting = {spine_compare_function(column), column->collation, values};
+	Datum	   *ranks = palloc(n * sizeof(Datum));
+	uint32	   *order = palloc(n * sizeof(uint32));
+	int64		last = 0;
+
+	for (size_t i = 0; i < n; i++)
+		order[i] = (uint32) i;
+	qsort_arg(order, n, sizeof(uint32), compare_values, &sorting);
+	for (size_t i = 0; i < n; i++)
+	{
+		if (i > 0 && compare_values(&order[i - 1], &order[i], &sorting) != 0)
+			last++;
+		ranks[order[i]] = Int64GetDatum(last);
+	}
+	pfree(order);
+	return ranks;
+}
+
+/* --------------------------------------------------------------------------
+ * The newest events
+ * -------------------------------------------------------------------------- */
+
+static bool
+is_newer(size_t candidate, size_t incumbent, void *arg)
+{
+	const Events *events = arg;
+	Datum		a;
+	Datum		b;
+
+	if (events->versions == NULL)
+		return true;
+	a = events->versions[candidate];
+	b = events->versions[incumbent];
+	if (events->are_int4)
+		return DatumGetInt32(a) >= DatumGetInt32(b);
+	return DatumGetInt64(a) >= DatumGetInt64(b);
+}
+
+/* Appends the bytes of a key's value, so that no two keys share theirs. */
+static void
+append_key_bytes(StringInfo buf, const SpineColumn *column, Datum value)
+{
+	if (!column->equal_if_same_bytes || (column->len > 0 && column->byval))
+		appendBinaryStringInfo(buf, (char *) &value, sizeof(Datum));
+	else if (column->len > 0)
+		appendBinaryStringInfo(buf, DatumGetPointer(value), column->len);
+	else
+	{
+		const struct varlena *text = (const struct varlena *) DatumGetPointer(value);
+		uint32		len = VARSIZE_ANY_EXHDR(text);
+
+		appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
+		appendBinaryStringInfo(buf, VARDATA_ANY(text), len);
+	}
+}
+
+/* The keys of all events as bytes. */
+static SpineReduceKey *
+make_keys(const SpineSink *sink, const SpineRows *rows)
+{
+	size_t		n = rows->nevents;
+	SpineReduceKey *keys = palloc(n * sizeof(SpineReduceKey));
+	size_t	   *starts = palloc((n + 1) * sizeof(size_t));
+	const Datum **values = palloc(sink->nkeys * sizeof(Datum *));
+	StringInfoData bytes;
+
+	for (int k = 0; k < sink->nkeys; k++)
+	{
+		const SpineColumn *column = &sink->columns[sink->keys[k]];
+
+		values[k] = rows->bound[sink->keys[k]];
+		if (!column->equal_if_same_bytes)
+			values[k] = rank(column, values[k], n);
+	}
+
+	initStringInfo(&bytes);
+	for (size_t i = 0; i < n; i++)
+	{
+		starts[i] = bytes.len;
+		for (int k = 0; k < sink->nkeys; k++)
+			append_key_bytes(&bytes, &sink->columns[sink->keys[k]], values[k][i]);
+	}
+	starts[n] = bytes.len;
+
+	/* only now, since the buffer moved as it grew */
+	for (size_t i = 0; i < n; i++)
+	{
+		keys[i].key = bytes.data + starts[i];
+		keys[i].len = starts[i + 1] - starts[i];
+	}
+	return keys;
+}
+
+static int
+compare_bytes(const SpineReduceKey *a, const SpineReduceKey *b)
+{
+	int			order = memcmp(a->key, b->key, Min(a->len, b->len));
+
+	return order ? order : (a->len > b->len) - (a->len < b->len);
+}
+
+/* Sorts events by the bytes of their keys. */
+static int
+compare_keys(const void *a, const void *b, void *arg)
+{
+	const SpineReduceKey *keys = arg;
+
+	return compare_bytes(&keys[*(const uint32 *) a], &keys[*(const uint32 *) b]);
+}
+
+/* --------------------------------------------------------------------------
+ * Partial events
+ * -------------------------------------------------------------------------- */
+
+/* Sorts events by key, and those of one key from the newest to the oldest. */
+static int
+compare_age(const void *a, const void *b, void *arg)
+{
+	Events	   *events = arg;
+	uint32		i = *(const uint32 *) a;
+	uint32		j = *(const uint32 *) b;
+	int			order = compare_bytes(&events->keys[i], &events->keys[j]);
+
+	if (order != 0 || i == j)
+		return order;
+
+	/* is_newer takes the later one first */
+	return (i > j) == is_newer(Max(i, j), Min(i, j), events) ? -1 : 1;
+}
+
+/* Columns that no event of the batch has, and that the statement need not name. */
+static void
+find_left_out(const SpineSink *sink, SpineRows *rows)
+{
+	for (int c = 0; c < sink->ncolumns; c++)
+	{
+		size_t		event = 0;
+
+		if (!sink->columns[c].can_be_left_out)
+			continue;
+		while (event < rows->nevents && spine_bind_is_missing(&sink->columns[c], &rows->events[event]))
+			event++;
+		if (event < rows->nevents)
+			continue;
+		if (rows->left_out == NULL)
+			rows->left_out = palloc0(sink->ncolumns * sizeof(bool));
+		rows->left_out[c] = true;
+	}
+}
+
+/* Does the event lack the column, and might another have it? */
+static inline bool
+lacks(const SpineSink *sink, const SpineRows *rows, size_t event, int column)
+{
+	return spine_bind_is_missing(&sink->columns[column], &rows->events[event]) &&
+		!(rows->left_out && rows->left_out[column]);
+}
+
+static bool
+is_partial(const SpineSink *sink, const SpineRows *rows, size_t event)
+{
+	for (int c = 0; c < sink->ncolumns; c++)
+	{
+		if (lacks(sink, rows, event, c))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * events[0..n-1] have the same key; the first, which is partial, is the newest.  An event
+ * that has all columns ends the search, since it has each that is still looked for.
+ */
+static SpinePartialRow *
+merge(const SpineSink *sink, const SpineRows *rows, const uint32 *events, size_t n)
+{
+	SpinePartialRow *row;
+	int			nlacking = 0;
+
+	for (int c = 0; c < sink->ncolumns; c++)
+		nlacking += lacks(sink, rows, events[0], c);
+	row = palloc(offsetof(SpinePartialRow, given) + nlacking * sizeof(SpineGiven));
+	row->ngiven = 0;
+	for (int c = 0; c < sink->ncolumns && nlacking > 0; c++)
+	{
+		size_t		i = 1;
+
+		if (!lacks(sink, rows, events[0], c))
+			continue;
+		nlacking--;
+		while (i < n && lacks(sink, rows, events[i], c))
+			i++;
+		if (i < n)
+			row->given[row->ngiven++] = (SpineGiven) {c, events[i]};
+	}
+	return row;
+}
+
+/* Finds what the partial ones among the kept events lack.  It sorts all events for that. */
+static void
+merge_all(const SpineSink *sink, SpineRows *rows, Events *events)
+{
+	size_t		n = rows->nevents;
+	uint32	   *order = palloc(n * sizeof(uint32));
+	size_t		start = 0;
+
+	for (size_t i = 0; i < n; i++)
+		order[i] = (uint32) i;
+	qsort_arg(order, n, sizeof(uint32), compare_age, events);
+
+	rows->partial = palloc0(rows->nkept * sizeof(SpinePartialRow *));
+	for (size_t row = 0; row < rows->nkept; row++)
+	{
+		size_t		end = start + 1;
+
+		Assert(order[start] == rows->kept[row]);
+		while (end < n && compare_bytes(&events->keys[order[end]], &events->keys[order[start]]) == 0)
+			end++;
+		if (is_partial(sink, rows, order[start]))
+			rows->partial[row] = merge(sink, rows, order + start, end - start);
+		start = end;
+	}
+	Assert(start == n);
+}
+
+void
+spine_newest_find(const SpineSink *sink, SpineRows *rows)
+{
+	int		   *needed = palloc((sink->nkeys + 1) * sizeof(int));
+	Events		events = {0};
+	uint32	   *table;
+
+	memcpy(needed, sink->keys, sink->nkeys * sizeof(int));
+	needed[sink->nkeys] = sink->version;
+	spine_rows_bind(sink, rows, needed, sink->nkeys + (sink->version >= 0));
+
+	events.keys = make_keys(sink, rows);
+	if (sink->version >= 0)
+	{
+		const SpineColumn *version = &sink->columns[sink->version];
+
+		events.are_int4 = version->base_type == INT4OID;
+		events.versions = compares_as_integer(version) ? rows->bound[sink->version] :
+			rank(version, rows->bound[sink->version], rows->nevents);
+	}
+
+	table = MemoryContextAllocHuge(CurrentMemoryContext,
+								   spine_reduce_table_size(rows->nevents) * sizeof(uint32));
+	rows->kept = palloc(rows->nevents * sizeof(uint32));
+	rows->nkept = spine_reduce(events.keys, rows->nevents, is_newer, &events, table, rows->kept);
+	qsort_arg(rows->kept, rows->nkept, sizeof(uint32), compare_keys, (void *) events.keys);
+
+	find_left_out(sink, rows);
+	for (size_t row = 0; row < rows->nkept; row++)
+	{
+		if (is_partial(sink, rows, rows->kept[row]))
+		{
+			merge_all(sink, rows, &events);
+			break;
+		}
+	}
+}

@@ -1,0 +1,152 @@
+/*
+ * record_json.c
+ *		Makes jsonb of the parts of a record, each in a subtransaction, since jsonb refuses
+ *		some JSON.
+ */
+#include "apply/record_json.h"
+
+#include "apply/transaction.h"
+#include "event/json_reader.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+
+static const char *const part_names[] = {
+	[SPINE_RECORD_KEY] = "key",
+	[SPINE_RECORD_VALUE] = "value",
+	[SPINE_RECORD_HEADERS] = "headers",
+};
+
+typedef struct Conversion
+{
+	const SpineRecord *record;
+	SpineRecordPart part;
+	size_t		max_memory;
+	MemoryContext context;		/* of the result */
+	Datum		result;
+	bool		is_null;
+} Conversion;
+
+static bool
+is_json(const char *text, size_t len)
+{
+	SpineJsonReader reader = {.start = text, .at = text, .end = text + len};
+	SpineJsonValue value;
+
+	if (!spine_json_read_value(&reader, &value))
+		return false;
+	(void) spine_json_peek(&reader);
+	return reader.at == reader.end;
+}
+
+/* Bytes as text in the server's encoding, palloc'ed. */
+static char *
+decode_text(const void *bytes, size_t len)
+{
+	if (len >= MaxAllocSize)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("longer than 1 GB")));
+	if (len > 0 && !pg_verify_mbstr(PG_UTF8, bytes, len, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE), errmsg("not UTF-8")));
+	return pg_any_to_server(pnstrdup(bytes, len), len, PG_UTF8);
+}
+
+/* A string for each header.  Of two with one name, jsonb keeps the last. */
+static char *
+headers_text(const SpineRecord *record)
+{
+	StringInfoData json;
+	SpineHeader header;
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	for (size_t i = 0; record->source->header(record, i, &header); i++)
+	{
+		appendStringInfoString(&json, i ? ", " : "");
+		escape_json(&json, decode_text(header.name, strlen(header.name)));
+		appendStringInfoString(&json, ": ");
+		if (header.value == NULL)
+			appendStringInfoString(&json, "null");
+		else
+			escape_json(&json, decode_text(header.value, header.value_len));
+	}
+	appendStringInfoChar(&json, '}');
+	return json.data;
+}
+
+static char *
+key_text(const SpineRecord *record)
+{
+	StringInfoData json;
+	char	   *text;
+
+	if (record->key == NULL)
+		return NULL;
+	text = decode_text(record->key, record->key_len);
+	if (is_json(record->key, record->key_len))
+		return text;
+	initStringInfo(&json);
+	escape_json(&json, text);
+	return json.data;
+}
+
+/* JSON text of a part; NULL: there is none. */
+static char *
+part_text(const SpineRecord *record, SpineRecordPart part)
+{
+	switch (part)
+	{
+		case SPINE_RECORD_KEY:
+			return key_text(record);
+		case SPINE_RECORD_HEADERS:
+			return headers_text(record);
+		default:
+			return record->value ? decode_text(record->value, record->value_len) : NULL;
+	}
+}
+
+/* Step. */
+static bool
+convert_part(void *arg)
+{
+	Conversion *conversion = arg;
+	char	   *text = part_text(conversion->record, conversion->part);
+	size_t		memory;
+
+	conversion->is_null = text == NULL;
+	if (text == NULL)
+		return true;
+	memory = spine_json_memory(text, strlen(text));
+	if (memory > conversion->max_memory)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("jsonb of it would take more memory than spine.max_record_memory allows")));
+	MemoryContextSwitchTo(conversion->context);
+	conversion->result = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+	return true;
+}
+
+void
+spine_record_json_make(const SpineRecord *record, size_t max_memory, SpineRecordJson *json)
+{
+	json->error = NULL;
+	for (int part = 0; part < SPINE_RECORD_PARTS; part++)
+	{
+		Conversion	conversion = {record, part, max_memory, CurrentMemoryContext, (Datum) 0, true};
+		SpineError	error;
+
+		json->nulls[part] = true;
+		if (spine_subtransaction_run(convert_part, &conversion, &error))
+		{
+			json->nulls[part] = conversion.is_null;
+			json->values[part] = conversion.result;
+		}
+		else
+			json->error = psprintf("%s%s%s: %s", json->error ? json->error : "", json->error ? "; " : "",
+								   part_names[part], spine_error_text(&error, false));
+	}
+}

@@ -1,0 +1,192 @@
+# Looking before leaping: spine_peek shows what is on a topic and changes nothing there,
+# nor in the database; spine_infer writes a table and a pipeline for it that run as they are.
+#
+# Broken when a look creates a topic, moves a position, misses a record, hangs on a gap or
+# on a broker that is away, or fails because one record is no JSON; and when what is
+# inferred does not take the records that it was inferred from, or runs what a record says.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use SpineTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $broker = start_broker('plain', 3);
+my $node = spine_node('main', conf => "spine.brokers = '$broker->{address}'\n");
+my $address = $broker->{address};
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+# Checks that a statement fails with an error of this SQLSTATE that matches.
+sub refused
+{
+	my ($what, $sql, $sqlstate, $error) = @_;
+	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$sql");
+
+	like($err, qr/ERROR:  $sqlstate: .*$error/, $what);
+	return;
+}
+
+#
+# spine_peek
+#
+send_lines($address, 'plain', 0, join '', map { "k$_\t{\"n\": $_}\n" } 0 .. 29);
+send_lines($address, 'plain', 1, join '', map { "$_\t{\"n\": $_}\n" } 100 .. 104);
+my $rows = q{SELECT partition, "offset", key, value ->> 'n', error FROM spine_peek};
+
+is(query("$rows('plain', 3, 'earliest') ORDER BY 1, 2"), qq{0|0|"k0"|0|\n0|1|"k1"|1|\n0|2|"k2"|2|}, 'the first records');
+is(query("$rows('plain', 2) ORDER BY 1, 2"), "1|3|103|103|\n1|4|104|104|", 'the last records, by their time');
+is(query("$rows('plain', 3, '28') ORDER BY 1, 2"), qq{0|28|"k28"|28|\n0|29|"k29"|29|}, 'from an offset on');
+is(query(qq{$rows('plain', 2, '{"1": 1}') ORDER BY 1, 2}), "1|1|101|101|\n1|2|102|102|", 'from an offset of one partition on');
+is(query("SELECT count(*), count(DISTINCT (partition, \"offset\")) FROM spine_peek('plain', 10000, 'earliest')"), '35|35', 'all records');
+is(query("SELECT count(*) FROM spine_peek('plain', 10000)"), '35', 'no more than there are, from the end');
+is(query(q{SELECT bool_and("timestamp" BETWEEN now() - interval '10 min' AND now() + interval '1 min') FROM spine_peek('plain')}), 't', 'timestamps');
+is(query('SELECT count(*) FROM spine_peek(\'plain\', 10, \'{"2": 0}\')'), '0', 'an empty partition');
+
+send_values($address, 'odd', 0, [ "\xff", 'no json', '"\u0000"', '7', 'null', '{"deep": [1, {"a": 12345678901234567890.10}]}', '[' x 20000 ],
+	'trace=abc', 'n=5', 'trace=def');
+send_tombstone($address, 'odd', 0, 'gone');
+is(query(q{SELECT "offset", key, value, headers, error FROM spine_peek('odd')}), <<'ROWS' =~ s/\n$//r, 'what is not JSON says so, and the rest is shown');
+0|"k"||{"n": "5", "trace": "def"}|value: not UTF-8
+1|"k"||{"n": "5", "trace": "def"}|value: invalid input syntax for type json DETAIL: Token "no" is invalid.
+2|"k"||{"n": "5", "trace": "def"}|value: unsupported Unicode escape sequence DETAIL: \u0000 cannot be converted to text.
+3|"k"|7|{"n": "5", "trace": "def"}|
+4|"k"|null|{"n": "5", "trace": "def"}|
+5|"k"|{"deep": [1, {"a": 12345678901234567890.10}]}|{"n": "5", "trace": "def"}|
+6|"k"||{"n": "5", "trace": "def"}|value: jsonb of it would take more memory than spine.max_record_memory allows
+7|"gone"||{}|
+ROWS
+
+query('CREATE ROLE nobody');
+refused('nobody may look by default', "SET ROLE nobody; SELECT spine_peek('plain')", 42501, 'permission denied for function spine_peek');
+query('GRANT EXECUTE ON FUNCTION spine_peek, spine_infer_columns, spine_infer TO nobody');
+like(query("SET ROLE nobody; SELECT spine_infer('plain')"), qr/CREATE TABLE plain/, 'who may look may infer');
+refused('too many', "SELECT spine_peek('plain', 10001)", 22023, 'between 1 and 10000');
+refused('none', "SELECT spine_peek('plain', 0)", 22023, 'between 1 and 10000');
+refused('no such place', "SELECT spine_peek('plain', 1, 'somewhere')", 22007, 'somewhere');
+refused('no such partition', q{SELECT spine_peek('plain', 1, '{"3": 1}')}, 22023, 'partition that the topic does not have');
+refused('no such server', q{SELECT spine_peek('plain', server => 'moon')}, 42704, 'server "moon" does not exist');
+
+tell_broker($broker, 'hide plain');
+refused('a topic that does not exist', "SELECT spine_peek('plain')", 42704, 'topic "plain" does not exist');
+tell_broker($broker, 'show plain');
+is(query("SELECT count(*) FROM spine_peek('plain')"), '10', 'after errors');
+
+# the session has no thread and no descriptor left
+is(query(<<'SQL'), "0", 'a look leaves nothing behind');
+CREATE FUNCTION pg_temp.threads() RETURNS bigint LANGUAGE sql AS $$SELECT count(*) FROM pg_ls_dir('/proc/' || pg_backend_pid() || '/task')$$;
+CREATE FUNCTION pg_temp.files() RETURNS bigint LANGUAGE sql AS $$SELECT count(*) FROM pg_ls_dir('/proc/' || pg_backend_pid() || '/fd')$$;
+SELECT FROM spine_peek('plain', 1);
+SELECT pg_temp.threads() + pg_temp.files() AS before \gset
+SELECT FROM spine_peek('plain', 1);
+DO $$ BEGIN PERFORM spine_peek('plain', 1, '{"7": 0}'); EXCEPTION WHEN invalid_parameter_value THEN NULL; END $$;
+SELECT pg_temp.threads() + pg_temp.files() - :before;
+SQL
+
+#
+# spine_infer
+#
+
+# Without all that a pipeline may be made of, only the tables are made.
+my $can_run = query(q{SELECT count(*) FROM pg_proc WHERE proname = 'spine_explain'});
+
+sub rows_are
+{
+	my ($sql, $rows, $what) = @_;
+
+	is(query($sql), $rows, $what) if $can_run;
+	return;
+}
+
+# Runs what spine_infer says, and waits until the records are there.
+sub infer_and_run
+{
+	my ($topic, $more) = @_;
+	my $sql = query("SELECT spine_infer('$topic'" . ($more // '') . ')');
+
+	note $sql;
+	query($can_run ? "BEGIN;\n$sql\nCOMMIT;" : $sql =~ s/SELECT [a-z]+\.spine_create.*//sr);
+	return $sql unless $can_run;
+	ok(wait_applied($node), "$topic: applied");
+	is(query('SELECT string_agg(reason, E\'\\n\') FROM spine_dead_letters'), '', "$topic: no dead letter");
+	return $sql;
+}
+
+# The columns of a table, one a line.
+sub columns_of
+{
+	my ($table) = @_;
+
+	return query("SELECT concat(quote_ident(attname), ' ', format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN ' NOT NULL' END)
+		FROM pg_attribute WHERE attrelid = '$table'::regclass AND attnum > 0 ORDER BY attnum");
+}
+
+send_lines($address, 'shop.orders', 0, join '', map { <<"LINE" } 1 .. 5);
+@{[ 10 * $_ ]}\t{"id": @{[ 10 * $_ ]}, "total": @{[ $_ / 2 ]}, "paid": true, "placed_at": "2026-01-0${_}T10:00:00.5+02:00", "day": "2026-01-0$_", "ref": "0000000$_-0000-4000-8000-000000000000", "customer": {"id": $_, "name": "c$_"}, "lines": [{"sku": "a", "n": $_}], "sent_ms": 176722560000$_, "when": "order", "weird \\"key\\"": $_, "order": {"a": {"b": 1}}, "big": 1234567890123456789$_}
+LINE
+send_lines($address, 'shop.orders', 1, qq{60\t{"id": 60, "total": 7, "paid": null, "customer": {"id": 6, "name": "c6"}, "when": 5}\n});
+infer_and_run('shop.orders');
+is(columns_of('shop_orders'), join("\n", 'id bigint NOT NULL', 'big numeric', 'customer_id bigint', 'customer_name text',
+		'day date', 'lines jsonb', '"order" jsonb', 'paid boolean', 'placed_at timestamp with time zone', 'ref uuid',
+		'sent_ms bigint', 'total numeric', '"weird ""key""" bigint', '"when" text'), 'the types, and a small object taken apart');
+rows_are(('SELECT id, total, paid, placed_at, day, ref, customer_id, customer_name, lines, sent_ms, "when", "weird ""key""", "order", big FROM shop_orders WHERE id IN (20, 60) ORDER BY 1'),
+	'20|1.0|t|2026-01-02 08:00:00.5+00|2026-01-02|00000002-0000-4000-8000-000000000000|2|c2|[{"n": 2, "sku": "a"}]|1767225600002|order|2|{"a": {"b": 1}}|12345678901234567892'
+	  . "\n60|7||||||6|c6|||5|||", 'the rows');
+rows_are((q{SELECT count(*) FROM shop_orders}), '6', 'all rows');
+
+# the key of the log is the tenant: it does not tell events apart, but another field does
+send_lines($address, 'events-of-tenants', undef, join '', map { qq{acme\t{"tenant": "acme", "event_id": "e$_", "kafka_offset": $_}\n} } 1 .. 5);
+like(infer_and_run('events-of-tenants', ", table_name => 'public.\"Events\"'"), qr/^-- event_id differs in all .* tenant, the record's key, is the same/m, 'a unique id before a key that repeats');
+rows_are(('SELECT count(*) FROM "Events"'), '5', 'all events');
+
+# a key of two members
+send_lines($address, 'pairs', undef, join '', map { my $n = $_; map { qq{{"a": $n, "b": "$_"}\t{"a": $n, "b": "$_", "c": 1.5}\n} } 'x', 'y' } 1 .. 3);
+infer_and_run('pairs');
+is(query(q{SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'pairs'::regclass}), 'PRIMARY KEY (a, b)', 'a key of two columns');
+rows_are(('SELECT count(*) FROM pairs'), '6', 'a row for each pair');
+
+# nothing tells the records apart
+send_lines($address, 'readings', 0, join '', map { qq{k\t{"t": 20.5, "kafka_offset": "mine"}\n} } 1 .. 4);
+infer_and_run('readings');
+rows_are(('SELECT t, kafka_offset, kafka_partition, kafka_offset_2 FROM readings ORDER BY 4'), join("\n", map { "20.5|mine|0|$_" } 0 .. 3), 'the place in the log is the key');
+query(q{SELECT spine_seek('readings', NULL, 'earliest')}) if $can_run;
+ok(wait_applied($node), 'read again');
+rows_are(('SELECT count(*) FROM readings'), '4', 'nothing is doubled');
+
+# a record that wants its text to be run
+my $evil = q{x\n; DROP TABLE readings; -- ' \" $$ \\\\ };
+my $long = 'l' x 70;
+send_values($address, 'evil', 0, [ qq({"$evil": "a", "$evil": {"y\\n\\rDROP TABLE readings": 1}, "ctid": 1, "": 2, "\$offset": 3, "*": 4, "${long}1": 1, "${long}2": 2, "a_b": 5, "a": {"b": 6}, "select": 7, "Upper": 8}), '[1]' ]);
+unlike(infer_and_run('evil', ', 2'), qr/^ *; DROP/m, 'a record cannot begin a line');
+rows_are(('SELECT count(*) FROM readings'), '4', 'nothing of a record is run');
+rows_are(('SELECT ctid_2, "column", "$offset", "*_2", a_b, a_b_2, "select", "Upper" FROM evil'), '1|2|3|4|6|5|7|8', 'every field has a column of its own');
+rows_are((sprintf 'SELECT %s, %s FROM evil', 'l' x 63, 'l' x 61 . '_2'), '1|2', 'long names');
+
+refused('an empty topic', q{SELECT spine_infer('nothing', 10)}, 'P0002', 'topic "nothing" has no records');
+send_values($address, 'arrays', 0, [ '[1]', '[2]' ]);
+refused('no objects', q{SELECT spine_infer('arrays')}, 22000, 'none of 2 records');
+is(query(q{SELECT * FROM spine_infer_columns('pairs') ORDER BY 1}), <<'ROWS' =~ s/\n$//r, 'spine_infer_columns');
+a|bigint|a|6|6|0|3|member|{1,2,3}|
+b|text|b|6|6|0|2|member|{x,y}|
+c|numeric|c|6|6|0|1||{1.5}|
+ROWS
+
+#
+# A broker that is away: an error with the reason; and it can be cancelled
+#
+set_config($node, 'spine.brokers' => '127.0.0.1:1');
+refused('a broker that is away', "SELECT spine_peek('plain')", '08006', 'the broker does not answer');
+my $start = time;
+refused('cancelled', "SET statement_timeout = '500ms'; SELECT spine_peek('plain')", 57014, 'statement timeout');
+cmp_ok(time - $start, '<', 4, 'at once');
+set_config($node, 'spine.brokers' => $address);
+
+stop_broker($broker);
+$node->stop;
+done_testing();

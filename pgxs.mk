@@ -39,6 +39,7 @@ OBJS = \
 	src/catalog/pipeline.o \
 	src/catalog/topics.o \
 	src/catalog/gate.o \
+	src/catalog/server.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
 	src/apply/watch.o \
@@ -77,6 +78,9 @@ OBJS = \
 	src/process/status.o \
 	src/process/counters.o \
 	src/process/default_cluster.o \
+	src/process/server_options.o \
+	src/process/server_cluster.o \
+	src/process/server_guard.o \
 	src/process/positions.o \
 	src/process/batch.o \
 	src/process/worker_batch.o \
@@ -97,6 +101,7 @@ OBJS = \
 	src/process/topic_offsets.o \
 	src/process/pipeline_check.o \
 	src/process/explain.o \
+	src/process/send.o \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \

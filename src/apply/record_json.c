@@ -5,12 +5,15 @@
  */
 #include "apply/record_json.h"
 
+#include "apply/field_text.h"
+#include "apply/headers.h"
 #include "apply/transaction.h"
 #include "event/json_reader.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
@@ -30,21 +33,9 @@ typedef struct Conversion
 	bool		is_null;
 } Conversion;
 
-static bool
-is_json(const char *text, size_t len)
-{
-	SpineJsonReader reader = {.start = text, .at = text, .end = text + len};
-	SpineJsonValue value;
-
-	if (!spine_json_read_value(&reader, &value))
-		return false;
-	(void) spine_json_peek(&reader);
-	return reader.at == reader.end;
-}
-
-/* Bytes as text in the server's encoding, palloc'ed. */
+/* Bytes that have to be UTF-8, as a C string. */
 static char *
-decode_text(const void *bytes, size_t len)
+utf8_text(const void *bytes, size_t len)
 {
 	if (len >= MaxAllocSize)
 		ereport(ERROR,
@@ -52,30 +43,7 @@ decode_text(const void *bytes, size_t len)
 	if (len > 0 && !pg_verify_mbstr(PG_UTF8, bytes, len, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE), errmsg("not UTF-8")));
-	return pg_any_to_server(pnstrdup(bytes, len), len, PG_UTF8);
-}
-
-/* A string for each header.  Of two with one name, jsonb keeps the last. */
-static char *
-headers_text(const SpineRecord *record)
-{
-	StringInfoData json;
-	SpineHeader header;
-
-	initStringInfo(&json);
-	appendStringInfoChar(&json, '{');
-	for (size_t i = 0; record->source->header(record, i, &header); i++)
-	{
-		appendStringInfoString(&json, i ? ", " : "");
-		escape_json(&json, decode_text(header.name, strlen(header.name)));
-		appendStringInfoString(&json, ": ");
-		if (header.value == NULL)
-			appendStringInfoString(&json, "null");
-		else
-			escape_json(&json, decode_text(header.value, header.value_len));
-	}
-	appendStringInfoChar(&json, '}');
-	return json.data;
+	return pnstrdup(bytes, len);
 }
 
 static char *
@@ -86,15 +54,15 @@ key_text(const SpineRecord *record)
 
 	if (record->key == NULL)
 		return NULL;
-	text = decode_text(record->key, record->key_len);
-	if (is_json(record->key, record->key_len))
+	text = utf8_text(record->key, record->key_len);
+	if (spine_json_is_valid(record->key, record->key_len))
 		return text;
 	initStringInfo(&json);
 	escape_json(&json, text);
 	return json.data;
 }
 
-/* JSON text of a part; NULL: there is none. */
+/* The JSON of a part in UTF-8; NULL: there is none. */
 static char *
 part_text(const SpineRecord *record, SpineRecordPart part)
 {
@@ -103,30 +71,30 @@ part_text(const SpineRecord *record, SpineRecordPart part)
 		case SPINE_RECORD_KEY:
 			return key_text(record);
 		case SPINE_RECORD_HEADERS:
-			return headers_text(record);
+			return spine_headers_json(record);
 		default:
-			return record->value ? decode_text(record->value, record->value_len) : NULL;
+			return record->value ? utf8_text(record->value, record->value_len) : NULL;
 	}
 }
 
-/* Step. */
+/* Step.  What jsonb_in leaves behind goes with the subtransaction's memory. */
 static bool
 convert_part(void *arg)
 {
 	Conversion *conversion = arg;
 	char	   *text = part_text(conversion->record, conversion->part);
-	size_t		memory;
+	Datum		jsonb;
 
 	conversion->is_null = text == NULL;
 	if (text == NULL)
 		return true;
-	memory = spine_json_memory(text, strlen(text));
-	if (memory > conversion->max_memory)
+	if (spine_json_memory(text, strlen(text)) > conversion->max_memory)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("jsonb of it would take more memory than spine.max_record_memory allows")));
+	jsonb = DirectFunctionCall1(jsonb_in, CStringGetDatum(spine_server_string(text, strlen(text))));
 	MemoryContextSwitchTo(conversion->context);
-	conversion->result = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+	conversion->result = datumCopy(jsonb, false, -1);
 	return true;
 }
 

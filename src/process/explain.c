@@ -15,24 +15,17 @@
 
 PG_FUNCTION_INFO_V1(spine_explain);
 
-/* Where a column's values come from. */
+/* Where a column's values come from.  place NULL: from the key of its name. */
 static void
-explain_column(const SpineSink *sink, const SpineColumn *column,
-			   const SpineSinkDefinition *definition, StringInfo text)
+explain_column(const SpineSink *sink, const SpineColumn *column, const char *place, StringInfo text)
 {
-	const char *place = column->name;
-
 	if (column->source == SPINE_FROM_EXPRESSION)
 	{
 		spine_projection_explain(sink->projection, column->expression, text);
 		return;
 	}
-	for (int i = 0; i < definition->nmappings; i++)
-	{
-		if (strcmp(definition->mappings[i].column, column->name) == 0)
-			place = definition->mappings[i].place;
-	}
-	appendStringInfo(text, "  column %s: from %s\n", quote_identifier(column->name), place);
+	appendStringInfo(text, "  column %s: from %s\n", quote_identifier(column->name),
+					 place ? place : column->name);
 }
 
 static void
@@ -43,7 +36,8 @@ explain_sink(const SpineSink *sink, const SpineSinkDefinition *definition, Strin
 	if (sink->projection)
 		spine_projection_explain(sink->projection, -1, text);
 	for (int i = 0; i < sink->ncolumns; i++)
-		explain_column(sink, &sink->columns[i], definition, text);
+		explain_column(sink, &sink->columns[i],
+					   definition->mappings ? definition->mappings[i].place : NULL, text);
 	appendStringInfo(text, "  statement: %s\n", sink->sql[SPINE_SINK_PLAIN]);
 }
 

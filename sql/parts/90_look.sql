@@ -325,3 +325,14 @@ $$;
 COMMENT ON FUNCTION @extschema@.spine_infer(text, integer, name, text) IS
 'SQL to read and run: a table for what the last n records of a topic consist of, and a pipeline into it';
 REVOKE ALL ON FUNCTION @extschema@.spine_infer(text, integer, name, text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_preview(
+	pipeline name, n integer DEFAULT 100, at text DEFAULT 'current',
+	OUT topic text, OUT partition integer, OUT "offset" bigint, OUT sink regclass, OUT action text,
+	OUT new_row jsonb, OUT old_row jsonb, OUT sqlstate text, OUT reason text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_preview'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_preview(name, integer, text) IS
+'what a pipeline would do to the n records that it reads next (at: current), or to others: applied, and rolled back';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_preview(name, integer, text) TO PUBLIC;

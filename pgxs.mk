@@ -10,6 +10,7 @@ OBJS = \
 	src/spine.o \
 	src/error.o \
 	src/event/arena.o \
+	src/event/decimal.o \
 	src/event/json_reader.o \
 	src/event/path.o \
 	src/event/json_paths.o \
@@ -33,18 +34,25 @@ OBJS = \
 	src/kafka/reader.o \
 	src/catalog/extension.o \
 	src/catalog/own_tables.o \
+	src/catalog/place.o \
+	src/catalog/mapping.o \
 	src/catalog/pipeline.o \
 	src/catalog/topics.o \
 	src/catalog/gate.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
+	src/apply/watch.o \
 	src/apply/role.o \
 	src/apply/trust.o \
 	src/apply/view.o \
 	src/apply/conflict.o \
 	src/apply/table.o \
+	src/apply/populate.o \
 	src/apply/column.o \
 	src/apply/field_text.o \
+	src/apply/reading.o \
+	src/apply/headers.o \
+	src/apply/record_field.o \
 	src/apply/bind.o \
 	src/apply/compare.o \
 	src/apply/sink.o \

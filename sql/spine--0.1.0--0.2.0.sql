@@ -235,6 +235,8 @@ BEGIN
 							  THEN format('Use ALTER TABLE %s SET LOGGED.', fleeting.name)
 							  ELSE 'Use a permanent table.' END;
 	END IF;
+	PERFORM @extschema@.spine_check_target(NEW.target);
+	PERFORM @extschema@.spine_check_mapping(NEW.columns);
 	IF NEW.ordinal IS NULL THEN
 		SELECT coalesce(max(s.ordinal), 0) + 1
 		INTO NEW.ordinal
@@ -247,7 +249,7 @@ $$;
 
 DROP TRIGGER spine_check_sink ON @extschema@.spine_sinks;
 CREATE TRIGGER spine_check_sink
-	BEFORE INSERT OR UPDATE OF target ON @extschema@.spine_sinks
+	BEFORE INSERT OR UPDATE OF target, columns ON @extschema@.spine_sinks
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.spine_check_sink();
 
 -- with a search_path
@@ -790,6 +792,22 @@ COMMENT ON COLUMN @extschema@.spine_sinks.ordinal IS
 'the sinks of a pipeline are applied in this order; when it is not given: after those that are there';
 COMMENT ON COLUMN @extschema@.spine_sinks.filter IS
 'an SQL condition on the record; a record for which it is not true is left out; NULL: none';
+
+-- What is wrong with a sink is said when it is written down.  What may change later, such as
+-- the columns of its table, is looked at by the worker.
+CREATE FUNCTION @extschema@.spine_check_mapping(columns jsonb)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_check_mapping'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_check_mapping(jsonb) IS
+'raises an error when this is no mapping: an unknown source, a path that is none, and the like';
+
+CREATE FUNCTION @extschema@.spine_check_target(target regclass)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_check_target'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_check_target(regclass) IS
+'raises an error when this can be no target: it is neither a table nor a view that PostgreSQL itself can insert into';
 
 --
 -- Pipelines and sinks by functions

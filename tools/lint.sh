@@ -13,7 +13,7 @@ floors="
 src:
 event:
 kafka:      event
-catalog:
+catalog:    event
 apply:      event catalog
 process:    event kafka catalog apply
 orders:     event kafka catalog process

@@ -2,21 +2,24 @@
  * bind.c
  *		Turns a field into a Datum of its column's type.
  *
- * The value is the one that the type's input function makes of the field's text.  The
- * fast paths only recognise the kinds and the plain spellings that nearly every record
- * uses.  A value that does not fit raises the input function's error, and the search
- * finds the record.
+ * The value is the one that json_populate_record makes: mostly what the type's input
+ * function makes of the field's text.  The fast paths only recognise the kinds and the
+ * plain spellings that nearly every record uses.  A value that does not fit raises the
+ * input function's error, and the search finds the record.
  */
 #include "apply/bind.h"
 
 #include "apply/field_text.h"
-#include "apply/record_time.h"
+#include "apply/reading.h"
+#include "apply/record_field.h"
+#include "catalog/pg_type.h"
 #include "common/int.h"
-#include "event/json_reader.h"
+#include "event/decimal.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
+#include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -24,19 +27,6 @@
 /* --------------------------------------------------------------------------
  * Texts
  * -------------------------------------------------------------------------- */
-
-/*
- * A field's text as a C string in the server's encoding.  Raises an error for bytes that
- * are not valid UTF-8, a NUL among them, or that the server's encoding cannot represent.
- */
-static char *
-server_string(const SpineField *field)
-{
-	/* checks the whole length, and so finds a NUL, when nothing is converted */
-	char	   *converted = pg_any_to_server(field->text, field->len, PG_UTF8);
-
-	return converted == field->text ? pnstrdup(field->text, field->len) : converted;
-}
 
 static Datum
 bind_text(const SpineField *field)
@@ -222,12 +212,27 @@ plain_timestamptz(const SpineField *field, TimestampTz *result)
 	return true;
 }
 
-/* The type's own input function on the field's text. */
+/* --------------------------------------------------------------------------
+ * PostgreSQL's own ways
+ * -------------------------------------------------------------------------- */
+
+/* The type's own input function. */
 static Datum
 bind_by_input(const SpineColumn *column, const SpineField *field)
 {
-	return InputFunctionCall(&column->input->function, server_string(field),
+	return InputFunctionCall(&column->input->function, spine_field_string(field),
 							 column->input->param, column->typmod);
+}
+
+/* A string as JSON. */
+static char *
+quote(const SpineField *field)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	escape_json(&json, spine_field_string(field));
+	return json.data;
 }
 
 /*
@@ -240,7 +245,9 @@ bind_jsonb(const SpineColumn *column, const SpineField *field)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine jsonb",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
-	Datum		value = bind_by_input(column, field);
+	char	   *json = field->kind == SPINE_FIELD_TEXT ? quote(field) : spine_field_string(field);
+	Datum		value = InputFunctionCall(&column->input->function, json, column->input->param,
+										  column->typmod);
 
 	MemoryContextSwitchTo(old_context);
 	value = datumCopy(value, false, -1);
@@ -248,10 +255,94 @@ bind_jsonb(const SpineColumn *column, const SpineField *field)
 	return value;
 }
 
-/* A field whose value is a text. */
 static Datum
-bind_spelled(const SpineColumn *column, const SpineField *field)
+bind_json(const SpineColumn *column, const SpineField *field)
 {
+	if (field->kind == SPINE_FIELD_TEXT)
+		return CStringGetTextDatum(quote(field));
+	return bind_by_input(column, field);
+}
+
+/* A string is what the type's input function makes of it, such as '{1,2}'. */
+static Datum
+bind_nested(const SpineColumn *column, const SpineField *field, bool *isnull)
+{
+	if (field->kind == SPINE_FIELD_TEXT)
+		return bind_by_input(column, field);
+	return spine_populate_value(column->populate, spine_field_string(field), isnull);
+}
+
+/* --------------------------------------------------------------------------
+ * Numbers
+ * -------------------------------------------------------------------------- */
+
+/* 5.0 and 1e6 are integers, which the input functions do not know. */
+static Datum
+bind_integer(const SpineColumn *column, const SpineField *field)
+{
+	int64		value;
+
+	switch (spine_decimal_read(field->text, field->len, 0, &value))
+	{
+		case SPINE_DECIMAL_EXACT:
+			if (column->base_type == INT8OID)
+				return Int64GetDatum(value);
+			if (column->base_type == INT4OID && fits_int4(value))
+				return Int32GetDatum((int32) value);
+			if (column->base_type == INT2OID && value >= PG_INT16_MIN && value <= PG_INT16_MAX)
+				return Int16GetDatum((int16) value);
+			break;
+
+		case SPINE_DECIMAL_BEYOND:
+			break;
+
+		case SPINE_DECIMAL_ROUNDED:
+		case SPINE_DECIMAL_NONE:
+			return bind_by_input(column, field);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("value \"%s\" is out of range for type %s", spine_field_string(field),
+					format_type_be(column->base_type))));
+}
+
+static Datum
+bind_number(const SpineColumn *column, const SpineField *field)
+{
+	switch (column->base_type)
+	{
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+			return bind_integer(column, field);
+
+		case DATEOID:
+		case TIMEOID:
+		case TIMETZOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case INTERVALOID:
+			/* 1731011215 would be a day of the year 173101 */
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_DATETIME_FORMAT),
+					 errmsg("number %s is not of type %s", spine_field_string(field),
+							format_type_be(column->base_type)),
+					 errhint("Say how to read it: \"as\" in the mapping is \"epoch_s\", \"epoch_ms\", \"epoch_us\" or \"days\".")));
+
+		default:
+			return bind_by_input(column, field);
+	}
+}
+
+/* --------------------------------------------------------------------------
+ * Fields
+ * -------------------------------------------------------------------------- */
+
+/* A field whose value is a text: a string, a number, or JSON. */
+static Datum
+bind_spelled(const SpineColumn *column, const SpineField *field, bool *isnull)
+{
+	bool		is_string = field->kind == SPINE_FIELD_TEXT;
 	int64		number;
 	pg_uuid_t  *uuid;
 	TimestampTz time;
@@ -278,133 +369,86 @@ bind_spelled(const SpineColumn *column, const SpineField *field)
 			break;
 
 		case SPINE_BIND_TIMESTAMPTZ:
-			if (plain_timestamptz(field, &time))
+			if (is_string && plain_timestamptz(field, &time))
 				return TimestampTzGetDatum(time);
 			break;
+
+		case SPINE_BIND_JSON:
+			return bind_json(column, field);
 
 		case SPINE_BIND_JSONB:
 			return bind_jsonb(column, field);
 
+		case SPINE_BIND_NESTED:
+			return bind_nested(column, field, isnull);
+
 		case SPINE_BIND_BOOL:
 		case SPINE_BIND_FLOAT8:
 		case SPINE_BIND_BYTEA:
-		case SPINE_BIND_JSON:
 		case SPINE_BIND_INPUT:
 			break;
 	}
-	return bind_by_input(column, field);
+	return field->kind == SPINE_FIELD_NUMERIC ? bind_number(column, field) : bind_by_input(column, field);
 }
 
-/* --------------------------------------------------------------------------
- * Fields
- * -------------------------------------------------------------------------- */
+/* False: the field's kind is not that of the column. */
+static bool
+bind_directly(const SpineColumn *column, const SpineField *field, Datum *value)
+{
+	SpineBinding binding = column->binding;
+
+	if (field->kind == SPINE_FIELD_BOOL && binding == SPINE_BIND_BOOL)
+		*value = BoolGetDatum(field->boolean);
+	else if (field->kind == SPINE_FIELD_INT64 && binding == SPINE_BIND_INT8)
+		*value = Int64GetDatum(field->int64);
+	else if (field->kind == SPINE_FIELD_INT64 && binding == SPINE_BIND_INT4 && fits_int4(field->int64))
+		*value = Int32GetDatum((int32) field->int64);
+	else if (field->kind == SPINE_FIELD_DOUBLE && binding == SPINE_BIND_FLOAT8)
+		*value = Float8GetDatum(field->float64);
+	else if (field->kind == SPINE_FIELD_BYTES && binding == SPINE_BIND_BYTEA)
+		*value = PointerGetDatum(cstring_to_text_with_len((const char *) field->bytes, field->len));
+	else if (field->kind == SPINE_FIELD_TIMESTAMP && binding == SPINE_BIND_TIMESTAMPTZ)
+		*value = TimestampTzGetDatum(spine_field_time(field));
+	else if (field->kind == SPINE_FIELD_UUID && binding == SPINE_BIND_UUID)
+		*value = UUIDPGetDatum(memcpy(palloc(UUID_LEN), field->bytes, UUID_LEN));
+	else
+		return false;
+	return true;
+}
 
 /* A field that is neither absent nor null. */
 static Datum
-bind_field(const SpineColumn *column, const SpineField *field)
+bind_field(const SpineColumn *column, const SpineField *field, bool *isnull)
 {
-	SpineBinding binding = column->binding;
 	char		buf[SPINE_FIELD_TEXT_ROOM];
 	SpineField	spelled;
+	Datum		value;
 
-	switch (field->kind)
+	if (field->kind != SPINE_FIELD_NUMERIC && field->kind != SPINE_FIELD_TEXT &&
+		field->kind != SPINE_FIELD_JSON)
 	{
-		case SPINE_FIELD_NUMERIC:
-		case SPINE_FIELD_TEXT:
-		case SPINE_FIELD_JSON:
-			return bind_spelled(column, field);
-
-		case SPINE_FIELD_BOOL:
-			if (binding == SPINE_BIND_BOOL)
-				return BoolGetDatum(field->boolean);
-			break;
-
-		case SPINE_FIELD_INT64:
-			if (binding == SPINE_BIND_INT8)
-				return Int64GetDatum(field->int64);
-			if (binding == SPINE_BIND_INT4 && fits_int4(field->int64))
-				return Int32GetDatum((int32) field->int64);
-			break;
-
-		case SPINE_FIELD_DOUBLE:
-			if (binding == SPINE_BIND_FLOAT8)
-				return Float8GetDatum(field->float64);
-			break;
-
-		case SPINE_FIELD_BYTES:
-			if (binding == SPINE_BIND_BYTEA)
-				return PointerGetDatum(cstring_to_text_with_len((const char *) field->bytes, field->len));
-			break;
-
-		case SPINE_FIELD_TIMESTAMP:
-			if (binding == SPINE_BIND_TIMESTAMPTZ)
-				return TimestampTzGetDatum(spine_field_time(field));
-			break;
-
-		case SPINE_FIELD_UUID:
-			if (binding == SPINE_BIND_UUID)
-				return UUIDPGetDatum(memcpy(palloc(UUID_LEN), field->bytes, UUID_LEN));
-			break;
-
-		case SPINE_FIELD_ABSENT:
-		case SPINE_FIELD_NULL:
-			pg_unreachable();
+		if (column->reading == SPINE_READ_PLAINLY && bind_directly(column, field, &value))
+			return value;
+		spelled = spine_field_text(field, buf);
+		field = &spelled;
 	}
-	spelled = spine_field_text(field, buf);
-	return bind_spelled(column, &spelled);
+	if (column->reading != SPINE_READ_PLAINLY)
+		return spine_reading_bind(column, field);
+	return bind_spelled(column, field, isnull);
 }
 
-/* A field that is not one of the record's value. */
-static SpineField
-record_field(SpineSource source, const SpineRecord *record)
-{
-	SpineField	null = {.kind = SPINE_FIELD_NULL, .text = ""};
-	TimestampTz time;
-
-	switch (source)
-	{
-		case SPINE_FROM_PARTITION:
-			return (SpineField) {.kind = SPINE_FIELD_INT64, .int64 = record->partition};
-
-		case SPINE_FROM_OFFSET:
-			return (SpineField) {.kind = SPINE_FIELD_INT64, .int64 = record->offset};
-
-		case SPINE_FROM_KEY:
-			if (record->key == NULL)
-				return null;
-			return (SpineField) {
-				.kind = SPINE_FIELD_TEXT,
-				.len = record->key_len,
-				.text = record->key
-			};
-
-		case SPINE_FROM_TIMESTAMP:
-			if (record->timestamp_ms < 0)
-				return null;
-			if (!spine_record_time(record, &time))
-				ereport(ERROR,
-						(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-						 errmsg("timestamp of the record is out of range")));
-			return (SpineField) {
-				.kind = SPINE_FIELD_TIMESTAMP,
-				.unix_us = record->timestamp_ms * 1000
-			};
-
-		case SPINE_FROM_FIELD:
-			break;
-	}
-	pg_unreachable();
-}
-
-/* For columns that do not take a field: the decoder has checked the fields. */
+/* A record that has nothing of what its sink asks for is of another kind. */
 static void
-check_jsonb_memory(const SpineColumn *column, const SpineField *field)
+check_asked(const SpineAsked *asked, const SpineEvent *event)
 {
-	if (field->kind == SPINE_FIELD_TEXT &&
-		spine_json_memory(field->text, field->len) > column->max_jsonb_memory)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("jsonb of the record's key would take more memory to make than spine.max_record_memory allows")));
+	for (int i = 0; i < asked->n; i++)
+	{
+		if (event->fields[asked->fields[i]].kind != SPINE_FIELD_ABSENT)
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_SQL_JSON_MEMBER_NOT_FOUND),
+			 errmsg("the record has none of the fields that table %s takes from it", asked->table)));
 }
 
 Datum
@@ -418,15 +462,18 @@ spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 	if (column->source == SPINE_FROM_FIELD)
 		field = &event->fields[column->field];
 	else
-		origin = record_field(column->source, event->record);
+		origin = spine_record_field(column, event);
 
 	*missing = field->kind == SPINE_FIELD_ABSENT;
 	*isnull = *missing || field->kind == SPINE_FIELD_NULL;
+	if (*missing && column->asked)
+		check_asked(column->asked, event);
 	if (!*isnull)
+		value = bind_field(column, field, isnull);
+	else if (column->has_given_default)
 	{
-		if (column->max_jsonb_memory > 0)
-			check_jsonb_memory(column, field);
-		value = bind_field(column, field);
+		value = column->given_default;
+		*isnull = *missing = false;
 	}
 
 	/* what becomes of a column without a value is up to the statement, which checks it */

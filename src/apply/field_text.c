@@ -4,10 +4,22 @@
  */
 #include "apply/field_text.h"
 
+#include <math.h>
+
 #include "apply/record_time.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+
+char *
+spine_field_string(const SpineField *field)
+{
+	/* checks the whole length, and so finds a NUL, when nothing is converted */
+	char	   *converted = pg_any_to_server(field->text, field->len, PG_UTF8);
+
+	return converted == field->text ? pnstrdup(field->text, field->len) : converted;
+}
 
 TimestampTz
 spine_field_time(const SpineField *field)
@@ -39,12 +51,15 @@ spine_field_text(const SpineField *field, char *buf)
 	switch (field->kind)
 	{
 		case SPINE_FIELD_BOOL:
+			spelled.kind = SPINE_FIELD_JSON;
 			spelled.text = field->boolean ? "true" : "false";
 			break;
 		case SPINE_FIELD_INT64:
+			spelled.kind = SPINE_FIELD_NUMERIC;
 			snprintf(buf, SPINE_FIELD_TEXT_ROOM, INT64_FORMAT, (int64) field->int64);
 			break;
 		case SPINE_FIELD_DOUBLE:
+			spelled.kind = isfinite(field->float64) ? SPINE_FIELD_NUMERIC : SPINE_FIELD_TEXT;
 			double_to_shortest_decimal_buf(field->float64, buf);
 			break;
 		case SPINE_FIELD_BYTES:

@@ -11,11 +11,18 @@
 #include "datatype/timestamp.h"
 #include "event/event.h"
 
+/*
+ * A field's text as a C string in the server's encoding, in the current memory context.
+ * Raises an error for bytes that are not valid UTF-8, a NUL among them, or that the
+ * server's encoding cannot represent.
+ */
+extern char *spine_field_string(const SpineField *field);
+
 /* For the text of a number. */
 #define SPINE_FIELD_TEXT_ROOM	DOUBLE_SHORTEST_DECIMAL_LEN
 
 /*
- * A field of a kind whose value is not a text, as a field of text.  With the settings of
+ * A field of a kind whose value is not a text, as a field of text, NUMERIC or JSON.  With the settings of
  * role.h, so that times are in UTC.  buf has SPINE_FIELD_TEXT_ROOM bytes and holds the text
  * of a number; other texts last until the memory context or the next call.
  */

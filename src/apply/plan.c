@@ -1,35 +1,12 @@
 /*
  * plan.c
- *		Makes the plans of pipelines, keeps them up to date with their tables' changes,
- *		and frees them.
+ *		Makes the plans of pipelines, says whether they are up to date, and frees them.
  */
 #include "apply/plan.h"
 
 #include "access/xact.h"
 #include "apply/role.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
-
-/* The plans of this process. */
-static dlist_head live_plans = DLIST_STATIC_INIT(live_plans);
-
-/* A table was altered, or (InvalidOid) any may have been. */
-static void
-note_invalidation(Datum arg, Oid table)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &live_plans)
-	{
-		SpinePlan  *plan = dlist_container(SpinePlan, node, iter.cur);
-
-		for (int i = 0; i < plan->nsinks; i++)
-		{
-			if (table == InvalidOid || list_member_oid(plan->sinks[i].relations, table))
-				plan->is_stale = true;
-		}
-	}
-}
 
 /* The plan's memory is about to go. */
 static void
@@ -37,8 +14,6 @@ release(void *arg)
 {
 	SpinePlan  *plan = arg;
 
-	if (plan->node.next)			/* it is whole */
-		dlist_delete(&plan->node);
 	for (int i = 0; i < plan->nsinks; i++)
 		spine_sink_release(&plan->sinks[i]);
 	if (plan->format)
@@ -63,6 +38,22 @@ make_sinks(SpinePlan *plan, const SpinePipeline *pipeline)
 	plan->trust = spine_trust_make(tables, plan->nsinks);
 }
 
+static void
+watch_sinks(SpinePlan *plan)
+{
+	for (int i = 0; i < plan->nsinks; i++)
+	{
+		const SpineSink *sink = &plan->sinks[i];
+		const ListCell *cell;
+
+		foreach(cell, sink->relations)
+			spine_watch_relation(plan->watch, lfirst_oid(cell));
+		for (int j = 0; j < sink->ncolumns; j++)
+			spine_watch_type(plan->watch, sink->columns[j].type);
+	}
+	spine_watch_complete(plan->watch);
+}
+
 /* After the sinks: they say which fields. */
 static void
 make_decoder(SpinePlan *plan)
@@ -79,7 +70,6 @@ make_decoder(SpinePlan *plan)
 SpinePlan *
 spine_plan_make(const SpinePipeline *pipeline, size_t max_record_memory)
 {
-	static bool registered = false;
 	MemoryContext context;
 	MemoryContext old_context;
 	MemoryContextCallback *callback;
@@ -87,11 +77,6 @@ spine_plan_make(const SpinePipeline *pipeline, size_t max_record_memory)
 	int			level;
 
 	Assert(IsTransactionState());
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(note_invalidation, (Datum) 0);
-		registered = true;
-	}
 	if (pipeline->nsinks == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -109,14 +94,15 @@ spine_plan_make(const SpinePipeline *pipeline, size_t max_record_memory)
 	*callback = (MemoryContextCallback) {.func = release, .arg = plan};
 	MemoryContextRegisterResetCallback(context, callback);
 
+	plan->watch = spine_watch_begin();
 	level = spine_role_fix_settings();
 	make_sinks(plan, pipeline);
 	make_decoder(plan);
 	spine_role_restore_settings(level);
+	watch_sinks(plan);
 
 	MemoryContextSwitchTo(old_context);
 	MemoryContextSetParent(context, TopMemoryContext);
-	dlist_push_tail(&live_plans, &plan->node);
 	return plan;
 }
 
@@ -136,5 +122,5 @@ spine_plan_is_current(const SpinePlan *plan)
 		if (!spine_sink_is_current(&plan->sinks[i]))
 			return false;
 	}
-	return !plan->is_stale;
+	return !plan->watch->is_stale;
 }

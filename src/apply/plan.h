@@ -9,8 +9,8 @@
 
 #include "apply/sink.h"
 #include "apply/trust.h"
+#include "apply/watch.h"
 #include "catalog/pipeline.h"
-#include "lib/ilist.h"
 
 typedef struct SpinePlan
 {
@@ -23,10 +23,7 @@ typedef struct SpinePlan
 	SpineDecoder *decoder;		/* of these fields */
 	size_t		max_record_memory;	/* bytes that making jsonb of one record may take */
 	SpineTrust *trust;			/* in the sinks' tables */
-
-	/* plan.c's */
-	dlist_node	node;
-	bool		is_stale;
+	SpineWatch *watch;			/* on all that the plan was made of */
 } SpinePlan;
 
 /*
@@ -41,8 +38,8 @@ extern SpinePlan *spine_plan_make(const SpinePipeline *pipeline, size_t max_reco
 extern void spine_plan_free(SpinePlan *plan);
 
 /*
- * Is the plan still valid?  In a transaction that has locked the sinks' tables: none was
- * altered, the plan's SQL still names the tables that the sinks mean, and the pipeline's
+ * Is the plan still valid?  In a transaction that has locked the sinks' tables: neither a
+ * table nor a type of a column was altered, the plan's SQL still names the tables that the sinks mean, and the pipeline's
  * owner may still act for the roles that the plan runs as.
  */
 extern bool spine_plan_is_current(const SpinePlan *plan);

@@ -14,12 +14,18 @@
 #include "access/xact.h"
 #include "apply/compare.h"
 #include "apply/conflict.h"
+#include "apply/role.h"
 #include "apply/rows.h"
 #include "apply/table.h"
 #include "apply/view.h"
+#include "catalog/mapping.h"
 #include "catalog/own_tables.h"
+#include "catalog/pg_type.h"
+#include "catalog/place.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 static const SpineSinkKind *const kinds[] = {&spine_sink_append, &spine_sink_upsert};
 
@@ -50,6 +56,38 @@ spine_sink_find_column(const SpineSink *sink, const char *name)
 			 errhint("Name it in \"columns\" in spine_sinks.")));
 }
 
+/* The column that "*" stands for: the only one that can hold JSON and is not mapped. */
+static const SpineTableColumn *
+find_any_column(const SpineTable *table, const SpineSinkDefinition *definition)
+{
+	const SpineTableColumn *found = NULL;
+	StringInfoData names;
+	int			nfound = 0;
+
+	initStringInfo(&names);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const SpineTableColumn *column = &table->columns[i];
+		Oid			type = getBaseType(column->type);
+		bool		is_mapped = column->is_generated || (type != JSONOID && type != JSONBOID);
+
+		for (int j = 0; j < definition->nmappings && !is_mapped; j++)
+			is_mapped = strcmp(definition->mappings[j].column, column->name) == 0;
+		if (is_mapped)
+			continue;
+		appendStringInfo(&names, "%s\"%s\"", nfound++ ? ", " : "", column->name);
+		found = column;
+	}
+	if (nfound != 1)
+		ereport(ERROR,
+				(errcode(nfound ? ERRCODE_AMBIGUOUS_COLUMN : ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("table %s has %s column of type json or jsonb that no other mapping names, for \"*\"",
+						table->name, nfound ? "more than one" : "no"),
+				 nfound ? errdetail("These are %s.", names.data) : 0,
+				 errhint("Name the column instead of \"*\" in \"columns\" in spine_sinks.")));
+	return found;
+}
+
 static void
 make_columns(SpineSink *sink, const SpineTable *table, const SpineSinkDefinition *definition,
 			 SpineFieldList *fields, size_t max_record_memory)
@@ -59,18 +97,21 @@ make_columns(SpineSink *sink, const SpineTable *table, const SpineSinkDefinition
 	for (int i = 0; i < definition->nmappings; i++)
 	{
 		const SpineMapping *mapping = &definition->mappings[i];
+		const SpineTableColumn *column = strcmp(mapping->column, SPINE_ANY_COLUMN) == 0 ?
+			find_any_column(table, definition) : spine_table_find_column(table, mapping->column);
 
-		spine_column_make(&sink->columns[sink->ncolumns++], spine_table_find_column(table, mapping->column),
-						  mapping->place, fields, max_record_memory);
+		spine_column_make(&sink->columns[sink->ncolumns++], column, mapping, fields, max_record_memory);
 	}
 	for (int i = 0; i < table->ncolumns && definition->nmappings == 0; i++)
 	{
 		const SpineTableColumn *column = &table->columns[i];
+		const SpineMapping mapping = {.column = column->name, .place = spine_place_of_key(column->name)};
 
 		if (!column->is_generated)
-			spine_column_make(&sink->columns[sink->ncolumns++], column, column->name,
-							  fields, max_record_memory);
+			spine_column_make(&sink->columns[sink->ncolumns++], column, &mapping, fields,
+							  max_record_memory);
 	}
+	spine_columns_ask(sink->columns, sink->ncolumns, sink->table_name, fields);
 }
 
 /* A column that every row needs, and that no record can give. */
@@ -116,6 +157,7 @@ spine_sink_make(SpineSink *sink, const SpinePipeline *pipeline,
 				size_t max_record_memory)
 {
 	const SpineTable *table;
+	SpineRole	saved;
 
 	Assert(IsTransactionState());
 
@@ -136,7 +178,10 @@ spine_sink_make(SpineSink *sink, const SpinePipeline *pipeline,
 	sink->run_as = has_privs_of_role(pipeline->owner, table->owner) ?
 		table->owner : pipeline->owner;
 
+	/* checks of domains run, for one */
+	spine_role_assume(&saved, sink->run_as);
 	make_columns(sink, table, definition, fields, max_record_memory);
+	spine_role_resume(&saved);
 	check_unwritten_columns(sink, table);
 	find_keys(sink, definition);
 	if (sink->kind->describe)
@@ -175,6 +220,18 @@ spine_sink_append_keys(StringInfo sql, const SpineSink *sink)
 						 quote_identifier(sink->columns[sink->keys[i]].name));
 }
 
+/* Is there a column that is GENERATED ALWAYS AS IDENTITY?  It takes the record's value, as in COPY. */
+static bool
+has_identity(const SpineSink *sink)
+{
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		if (sink->columns[i].is_identity)
+			return true;
+	}
+	return false;
+}
+
 void
 spine_sink_append_insert(StringInfo sql, const SpineSink *sink, const bool *left_out)
 {
@@ -188,7 +245,7 @@ spine_sink_append_insert(StringInfo sql, const SpineSink *sink, const bool *left
 		appendStringInfo(sql, "%s%s", separator, quote_identifier(sink->columns[i].name));
 		separator = ", ";
 	}
-	appendStringInfoString(sql, ") SELECT ");
+	appendStringInfo(sql, ") %sSELECT ", has_identity(sink) ? "OVERRIDING SYSTEM VALUE " : "");
 	separator = "";
 	for (int i = 0; i < sink->ncolumns; i++)
 	{

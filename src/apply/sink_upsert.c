@@ -75,7 +75,8 @@ describe(SpineSink *sink, const SpineSinkDefinition *definition)
 static bool
 is_set(const SpineSink *sink, int column, const bool *left_out)
 {
-	return !is_key(sink, column) && !(left_out && left_out[column]);
+	return !is_key(sink, column) && !sink->columns[column].is_identity &&
+		!(left_out && left_out[column]);
 }
 
 /* Nothing may be left to set. */

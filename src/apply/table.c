@@ -1,23 +1,37 @@
 /*
  * table.c
- *		Reads the description of a table from the system catalog.
+ *		Reads the description of a sink's target from the system catalog.
+ *
+ * A target is a table, or a view that PostgreSQL itself makes writable.  Such a view has the
+ * defaults of the table below it, but an INSERT that names a column does not use them; so
+ * they are looked up.
  */
 #include "apply/table.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/own_tables.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+#include "rewrite/prs2lock.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(spine_check_target);
 
 /*
- * An identity column that may be written has its sequence as default.  No default names
+ * An identity column has its sequence as default.  No default names
  * a column; if pg_get_expr were told the table, it would look at all pairs of the table's
  * columns each time.
  */
 static const char *const columns_query =
-"SELECT c.relowner, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, a.attcollation,"
-" a.attgenerated <> '' OR a.attidentity = 'a',"
-" CASE WHEN a.attidentity = 'd' THEN"
+"SELECT c.relowner, a.attnum, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, a.attcollation,"
+" a.attgenerated <> '', a.attidentity = 'a',"
+" CASE WHEN a.attidentity <> '' THEN"
 "  pg_catalog.format('pg_catalog.nextval(%L)', pg_catalog.pg_get_serial_sequence("
 "   c.oid::pg_catalog.regclass::pg_catalog.text, a.attname))"
 " WHEN a.attgenerated = '' THEN"
@@ -31,7 +45,7 @@ static const char *const columns_query =
 " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
 " JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
 " LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum"
-" WHERE c.oid = $1 AND c.relkind IN ('r', 'p', 'v')"
+" WHERE c.oid = $1"
 " ORDER BY a.attnum";
 
 static Datum
@@ -42,22 +56,101 @@ binary_value(HeapTuple tuple, int column)
 	return SPI_getbinval(tuple, SPI_tuptable->tupdesc, column, &isnull);
 }
 
-SpineTable *
-spine_table_look_up(Oid oid)
+pg_noreturn static void
+refuse_missing(Oid target)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("the target of a sink does not exist any more"),
+			 errdetail("In spine_sinks, its \"target\" is %u.", target),
+			 errhint("Create the table again and set \"target\" in spine_sinks, or delete the sink.")));
+}
+
+/* A view must be one that PostgreSQL makes writable, and nobody's code does. */
+static void
+check_view(Relation view, const Query *query)
+{
+	const char *reason = view_query_is_auto_updatable((Query *) query, true);
+	const TriggerDesc *triggers = view->trigdesc;
+
+	if (triggers && (triggers->trig_insert_instead_row || triggers->trig_update_instead_row))
+		reason = "It has an INSTEAD OF trigger.";
+	else if (view->rd_rules->numLocks > 1)
+		reason = "It has a rule.";
+	if (reason)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("view %s cannot be a target: PostgreSQL does not insert into it by itself",
+						spine_table_name(RelationGetRelid(view))),
+				 errdetail_internal("%s", reason),
+				 errhint("Name a table.")));
+}
+
+/*
+ * The relation below a view, or InvalidOid for a table; *columns is a list, by column of the
+ * view, of the number of its column below; 0: it is an expression.
+ */
+static Oid
+find_below(Oid target, List **columns)
+{
+	Relation	relation = try_relation_open(target, AccessShareLock);
+	Oid			below = InvalidOid;
+	Query	   *query;
+	RangeTblRef *source;
+	ListCell   *cell;
+
+	if (relation == NULL)
+		refuse_missing(target);
+	if (relation->rd_rel->relkind == RELKIND_VIEW)
+	{
+		query = get_view_query(relation);
+		check_view(relation, query);
+		source = linitial_node(RangeTblRef, query->jointree->fromlist);
+		below = rt_fetch(source->rtindex, query->rtable)->relid;
+		foreach(cell, query->targetList)
+		{
+			TargetEntry *entry = lfirst_node(TargetEntry, cell);
+			bool		is_column = IsA(entry->expr, Var) && ((Var *) entry->expr)->varattno > 0;
+
+			*columns = lappend_int(*columns, is_column ? ((Var *) entry->expr)->varattno : 0);
+		}
+	}
+	else if (relation->rd_rel->relkind != RELKIND_RELATION &&
+			 relation->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s cannot be a target: it is neither a table nor a view", spine_table_name(target)),
+				 errhint("Name a table, a partitioned table, or a view of one table.")));
+	relation_close(relation, NoLock);
+	return below;
+}
+
+/* spine_check_target(target regclass) */
+Datum
+spine_check_target(PG_FUNCTION_ARGS)
+{
+	List	   *columns = NIL;
+
+	for (Oid target = PG_GETARG_OID(0); OidIsValid(target);)
+		target = find_below(target, &columns);
+	PG_RETURN_VOID();
+}
+
+/* What the catalog says of the relation itself. */
+static SpineTable *
+read_relation(Oid oid)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid			types[1] = {OIDOID};
 	Datum		args[1] = {ObjectIdGetDatum(oid)};
 	SpineTable *table;
 
-	Assert(IsTransactionState());
 	SPI_execute_with_args(columns_query, 1, types, args, NULL, false, 0);
 	MemoryContextSwitchTo(context);		/* SPI leaves its own behind */
 	if (SPI_processed == 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("target with OID %u of a sink does not exist, or is not a table", oid),
-				 errhint("Create the table again and set \"target\" in spine_sinks, or delete the sink.")));
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("table %s has no columns", spine_table_name(oid))));
 
 	table = palloc0(sizeof(SpineTable));
 	table->name = spine_table_name(oid);
@@ -69,15 +162,56 @@ spine_table_look_up(Oid oid)
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		SpineTableColumn *column = &table->columns[i];
 
-		column->name = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2);
-		column->type = DatumGetObjectId(binary_value(tuple, 3));
-		column->typmod = DatumGetInt32(binary_value(tuple, 4));
-		column->collation = DatumGetObjectId(binary_value(tuple, 5));
-		column->is_generated = DatumGetBool(binary_value(tuple, 6));
-		column->default_expr = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 7);
-		column->takes_null = DatumGetBool(binary_value(tuple, 8));
+		column->number = DatumGetInt16(binary_value(tuple, 2));
+		column->name = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 3);
+		column->type = DatumGetObjectId(binary_value(tuple, 4));
+		column->typmod = DatumGetInt32(binary_value(tuple, 5));
+		column->collation = DatumGetObjectId(binary_value(tuple, 6));
+		column->is_generated = DatumGetBool(binary_value(tuple, 7));
+		column->is_identity = DatumGetBool(binary_value(tuple, 8));
+		column->default_expr = SPI_getvalue(tuple, SPI_tuptable->tupdesc, 9);
+		column->takes_null = DatumGetBool(binary_value(tuple, 10));
 	}
 	SPI_freetuptable(SPI_tuptable);
+	return table;
+}
+
+/* Adds to a view's column what is known of its column below. */
+static void
+merge_below(SpineTableColumn *column, const SpineTable *below, AttrNumber number)
+{
+	column->is_generated = true;
+	for (int i = 0; i < below->ncolumns; i++)
+	{
+		const SpineTableColumn *from = &below->columns[i];
+
+		if (from->number != number)
+			continue;
+		column->is_generated = from->is_generated;
+		column->is_identity = from->is_identity;
+		column->takes_null = from->takes_null;
+		if (column->default_expr == NULL)
+			column->default_expr = from->default_expr;
+	}
+}
+
+SpineTable *
+spine_table_look_up(Oid target)
+{
+	List	   *columns = NIL;
+	Oid			below_oid = find_below(target, &columns);
+	SpineTable *table;
+	SpineTable *below;
+
+	Assert(IsTransactionState());
+	check_stack_depth();
+	table = read_relation(target);
+	if (OidIsValid(below_oid))
+	{
+		below = spine_table_look_up(below_oid);
+		for (int i = 0; i < table->ncolumns; i++)
+			merge_below(&table->columns[i], below, list_nth_int(columns, table->columns[i].number - 1));
+	}
 	return table;
 }
 

@@ -6,6 +6,7 @@
 #include "catalog/pipeline.h"
 
 #include "access/xact.h"
+#include "catalog/mapping.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
@@ -81,20 +82,17 @@ static void
 read_sink(SpineSinkDefinition *sink, uint64 row)
 {
 	bool		isnull;
-	char	  **names;
-	char	  **sources;
+	Datum		columns;
 
 	sink->target = DatumGetObjectId(binary_value(row, 1, &isnull));
 	sink->mode = text_value(row, 2);
 	sink->nkeys = string_list(row, 3, &sink->keys);
 	sink->version = text_value(row, 4);
 
-	sink->nmappings = string_list(row, 5, &names);
-	(void) string_list(row, 6, &sources);
-	sink->mappings = palloc0(Max(sink->nmappings, 1) * sizeof(SpineMapping));
-	for (int i = 0; i < sink->nmappings; i++)
-		sink->mappings[i] = (SpineMapping) {.column = names[i], .place = sources[i]};
-	sink->filter = text_value(row, 7);
+	columns = binary_value(row, 5, &isnull);
+	if (!isnull)
+		sink->mappings = spine_mapping_read(DatumGetJsonbP(columns), &sink->nmappings);
+	sink->filter = text_value(row, 6);
 }
 
 const char *
@@ -144,11 +142,7 @@ load(const char *schema, const NameData *name, const char *condition)
 		pipeline->server = MemoryContextStrdup(context, text_value(0, 4));
 
 	query = psprintf("SELECT s.target::pg_catalog.oid, s.mode, s.key::pg_catalog.text[], s.version,"
-					 " (SELECT pg_catalog.array_agg(c.key ORDER BY c.key)"
-					 "  FROM pg_catalog.jsonb_each_text(s.columns) c),"
-					 " (SELECT pg_catalog.array_agg(coalesce(c.value, c.key) ORDER BY c.key)"
-					 "  FROM pg_catalog.jsonb_each_text(s.columns) c),"
-					 " pg_catalog.to_jsonb(s) ->> 'filter'"
+					 " s.columns, pg_catalog.to_jsonb(s) ->> 'filter'"
 					 " FROM %s.spine_sinks s WHERE s.pipeline = $1"
 					 " ORDER BY (pg_catalog.to_jsonb(s) ->> 'ordinal')::integer, s.mode, s.target", schema);
 	SPI_execute_with_args(query, 1, types, args, NULL, true, 0);

@@ -37,6 +37,7 @@ PG_FUNCTION_INFO_V1(test_make_plan);
 PG_FUNCTION_INFO_V1(test_free_plan);
 PG_FUNCTION_INFO_V1(test_lose_memory);
 PG_FUNCTION_INFO_V1(test_apply);
+PG_FUNCTION_INFO_V1(test_apply_one);
 PG_FUNCTION_INFO_V1(test_bind);
 
 void
@@ -217,6 +218,72 @@ test_apply(PG_FUNCTION_ARGS)
 	PG_RETURN_ARRAYTYPE_P(result);
 }
 
+/* The headers of a record. */
+typedef struct Headers
+{
+	int			n;
+	Datum	   *names;
+	Datum	   *contents;
+	bool	   *nulls;
+} Headers;
+
+static bool
+get_header(const SpineRecord *record, size_t i, SpineHeader *header)
+{
+	const Headers *headers = record->object;
+
+	if (i >= (size_t) headers->n)
+		return false;
+	*header = (SpineHeader) {TextDatumGetCString(headers->names[i]), NULL, 0};
+	if (!headers->nulls[i])
+	{
+		header->value = VARDATA_ANY(DatumGetByteaPP(headers->contents[i]));
+		header->value_len = VARSIZE_ANY_EXHDR(DatumGetByteaPP(headers->contents[i]));
+	}
+	return true;
+}
+
+/*
+ * apply_one(plan, key bytea, value bytea, names text[], contents bytea[]): what became of
+ * the record, which has these headers
+ */
+Datum
+test_apply_one(PG_FUNCTION_ARGS)
+{
+	static const SpineRecordSource source = {.header = get_header};
+	Attempt		attempt = {.plan = plans[PG_GETARG_INT32(0)]};
+	bytea	   *key = PG_ARGISNULL(1) ? NULL : PG_GETARG_BYTEA_PP(1);
+	bytea	   *value = PG_GETARG_BYTEA_PP(2);
+	Headers		headers;
+	SpineRecord record = {
+		.topic = "made here",
+		.partition = 7,
+		.offset = 12,
+		.timestamp_ms = RECORD_TIME_MS,
+		.key = key ? VARDATA_ANY(key) : NULL,
+		.key_len = key ? VARSIZE_ANY_EXHDR(key) : 0,
+		.value = VARDATA_ANY(value),
+		.value_len = VARSIZE_ANY_EXHDR(value),
+		.source = &source,
+		.object = &headers
+	};
+	SpineDecoded decoded;
+	Datum		result;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(3), TEXTOID, -1, false, TYPALIGN_INT,
+					  &headers.names, NULL, &headers.n);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(4), BYTEAOID, -1, false, TYPALIGN_INT,
+					  &headers.contents, &headers.nulls, &headers.n);
+	spine_records_decode(attempt.plan, &record, 1, &decoded);
+	SPI_connect();
+	attempt.outcome = spine_records_search(attempt.plan, &decoded, 0, &attempt.applied);
+	SPI_finish();
+	result = array_get_element(PointerGetDatum(describe(&attempt, &record, 1)), 1, (int[]) {1}, -1, -1,
+							   false, TYPALIGN_INT, &(bool) {false});
+	spine_records_forget(attempt.plan);
+	PG_RETURN_DATUM(result);
+}
+
 /* A field of the kind, from a value of the nearest type as text. */
 static SpineField
 make_field(const char *kind, char *value)
@@ -260,6 +327,7 @@ test_bind(PG_FUNCTION_ARGS)
 								   text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	SpineTableColumn table_column = {.name = "c", .type = PG_GETARG_OID(2), .typmod = -1,
 	.collation = get_typcollation(PG_GETARG_OID(2))};
+	SpineMapping mapping = {.column = "c", .place = "c"};
 	SpineFieldList fields = {0};
 	SpineColumn column = {0};
 	SpineEvent	event = {.fields = &field};
@@ -271,7 +339,7 @@ test_bind(PG_FUNCTION_ARGS)
 	bool		is_varlena;
 	char	   *result;
 
-	spine_column_make(&column, &table_column, "c", &fields, MAX_RECORD_MEMORY);
+	spine_column_make(&column, &table_column, &mapping, &fields, MAX_RECORD_MEMORY);
 	value = spine_bind_value(&column, &event, &isnull, &missing);
 	getTypeOutputInfo(column.base_type, &output, &is_varlena);
 	result = OidOutputFunctionCall(output, value);

@@ -125,7 +125,7 @@ is(columns_of('shop_orders'), join("\n", 'id bigint NOT NULL', 'big numeric', 'c
 		'sent_ms bigint', 'total numeric', '"weird ""key""" bigint', '"when" text'), 'the types, and a small object taken apart');
 is(query('SELECT id, total, paid, placed_at, day, ref, customer_id, customer_name, lines, sent_ms, "when", "weird ""key""", "order", big FROM shop_orders WHERE id IN (20, 60) ORDER BY 1'),
 	'20|1|t|2026-01-02 08:00:00.5+00|2026-01-02|00000002-0000-4000-8000-000000000000|2|c2|[{"n": 2, "sku": "a"}]|1767225600002|order|2|{"a": {"b": 1}}|12345678901234567892'
-	  . "\n60|7||||||6|c6|||5|||", 'the rows');
+	  . "\n60|7|||||6|c6|||5|||", 'the rows');
 is(query(q{SELECT count(*) FROM shop_orders}), '6', 'all rows');
 
 # the key of the log is the tenant: it does not tell events apart, but another field does
@@ -301,5 +301,15 @@ cmp_ok(time - $start, '<', 4, 'at once');
 set_config($node, 'spine.brokers' => $address);
 
 stop_broker($broker);
+$node->stop;
+
+#
+# The embedded broker creates a topic that is asked for by its name
+#
+$node = spine_node('embedded');
+refused("$_ look at a topic that does not exist", "SELECT spine_peek('nothing')", 42704, 'topic "nothing" does not exist') for 'the first', 'a second';
+refused('no time there', "SELECT spine_peek('events', 1, '2026-01-01')", '0A000', 'cannot find records by their time');
+query(q{SELECT spine_produce('acme', 20)});
+is(query(q{SELECT count(*), bool_and(key = '"acme"' AND value ->> 'tenant' = 'acme') FROM spine_peek('events', 15)}), '15|t', 'its records');
 $node->stop;
 done_testing();

@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "apply/preview.h"
 #include "apply/records.h"
+#include "apply/role.h"
 #include "apply/transaction.h"
 #include "catalog/extension.h"
 #include "catalog/pg_class.h"
@@ -193,12 +194,12 @@ rehearse(void *arg)
 static void
 check_member(const char *schema, const SpinePipeline *pipeline)
 {
-	Oid			types[] = {REGROLEOID, OIDOID};
+	Oid			types[] = {REGROLEOID, OIDOID, REGROLEOID};
 	Datum		args[] = {ObjectIdGetDatum(pipeline->owner),
-	ObjectIdGetDatum(spine_extension_table("spine_pipelines"))};
+		ObjectIdGetDatum(spine_extension_table("spine_pipelines")), ObjectIdGetDatum(GetUserId())};
 	bool		isnull;
 
-	SPI_execute_with_args(psprintf("SELECT %s.spine_may_change($1, $2)", schema), 2, types, args,
+	SPI_execute_with_args(psprintf("SELECT %s.spine_may_change($1, $2, $3)", schema), 3, types, args,
 						  NULL, true, 1);
 	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
 		ereport(ERROR,
@@ -212,8 +213,10 @@ check_member(const char *schema, const SpinePipeline *pipeline)
 static SpinePipeline *
 load_pipeline(const char *schema, const NameData *name)
 {
+	int			level = spine_role_fix_settings();
 	SpinePipeline *pipeline = spine_pipeline_load_any(schema, name);
 
+	spine_role_restore_settings(level);
 	if (pipeline == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -258,18 +261,15 @@ load_positions(const Source *source, const char *topic, SpineReader *reader, int
 	Datum		args[] = {NameGetDatum(&source->pipeline->name), CStringGetTextDatum(topic),
 	CStringGetTextDatum(spine_reader_cluster_id(reader))};
 	int64	   *positions = palloc(n * sizeof(int64));
-	Oid			caller;
-	int			security_context;
+	SpineRole	saved;
 
 	for (int i = 0; i < n; i++)
 		positions[i] = -1;
-	GetUserIdAndSecContext(&caller, &security_context);
-	SetUserIdAndSecContext(owner_of(spine_extension_table("spine_offsets")),
-						   security_context | SECURITY_LOCAL_USERID_CHANGE);
+	spine_role_assume(&saved, owner_of(spine_extension_table("spine_offsets")));
 	SPI_execute_with_args(psprintf("SELECT partition, next_offset FROM %s.spine_offsets"
 								   " WHERE pipeline = $1 AND topic = $2 AND cluster_id = $3", source->schema),
 						  3, types, args, NULL, true, 0);
-	SetUserIdAndSecContext(caller, security_context);
+	spine_role_resume(&saved);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;

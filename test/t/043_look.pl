@@ -256,9 +256,20 @@ refused('nobody else', "SET ROLE nobody; SELECT spine_preview('stock')", 42501, 
 refused('no such pipeline', "SELECT spine_preview('none')", 42704, 'pipeline "none" does not exist');
 refused('read only', "BEGIN READ ONLY; SELECT spine_preview('stock')", 25006, 'read-only transaction');
 is(query("SET ROLE app; SELECT count(*) FROM spine_preview('stock')"), '8', 'the owner may');
+is(query('SELECT stock FROM stock ORDER BY id'), $before, 'nothing stays, without a transaction either');
 query(q{SELECT spine_seek('stock', 0, 7)});
 is(query(q{SELECT "offset", action FROM spine_preview('stock')}), '7|update', 'from the position');
 is(query(q{SELECT count(*) FROM spine_preview('stock', 3, 'earliest'); SELECT min("offset") FROM spine_preview('stock', 3, 'latest')}), "3\n5", 'from elsewhere');
+is(query(<<'SQL'), "7|update", 'operators of the caller are not taken');
+CREATE SCHEMA own AUTHORIZATION app;
+SET ROLE app;
+CREATE FUNCTION own.same(name, name) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'run by %', current_user; END $$;
+CREATE FUNCTION own.same(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'run by %', current_user; END $$;
+CREATE OPERATOR own.= (FUNCTION = own.same, LEFTARG = name, RIGHTARG = name);
+CREATE OPERATOR own.= (FUNCTION = own.same, LEFTARG = text, RIGHTARG = text);
+SET search_path = own, pg_catalog;
+SELECT "offset", action FROM public.spine_preview('stock');
+SQL
 query(q{SELECT spine_seek('stock', NULL, 'latest')});
 my ($status, $out, $err) = $node->psql('postgres', q{SELECT * FROM spine_preview('stock')});
 is($out, '', 'nothing to read');

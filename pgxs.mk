@@ -39,6 +39,7 @@ OBJS = \
 	src/catalog/pipeline.o \
 	src/catalog/topics.o \
 	src/catalog/gate.o \
+	src/catalog/server.o \
 	src/apply/transaction.o \
 	src/apply/statement.o \
 	src/apply/watch.o \
@@ -55,6 +56,10 @@ OBJS = \
 	src/apply/record_field.o \
 	src/apply/bind.o \
 	src/apply/compare.o \
+	src/apply/expression.o \
+	src/apply/json_chain.o \
+	src/apply/record_row.o \
+	src/apply/projection.o \
 	src/apply/sink.o \
 	src/apply/sink_append.o \
 	src/apply/sink_upsert.o \
@@ -74,6 +79,9 @@ OBJS = \
 	src/process/status.o \
 	src/process/counters.o \
 	src/process/default_cluster.o \
+	src/process/server_options.o \
+	src/process/server_cluster.o \
+	src/process/server_guard.o \
 	src/process/positions.o \
 	src/process/batch.o \
 	src/process/worker_batch.o \
@@ -94,6 +102,8 @@ OBJS = \
 	src/process/preview.o \
 	src/process/topic_offsets.o \
 	src/process/pipeline_check.o \
+	src/process/explain.o \
+	src/process/send.o \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \

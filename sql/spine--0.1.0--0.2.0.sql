@@ -687,6 +687,15 @@ FROM @extschema@.spine_produced() p
 GROUP BY p.tenant;
 COMMENT ON VIEW @extschema@.spine_produced_metrics IS 'spine_produced as metrics; part of spine_metrics';
 
+CREATE FUNCTION @extschema@.spine_pipeline_filtered(OUT pipeline name, OUT filtered bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_pipeline_filtered'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_filtered() IS
+'how many events the filters of each pipeline''s sinks have left out since the server started, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_filtered() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_filtered() TO pg_monitor;
+
 CREATE OR REPLACE VIEW @extschema@.spine_metrics AS
 WITH partitions AS (
 	SELECT s.*, jsonb_build_object('pipeline', s.pipeline, 'topic', s.topic,
@@ -712,6 +721,10 @@ FROM (
 	SELECT 'spine_upserts_total', 'counter',
 		   'Rows inserted or updated by sinks in mode upsert.', '', labels, upserts
 	FROM pipelines
+	UNION ALL
+	SELECT 'spine_filtered_total', 'counter', 'Events that a sink''s filter has left out, over all sinks.', '',
+		   jsonb_build_object('pipeline', f.pipeline), f.filtered
+	FROM @extschema@.spine_pipeline_filtered() f
 	UNION ALL
 	SELECT 'spine_batches_total', 'counter', 'Batches committed.', '', labels, batches
 	FROM pipelines
@@ -808,6 +821,85 @@ AS 'MODULE_PATHNAME', 'spine_check_target'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_check_target(regclass) IS
 'raises an error when this can be no target: it is neither a table nor a view that PostgreSQL itself can insert into';
+
+CREATE FUNCTION @extschema@.spine_explain(pipeline name)
+RETURNS SETOF text
+AS 'MODULE_PATHNAME', 'spine_explain'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_explain(name) IS
+'where each column of a pipeline''s sinks comes from, and their statements; for members of its owner';
+
+CREATE FUNCTION @extschema@.spine_kafka_validator(options text[], catalog oid)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_kafka_validator'
+LANGUAGE C STRICT;
+COMMENT ON FUNCTION @extschema@.spine_kafka_validator(text[], oid) IS
+'the options that a server of spine_kafka and its user mappings may have';
+
+CREATE FOREIGN DATA WRAPPER spine_kafka
+	VALIDATOR @extschema@.spine_kafka_validator;
+COMMENT ON FOREIGN DATA WRAPPER spine_kafka IS
+'Kafka clusters that pipelines read; for CREATE SERVER and CREATE USER MAPPING, not for foreign tables';
+
+CREATE FUNCTION @extschema@.spine_check_server(server name, for_role regrole)
+RETURNS void
+AS 'MODULE_PATHNAME', 'spine_check_server'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_check_server(name, regrole) IS
+'raises an error when there is no such Kafka cluster, or the role may not use it';
+
+CREATE FUNCTION @extschema@.spine_topic_offsets(topic text, since timestamptz, server name, as_role regrole DEFAULT NULL,
+	OUT partition integer, OUT first_offset bigint, OUT end_offset bigint,
+	OUT since_offset bigint, OUT cluster_id text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_topic_offsets'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz, name, regrole) IS
+'the same of another server, as a role uses it: NULL means the current user';
+REVOKE ALL ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz, name, regrole) FROM PUBLIC;
+
+CREATE TYPE @extschema@.spine_token AS (
+	topic		text,
+	partition	integer,
+	"offset"	bigint
+);
+COMMENT ON TYPE @extschema@.spine_token IS 'where a record is in the log';
+
+-- A quoted value, which has no type yet, is a text.
+CREATE FUNCTION @extschema@.spine_send(topic text, key text, value text, headers jsonb DEFAULT NULL,
+	partition integer DEFAULT NULL, server name DEFAULT NULL)
+RETURNS @extschema@.spine_token
+AS 'MODULE_PATHNAME', 'spine_send_text'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_send(text, text, text, jsonb, integer, name) IS
+'send a record, and wait until the broker has acknowledged it; not undone by ROLLBACK';
+REVOKE ALL ON FUNCTION @extschema@.spine_send(text, text, text, jsonb, integer, name) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_send(topic text, key text, value jsonb, headers jsonb DEFAULT NULL,
+	partition integer DEFAULT NULL, server name DEFAULT NULL)
+RETURNS @extschema@.spine_token
+AS 'MODULE_PATHNAME', 'spine_send_jsonb'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_send(text, text, jsonb, jsonb, integer, name) IS
+'the same, with a JSON value';
+REVOKE ALL ON FUNCTION @extschema@.spine_send(text, text, jsonb, jsonb, integer, name) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_send(topic text, key bytea, value bytea, headers jsonb DEFAULT NULL,
+	partition integer DEFAULT NULL, server name DEFAULT NULL)
+RETURNS @extschema@.spine_token
+AS 'MODULE_PATHNAME', 'spine_send_bytea'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_send(text, bytea, bytea, jsonb, integer, name) IS
+'the same, with exactly these bytes';
+REVOKE ALL ON FUNCTION @extschema@.spine_send(text, bytea, bytea, jsonb, integer, name) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_produce(tenant text, n integer, server name)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'spine_produce'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_produce(text, integer, name) IS
+'the same, to the topic of another server';
+REVOKE ALL ON FUNCTION @extschema@.spine_produce(text, integer, name) FROM PUBLIC;
 
 --
 -- Pipelines and sinks by functions
@@ -1110,6 +1202,7 @@ BEGIN
 		RAISE EXCEPTION 'pipeline "%" already exists', name
 			USING ERRCODE = 'duplicate_object';
 	END IF;
+	PERFORM @extschema@.spine_check_server(server, owner);
 	IF target IS NOT NULL THEN
 		PERFORM @extschema@.spine_add_sink_as(caller, name, target, mode, key, version, columns, filter);
 	END IF;
@@ -1171,6 +1264,7 @@ BEGIN
 	END IF;
 	-- to pause, or to rename, what has come to fail is allowed
 	IF (after.topic, after.server, after.owner) IS DISTINCT FROM (before.topic, before.server, before.owner) THEN
+		PERFORM @extschema@.spine_check_server(after.server, after.owner);
 		PERFORM @extschema@.spine_check_pipeline_plan(after.name);
 	END IF;
 END
@@ -1292,13 +1386,14 @@ COMMENT ON FUNCTION @extschema@.spine_resume(name) IS 'let a paused pipeline go 
 REVOKE ALL ON FUNCTION @extschema@.spine_resume(name) FROM CURRENT_USER;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_resume(name) TO PUBLIC, CURRENT_USER;
 
-CREATE FUNCTION @extschema@.spine_find_topics(topics text, OUT topic text, OUT partitions integer)
+CREATE FUNCTION @extschema@.spine_find_topics(topics text, server name DEFAULT NULL, as_role regrole DEFAULT NULL,
+	OUT topic text, OUT partitions integer)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'spine_find_topics'
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.spine_find_topics(text) IS
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_find_topics(text, name, regrole) IS
 'the topics that a list or a regular expression stands for; those of a list that do not exist have no partitions';
-REVOKE ALL ON FUNCTION @extschema@.spine_find_topics(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.spine_find_topics(text, name, regrole) FROM PUBLIC;
 
 DROP FUNCTION @extschema@.spine_move_positions(name, integer, bigint, timestamptz, text);
 
@@ -1313,7 +1408,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-	topics		text := @extschema@.spine_pipeline_topic((@extschema@.spine_lock_pipeline(caller, of_pipeline)).topic);
+	of_row		@extschema@.spine_pipelines := @extschema@.spine_lock_pipeline(caller, of_pipeline);
+	topics		text := @extschema@.spine_pipeline_topic(of_row.topic);
 	counts		jsonb;		-- how many partitions each topic has
 	log			record;
 	went_back	boolean := false;
@@ -1337,7 +1433,7 @@ BEGIN
 
 	SELECT jsonb_object_agg(t.topic, t.partitions)
 	INTO counts
-	FROM @extschema@.spine_find_topics(coalesce(of_topic, topics)) t
+	FROM @extschema@.spine_find_topics(coalesce(of_topic, topics), of_row.server, of_row.owner) t
 	WHERE t.partitions > 0;
 	IF counts IS NULL THEN
 		RAISE EXCEPTION 'topic "%" does not exist', coalesce(of_topic, topics)
@@ -1355,7 +1451,7 @@ BEGIN
 					WHEN place = 'earliest' THEN t.first_offset
 					ELSE t.end_offset END AS next_offset
 		FROM jsonb_object_keys(counts) c (topic)
-		CROSS JOIN LATERAL @extschema@.spine_topic_offsets(c.topic, since) t
+		CROSS JOIN LATERAL @extschema@.spine_topic_offsets(c.topic, since, of_row.server, of_row.owner) t
 		WHERE of_partition IS NULL OR t.partition = of_partition
 		ORDER BY 1, 2
 	LOOP

@@ -32,6 +32,7 @@
 #include "utils/wait_event.h"
 
 #include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 
@@ -58,6 +59,17 @@ spine_owns_database(Oid database)
 	return object_ownercheck(DatabaseRelationId, database, GetUserId());
 #else
 	return pg_database_ownercheck(database, GetUserId());
+#endif
+}
+
+/* May the role use the foreign server? */
+static inline bool
+spine_may_use_server(Oid server, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, server, role, ACL_USAGE) == ACLCHECK_OK;
+#else
+	return pg_foreign_server_aclcheck(server, role, ACL_USAGE) == ACLCHECK_OK;
 #endif
 }
 

@@ -73,6 +73,13 @@ spine_error_copy(SpineError *error, SpineErrorClass class, const ErrorData *edat
 	strlcpy(error->sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(error->sqlstate));
 	if (edata->detail)
 		copy_text(error->detail, sizeof(error->detail), edata->detail);
+	else if (edata->internalquery && edata->internalpos > 0)
+	{
+		char	   *place = psprintf("At character %d of: %s", edata->internalpos, edata->internalquery);
+
+		copy_text(error->detail, sizeof(error->detail), place);
+		pfree(place);
+	}
 	if (edata->hint)
 		copy_text(error->hint, sizeof(error->hint), edata->hint);
 	if (edata->column_name && strstr(message, edata->column_name) == NULL &&

@@ -14,6 +14,7 @@
 #include "process/database_holds.h"
 #include "process/default_cluster.h"
 #include "process/launcher.h"
+#include "process/server_guard.h"
 #include "process/settings.h"
 #include "process/shared.h"
 #include "utils/guc.h"
@@ -36,6 +37,7 @@ _PG_init(void)
 	spine_pipeline_settings_init();
 	spine_settings_init();
 	spine_database_holds_init();
+	spine_server_guard_init();
 	spine_own_tables_init();
 	spine_orders_init();
 	MarkGUCPrefixReserved("spine");

@@ -299,6 +299,7 @@ BEGIN
 		RAISE EXCEPTION 'pipeline "%" already exists', name
 			USING ERRCODE = 'duplicate_object';
 	END IF;
+	PERFORM @extschema@.spine_check_server(server, owner);
 	IF target IS NOT NULL THEN
 		PERFORM @extschema@.spine_add_sink_as(caller, name, target, mode, key, version, columns, filter);
 	END IF;
@@ -360,6 +361,7 @@ BEGIN
 	END IF;
 	-- to pause, or to rename, what has come to fail is allowed
 	IF (after.topic, after.server, after.owner) IS DISTINCT FROM (before.topic, before.server, before.owner) THEN
+		PERFORM @extschema@.spine_check_server(after.server, after.owner);
 		PERFORM @extschema@.spine_check_pipeline_plan(after.name);
 	END IF;
 END

@@ -58,13 +58,24 @@ COMMENT ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz) IS
 'what the broker has of a topic: per partition the first offset, the end, and the first record not older than `since`';
 REVOKE ALL ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.spine_find_topics(topics text, OUT topic text, OUT partitions integer)
+CREATE FUNCTION @extschema@.spine_topic_offsets(topic text, since timestamptz, server name, as_role regrole DEFAULT NULL,
+	OUT partition integer, OUT first_offset bigint, OUT end_offset bigint,
+	OUT since_offset bigint, OUT cluster_id text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_topic_offsets'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz, name, regrole) IS
+'the same of another server, as a role uses it: NULL means the current user';
+REVOKE ALL ON FUNCTION @extschema@.spine_topic_offsets(text, timestamptz, name, regrole) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_find_topics(topics text, server name DEFAULT NULL, as_role regrole DEFAULT NULL,
+	OUT topic text, OUT partitions integer)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'spine_find_topics'
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.spine_find_topics(text) IS
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_find_topics(text, name, regrole) IS
 'the topics that a list or a regular expression stands for; those of a list that do not exist have no partitions';
-REVOKE ALL ON FUNCTION @extschema@.spine_find_topics(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.spine_find_topics(text, name, regrole) FROM PUBLIC;
 
 -- What the functions spine_seek share.  Exactly one of the last three arguments is not
 -- null and says where to go.  The rows are locked in the order in which the workers lock
@@ -77,7 +88,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-	topics		text := @extschema@.spine_pipeline_topic((@extschema@.spine_lock_pipeline(caller, of_pipeline)).topic);
+	of_row		@extschema@.spine_pipelines := @extschema@.spine_lock_pipeline(caller, of_pipeline);
+	topics		text := @extschema@.spine_pipeline_topic(of_row.topic);
 	counts		jsonb;		-- how many partitions each topic has
 	log			record;
 	went_back	boolean := false;
@@ -101,7 +113,7 @@ BEGIN
 
 	SELECT jsonb_object_agg(t.topic, t.partitions)
 	INTO counts
-	FROM @extschema@.spine_find_topics(coalesce(of_topic, topics)) t
+	FROM @extschema@.spine_find_topics(coalesce(of_topic, topics), of_row.server, of_row.owner) t
 	WHERE t.partitions > 0;
 	IF counts IS NULL THEN
 		RAISE EXCEPTION 'topic "%" does not exist', coalesce(of_topic, topics)
@@ -119,7 +131,7 @@ BEGIN
 					WHEN place = 'earliest' THEN t.first_offset
 					ELSE t.end_offset END AS next_offset
 		FROM jsonb_object_keys(counts) c (topic)
-		CROSS JOIN LATERAL @extschema@.spine_topic_offsets(c.topic, since) t
+		CROSS JOIN LATERAL @extschema@.spine_topic_offsets(c.topic, since, of_row.server, of_row.owner) t
 		WHERE of_partition IS NULL OR t.partition = of_partition
 		ORDER BY 1, 2
 	LOOP

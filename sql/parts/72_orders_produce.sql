@@ -10,6 +10,14 @@ COMMENT ON FUNCTION @extschema@.spine_produce(text, integer) IS
 'send n synthetic order events of a tenant to the topic; returns how many the broker acknowledged';
 REVOKE ALL ON FUNCTION @extschema@.spine_produce(text, integer) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.spine_produce(tenant text, n integer, server name)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'spine_produce'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_produce(text, integer, name) IS
+'the same, to the topic of another server';
+REVOKE ALL ON FUNCTION @extschema@.spine_produce(text, integer, name) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.spine_make_event(tenant text)
 RETURNS jsonb
 AS 'MODULE_PATHNAME', 'spine_make_event'

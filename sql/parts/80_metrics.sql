@@ -39,6 +39,14 @@ COMMENT ON FUNCTION @extschema@.spine_pipeline_counters() IS
 'what the workers of this database''s pipelines have done since the server started, from shared memory';
 REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_counters() FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.spine_pipeline_filtered(OUT pipeline name, OUT filtered bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_pipeline_filtered'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_filtered() IS
+'how many events the filters of each pipeline''s sinks have left out since the server started, from shared memory';
+REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_filtered() FROM PUBLIC;
+
 -- Names and units as Prometheus has them: https://prometheus.io/docs/practices/naming/
 CREATE VIEW @extschema@.spine_metrics AS
 WITH partitions AS (
@@ -65,6 +73,10 @@ FROM (
 	SELECT 'spine_upserts_total', 'counter',
 		   'Rows inserted or updated by sinks in mode upsert.', '', labels, upserts
 	FROM pipelines
+	UNION ALL
+	SELECT 'spine_filtered_total', 'counter', 'Events that a sink''s filter has left out, over all sinks.', '',
+		   jsonb_build_object('pipeline', f.pipeline), f.filtered
+	FROM @extschema@.spine_pipeline_filtered() f
 	UNION ALL
 	SELECT 'spine_batches_total', 'counter', 'Batches committed.', '', labels, batches
 	FROM pipelines
@@ -114,6 +126,7 @@ COMMENT ON VIEW @extschema@.spine_metrics IS
 'counters since the server started, and gauges; what /metrics of spine-http shows';
 GRANT SELECT ON @extschema@.spine_metrics TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_counters() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_filtered() TO pg_monitor;
 
 -- https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 CREATE FUNCTION @extschema@.spine_metrics_text()

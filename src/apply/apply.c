@@ -30,6 +30,8 @@ spine_apply_begin(const SpinePlan *plan)
 
 		foreach(cell, plan->sinks[i].relations)
 			LockRelationOid(lfirst_oid(cell), plan->sinks[i].kind->lock);
+		if (plan->sinks[i].projection)
+			spine_projection_lock(plan->sinks[i].projection);
 	}
 	if (!spine_plan_is_current(plan))
 		return false;
@@ -109,9 +111,9 @@ run_statements(SpineSink *sink, SpineSinkStatement which, const SpineStoredRows 
 	return nwritten;
 }
 
-static uint64
+static void
 apply_sink(SpinePlan *plan, SpineSink *sink, const SpineEvent *events, size_t n,
-		   SpineSinkStatement which)
+		   SpineSinkStatement which, SpineApplyCounts *counts)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine apply",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -130,22 +132,19 @@ apply_sink(SpinePlan *plan, SpineSink *sink, const SpineEvent *events, size_t n,
 	spine_role_resume(&saved);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(context);
-	return nwritten;
+
+	if (sink->kind->updates_rows)
+		counts->nupserts += nwritten;
+	counts->nfiltered += rows.nfiltered;
 }
 
-uint64
+SpineApplyCounts
 spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n, SpineSinkStatement which)
 {
-	uint64		nupserts = 0;
+	SpineApplyCounts counts = {0};
 
 	Assert(IsTransactionState());
 	for (int i = 0; i < plan->nsinks; i++)
-	{
-		SpineSink  *sink = &plan->sinks[i];
-		uint64		nwritten = apply_sink(plan, sink, events, n, which);
-
-		if (sink->kind->updates_rows)
-			nupserts += nwritten;
-	}
-	return nupserts;
+		apply_sink(plan, &plan->sinks[i], events, n, which, &counts);
+	return counts;
 }

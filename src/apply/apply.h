@@ -30,12 +30,18 @@ extern bool spine_apply_begin(const SpinePlan *plan);
 extern void spine_apply_convert(const SpinePlan *plan, const SpineSink *sink,
 								const SpineEvent *events, size_t n, size_t *at);
 
+/* What applying events came to. */
+typedef struct SpineApplyCounts
+{
+	uint64		nupserts;		/* rows written by sinks that count them */
+	uint64		nfiltered;		/* events that a sink's filter has left out, over all sinks */
+} SpineApplyCounts;
+
 /*
  * Applies events[0..n-1], in log order, to every sink.  With SPI.  Raises what the
- * database says, and what spine_apply_convert would.  Returns how many rows the sinks
- * that count upserts have written.
+ * database says, and what spine_apply_convert would.
  */
-extern uint64 spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n,
-						  SpineSinkStatement which);
+extern SpineApplyCounts spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n,
+									SpineSinkStatement which);
 
 #endif							/* SPINE_APPLY_H */

@@ -64,31 +64,32 @@ make_input(Oid type, Oid base_type)
 }
 
 static bool
-same_path(const SpinePath *a, const SpinePath *b)
+is_same_path(const SpinePath *a, const SpinePath *b)
 {
-	if (a->root != b->root || a->nsteps != b->nsteps)
+	if (a->root != b->root || a->nsteps != b->nsteps || a->strict != b->strict)
 		return false;
 	for (int i = 0; i < a->nsteps; i++)
 	{
-		const char *member = a->steps[i].member;
-		const char *other = b->steps[i].member;
+		const SpinePathStep *x = &a->steps[i];
+		const SpinePathStep *y = &b->steps[i];
 
-		if (member && other ? strcmp(member, other) != 0 :
-			member || other || a->steps[i].element != b->steps[i].element)
+		if (x->element != y->element || (x->member == NULL) != (y->member == NULL) ||
+			(x->member && strcmp(x->member, y->member) != 0))
 			return false;
 	}
 	return true;
 }
 
-/* The index of a field in the list; it is added when it is new. */
-static int
-add_field(SpineFieldList *fields, const SpineFieldSpec *spec)
+int
+spine_fields_add(SpineFieldList *fields, const SpineFieldSpec *spec)
 {
 	for (int i = 0; i < fields->n; i++)
 	{
-		if (same_path(&fields->specs[i].path, &spec->path) && fields->specs[i].as_json == spec->as_json)
+		SpineFieldSpec *other = &fields->specs[i];
+
+		if (is_same_path(&other->path, &spec->path) && other->as_json == spec->as_json)
 		{
-			fields->specs[i].for_jsonb |= spec->for_jsonb;
+			other->for_jsonb |= spec->for_jsonb;
 			return i;
 		}
 	}
@@ -109,7 +110,7 @@ take_field(SpineColumn *column, const SpinePath *path, SpineFieldList *fields)
 	spec.as_json = column->binding == SPINE_BIND_JSONB || (is_json && path->nsteps == 0);
 	spec.for_jsonb = column->binding == SPINE_BIND_JSONB || column->binding == SPINE_BIND_NESTED;
 	column->source = SPINE_FROM_FIELD;
-	column->field = add_field(fields, &spec);
+	column->field = spine_fields_add(fields, &spec);
 }
 
 static void
@@ -119,7 +120,7 @@ take_jsonpath(SpineColumn *column, const SpinePlace *place, SpineFieldList *fiel
 
 	column->source = SPINE_FROM_JSONPATH;
 	column->jsonpath = DirectFunctionCall1(jsonpath_in, CStringGetDatum(place->jsonpath));
-	column->field = add_field(fields, &spec);
+	column->field = spine_fields_add(fields, &spec);
 }
 
 /* All of the value or key: the bytes, or the JSON that they are. */
@@ -279,7 +280,10 @@ spine_column_make(SpineColumn *column, const SpineTableColumn *from, const Spine
 		column->populate = spine_populate_make(column->name, base_type, typmod, max_record_memory);
 	column->reading = mapping->reading;
 	spine_reading_check(column);
-	set_source(column, mapping->place, fields);
+	if (mapping->sql)
+		column->source = SPINE_FROM_EXPRESSION;
+	else
+		set_source(column, mapping->place, fields);
 	if (mapping->default_text)
 		set_default(column, mapping->default_text);
 
@@ -307,8 +311,8 @@ spine_columns_ask(SpineColumn *columns, int n, const char *table, const SpineFie
 	asked->fields = palloc(Max(n, 1) * sizeof(int));
 	for (int i = 0; i < n; i++)
 	{
-		/* what a jsonpath finds is not known before it is run */
-		if (columns[i].source == SPINE_FROM_JSONPATH)
+		/* what a jsonpath finds or an expression takes is not known before it is run */
+		if (columns[i].source == SPINE_FROM_JSONPATH || columns[i].source == SPINE_FROM_EXPRESSION)
 			return;
 		if (is_asked(&columns[i], fields))
 			asked->fields[asked->n++] = columns[i].field;

@@ -24,7 +24,8 @@ typedef enum SpineSource
 	SPINE_FROM_KEY,				/* its bytes */
 	SPINE_FROM_VALUE,			/* its bytes */
 	SPINE_FROM_HEADER,
-	SPINE_FROM_HEADERS
+	SPINE_FROM_HEADERS,
+	SPINE_FROM_EXPRESSION
 } SpineSource;
 
 /*
@@ -77,6 +78,7 @@ typedef struct SpineColumn
 	Datum		jsonpath;
 	char	   *header;			/* its name, in UTF-8 */
 	SpineReading reading;
+	int			expression;		/* of SPINE_FROM_EXPRESSION: index in the sink's projection */
 	SpineBinding binding;
 	SpineInput *input;
 	SpinePopulate *populate;	/* of SPINE_BIND_NESTED */
@@ -103,6 +105,12 @@ typedef struct SpineFieldList
 	int			n;
 	SpineFieldSpec *specs;		/* NULL: none yet */
 } SpineFieldList;
+
+/*
+ * The index of a field in the list; it is added when it is new.  Grows in the current memory
+ * context; keeps the steps.
+ */
+extern int	spine_fields_add(SpineFieldList *fields, const SpineFieldSpec *spec);
 
 /*
  * Makes the column of a sink that fills `from` as the mapping says; adds the fields that it

@@ -50,6 +50,8 @@ watch_sinks(SpinePlan *plan)
 			spine_watch_relation(plan->watch, lfirst_oid(cell));
 		for (int j = 0; j < sink->ncolumns; j++)
 			spine_watch_type(plan->watch, sink->columns[j].type);
+		if (sink->projection)
+			spine_projection_watch(sink->projection, plan->watch);
 	}
 	spine_watch_complete(plan->watch);
 }

@@ -115,6 +115,11 @@ apply(const SpineSink *sink, const SpineEvent *event, MemoryContext context, Spi
 {
 	SpineStoredRows rows = spine_rows_make(sink, event, 1);
 
+	if (rows.nfiltered > 0)
+	{
+		preview->action = SPINE_PREVIEW_FILTERED;
+		return;
+	}
 	SPI_connect();
 	name_rows(sink, &rows);
 	preview->has_old = find_old_row(sink, context, &preview->old_row);

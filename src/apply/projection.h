@@ -5,45 +5,77 @@
  *
  * They are computed for all events before anything is reduced, so that what becomes of a
  * record does not depend on its batch.  In an expression the record is a row; constant
- * chains such as value->'a'->>'b' are fields that the decoder takes.
+ * chains such as value->'a'->>'b' are fields that the decoder takes.  An expression that
+ * reads tables sees them as they are when its sink's turn comes, with the rows that earlier
+ * sinks have written.
  */
 #ifndef SPINE_PROJECTION_H
 #define SPINE_PROJECTION_H
 
 #include "apply/column.h"
+#include "apply/watch.h"
+#include "event/event.h"
+#include "lib/stringinfo.h"
 
 typedef struct SpineProjection SpineProjection;
 
-/* What was computed for some events, by expression and event. */
-typedef struct SpineComputed
-{
-	Datum	  **values;
-	bool	  **nulls;
-	bool	   *passes;			/* the filter, by event; NULL: it has none */
-} SpineComputed;
-
-/* Nothing is computed yet.  In the current memory context, which is to outlive it. */
-extern SpineProjection *spine_projection_make(SpineFieldList *fields);
+/* A projection while it is computed for some events. */
+typedef struct SpineProjectionRun SpineProjectionRun;
 
 /*
- * Adds an expression whose value is to be of this type; returns its index.  Adds the
- * fields that it needs.  what: "column \"x\"", for messages.  Raises an error (structural)
- * with the position in the text when it is not one expression over the record, or not of
- * the type.  In a transaction, with an empty search_path.
+ * Nothing is computed yet.  In the current memory context, which is to outlive it, as does
+ * `fields`.  max_record_memory: as in plan.h.
  */
-extern int	spine_projection_add(SpineProjection *projection, const char *sql, const char *what,
-								 Oid type, int32 typmod, Oid collation);
-
-/* The same for the filter, which is boolean. */
-extern void spine_projection_set_filter(SpineProjection *projection, const char *sql);
+extern SpineProjection *spine_projection_make(SpineFieldList *fields, size_t max_record_memory);
 
 /*
- * Computes everything for events[*at..n-1], in the current memory context.  Raises an
- * error for the first event that an expression does not take: *at is that event then, and
- * n otherwise.  computed is indexed from the old *at.  In a transaction with SPI, as the
- * role that the sink runs as, with its settings (role.h).
+ * Adds the expression of a column; returns its index.  column NULL: the filter, whose index
+ * has no meaning.  Adds the fields that it needs.  Raises an error (structural) with the
+ * place in the text when it is not one expression over the record, or not of the column's
+ * type.  In a transaction, as the role that the sink runs as, with its settings (role.h).
  */
-extern void spine_projection_run(SpineProjection *projection, const SpineEvent *events, size_t n,
-								 size_t *at, SpineComputed *computed);
+extern int	spine_projection_add(SpineProjection *projection, const char *text,
+								 const SpineTableColumn *column);
+
+/* Plans it, when all is added.  As spine_projection_add, with a snapshot. */
+extern void spine_projection_plan(SpineProjection *projection);
+
+/*
+ * Locks the tables that the expressions read, in a transaction.  What has changed of them
+ * is known afterwards: see plan.c.
+ */
+extern void spine_projection_lock(const SpineProjection *projection);
+
+/* Does an expression read tables?  Safe on NULL. */
+extern bool spine_projection_reads_tables(const SpineProjection *projection);
+
+/* Adds what the expressions depend on, when they are planned. */
+extern void spine_projection_watch(const SpineProjection *projection, SpineWatch *watch);
+
+/*
+ * Begins to compute, in the current memory context.  In a transaction with SPI, as the role
+ * that the sink runs as, with its settings.
+ */
+extern SpineProjectionRun *spine_projection_begin(SpineProjection *projection);
+
+/*
+ * Computes all expressions for an event: values[i] and nulls[i] for the one with index i.
+ * The values are in the current memory context.  False: the filter is not true, and nothing
+ * is computed.  Raises an error for what does not fit.
+ */
+extern bool spine_projection_compute(SpineProjectionRun *run, const SpineEvent *event,
+									 Datum *values, bool *nulls);
+
+/* Ends the run; after an error, the end of the (sub)transaction does. */
+extern void spine_projection_end(SpineProjectionRun *run);
+
+/* How many expressions it has, without the filter. */
+extern int	spine_projection_count(const SpineProjection *projection);
+
+/*
+ * For spine_explain: appends lines about the expression with this index, or about the filter
+ * (-1), if there is one.
+ */
+extern void spine_projection_explain(const SpineProjection *projection, int index, StringInfo text);
 
 #endif							/* SPINE_PROJECTION_H */

@@ -193,6 +193,7 @@ spine_record_field(const SpineColumn *column, const SpineEvent *event)
 			return jsonpath_field(column, &event->fields[column->field]);
 
 		case SPINE_FROM_FIELD:
+		case SPINE_FROM_EXPRESSION:
 			break;
 	}
 	pg_unreachable();

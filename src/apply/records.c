@@ -54,7 +54,7 @@ begin(const SpinePlan *plan, const SpineDecoded *decoded, SpineApplied *applied)
 {
 	applied->nletters = decoded->nletters;
 	applied->letters = decoded->letters;
-	applied->nupserts = 0;
+	applied->counts = (SpineApplyCounts) {0};
 	applied->nsubtransactions = 0;
 	return spine_apply_begin(plan);
 }
@@ -66,7 +66,7 @@ spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded, SpineApplied *
 		return SPINE_PLAN_OUTDATED;
 	if (decoded->nevents > 0)
 	{
-		applied->nupserts = spine_apply(plan, decoded->events, decoded->nevents, SPINE_SINK_PLAIN);
+		applied->counts = spine_apply(plan, decoded->events, decoded->nevents, SPINE_SINK_PLAIN);
 		applied->refusals.n = 0;
 	}
 

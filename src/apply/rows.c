@@ -112,14 +112,28 @@ column_error_context(void *arg)
 }
 
 static inline Datum
+computed_value(const SpineRows *rows, const SpineColumn *column, const SpineEvent *event,
+			   bool *isnull, bool *missing)
+{
+	size_t		i = (event - rows->events) * rows->ncomputed + column->expression;
+
+	*missing = false;
+	*isnull = rows->computed_nulls[i];
+	return rows->computed[i];
+}
+
+static inline Datum
 bind_value(SpineRows *rows, const SpineColumn *column, const SpineEvent *event,
 		   bool *isnull, bool *missing)
 {
 	Datum		value;
 
 	rows->current = column;
-	value = spine_bind_value(column, event, isnull, missing);
-	if (*isnull && column->needed_as)
+	if (column->source == SPINE_FROM_EXPRESSION)
+		value = computed_value(rows, column, event, isnull, missing);
+	else
+		value = spine_bind_value(column, event, isnull, missing);
+	if (*isnull && column->needed_as && !(rows->may_find_later && column->source == SPINE_FROM_EXPRESSION))
 		ereport(ERROR,
 				(errcode(ERRCODE_NOT_NULL_VIOLATION),
 				 errmsg("null value in %s column \"%s\"", column->needed_as, column->name)));
@@ -270,6 +284,15 @@ store_rows(const SpineSink *sink, SpineRows *rows)
 	return stored;
 }
 
+/* Makes room for what SQL makes of n events. */
+static void
+make_computed(const SpineSink *sink, SpineRows *rows, size_t n)
+{
+	rows->ncomputed = spine_projection_count(sink->projection);
+	rows->computed = MemoryContextAllocHuge(CurrentMemoryContext, (n * rows->ncomputed + 1) * sizeof(Datum));
+	rows->computed_nulls = MemoryContextAllocHuge(CurrentMemoryContext, n * rows->ncomputed + 1);
+}
+
 /* Converts the values of one event, which are forgotten. */
 static void
 convert_event(const SpineSink *sink, SpineRows *rows, const SpineEvent *event)
@@ -314,6 +337,32 @@ convert_superseded(const SpineSink *sink, SpineRows *rows)
 	MemoryContextDelete(row_context);
 }
 
+/*
+ * Computes what SQL makes of all events, and leaves those out that the filter does not let
+ * pass.
+ */
+static void
+compute(const SpineSink *sink, SpineRows *rows)
+{
+	SpineEvent *passed = MemoryContextAllocHuge(CurrentMemoryContext, Max(rows->nevents, 1) * sizeof(SpineEvent));
+	SpineProjectionRun *run;
+	size_t		n = 0;
+
+	make_computed(sink, rows, rows->nevents);
+	run = spine_projection_begin(sink->projection);
+	for (size_t i = 0; i < rows->nevents; i++)
+	{
+		size_t		first = n * rows->ncomputed;
+
+		if (spine_projection_compute(run, &rows->events[i], rows->computed + first, rows->computed_nulls + first))
+			passed[n++] = rows->events[i];
+	}
+	spine_projection_end(run);
+	rows->nfiltered = rows->nevents - n;
+	rows->events = passed;
+	rows->nevents = rows->nkept = n;
+}
+
 SpineStoredRows
 spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n)
 {
@@ -322,6 +371,8 @@ spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n)
 	SpineStoredRows stored;
 
 	Assert(IsTransactionState());
+	if (sink->projection)
+		compute(sink, &rows);
 	rows.bound = palloc0(sink->ncolumns * sizeof(Datum *));
 
 	error_context_stack = &callback;
@@ -331,6 +382,7 @@ spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n)
 		convert_superseded(sink, &rows);
 	}
 	stored = store_rows(sink, &rows);
+	stored.nfiltered = rows.nfiltered;
 	error_context_stack = callback.previous;
 	return stored;
 }
@@ -338,20 +390,31 @@ spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n)
 void
 spine_rows_convert(const SpineSink *sink, const SpineEvent *events, size_t n, size_t *at)
 {
-	SpineRows	rows = {.events = events, .nevents = n};
+	SpineRows	rows = {.may_find_later = spine_projection_reads_tables(sink->projection)};
 	ErrorContextCallback callback = {error_context_stack, column_error_context, &rows};
-	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "spine row",
-													  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old_context = MemoryContextSwitchTo(row_context);
+	SpineProjectionRun *run = NULL;
+	MemoryContext row_context;
+	MemoryContext old_context;
 
 	Assert(IsTransactionState());
+	if (sink->projection)
+	{
+		make_computed(sink, &rows, 1);
+		run = spine_projection_begin(sink->projection);
+	}
+	row_context = AllocSetContextCreate(CurrentMemoryContext, "spine row", ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(row_context);
 	error_context_stack = &callback;
 	for (; *at < n; (*at)++)
 	{
-		convert_event(sink, &rows, &events[*at]);
+		rows.events = &events[*at];
+		if (run == NULL || spine_projection_compute(run, rows.events, rows.computed, rows.computed_nulls))
+			convert_event(sink, &rows, rows.events);
 		MemoryContextReset(row_context);
 	}
 	error_context_stack = callback.previous;
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(row_context);
+	if (run)
+		spine_projection_end(run);
 }

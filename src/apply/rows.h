@@ -37,6 +37,11 @@ struct SpineRows
 {
 	const SpineEvent *events;	/* in log order */
 	size_t		nevents;
+	size_t		nfiltered;		/* events that the filter has left out */
+	int			ncomputed;		/* expressions */
+	Datum	   *computed;		/* by event, and then by expression */
+	bool	   *computed_nulls;
+	bool		may_find_later; /* a computed null may be a value when earlier sinks have written */
 	Datum	  **bound;			/* by column: its values of all events; NULL: not yet bound */
 	uint32	   *kept;			/* the events whose rows are stored; NULL: all */
 	size_t		nkept;
@@ -52,6 +57,7 @@ typedef struct SpineStoredRows
 	const bool *left_out;		/* as in SpineRows */
 	Tuplestorestate *whole;
 	Tuplestorestate *partial;	/* NULL: there are none */
+	size_t		nfiltered;		/* events that the filter has left out */
 } SpineStoredRows;
 
 /* Sets the type of a sink's rows, when all else is known of the sink. */

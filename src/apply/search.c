@@ -48,7 +48,7 @@ typedef struct Range
 	const SpineSink *sink;		/* to convert for */
 	size_t		first;			/* moves on while converting */
 	size_t		n;				/* to apply */
-	uint64		nupserts;		/* out */
+	SpineApplyCounts counts;	/* out */
 } Range;
 
 static bool
@@ -66,8 +66,8 @@ apply_range(void *arg)
 {
 	Range	   *range = arg;
 
-	range->nupserts = spine_apply(range->search->plan, range->search->events + range->first,
-								  range->n, SPINE_SINK_SKIP_EXISTING);
+	range->counts = spine_apply(range->search->plan, range->search->events + range->first,
+								range->n, SPINE_SINK_SKIP_EXISTING);
 	return true;
 }
 
@@ -191,7 +191,8 @@ search_range(Search *search, size_t first, size_t n)
 
 	if (try_range(&range, &error))
 	{
-		search->applied->nupserts += range.nupserts;
+		search->applied->counts.nupserts += range.counts.nupserts;
+		search->applied->counts.nfiltered += range.counts.nfiltered;
 		search->npassed += n;
 		search->applied->refusals.n = search->nrefused = 0;
 

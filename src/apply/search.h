@@ -28,7 +28,7 @@ typedef struct SpineApplied
 	/* with SPINE_APPLIED: */
 	size_t		nletters;
 	SpineDeadLetter *letters;	/* of all that were not applied, in the order of the records */
-	uint64		nupserts;		/* rows written by sinks that count them */
+	SpineApplyCounts counts;
 	int			nsubtransactions;	/* that the search has written in */
 
 	/* with SPINE_TABLE_AT_FAULT: */

@@ -114,6 +114,30 @@ make_columns(SpineSink *sink, const SpineTable *table, const SpineSinkDefinition
 	spine_columns_ask(sink->columns, sink->ncolumns, sink->table_name, fields);
 }
 
+/* What the sink computes with SQL: columns and the filter. */
+static void
+make_projection(SpineSink *sink, const SpineTable *table, const SpineSinkDefinition *definition,
+				SpineFieldList *fields, size_t max_record_memory)
+{
+	SpineProjection *projection = spine_projection_make(fields, max_record_memory);
+
+	if (definition->filter)
+		spine_projection_add(projection, definition->filter, NULL);
+	for (int i = 0; i < definition->nmappings; i++)
+	{
+		const SpineMapping *mapping = &definition->mappings[i];
+
+		if (mapping->sql)
+			sink->columns[i].expression =
+				spine_projection_add(projection, mapping->sql, spine_table_find_column(table, mapping->column));
+	}
+	if (definition->filter || spine_projection_count(projection) > 0)
+	{
+		spine_projection_plan(projection);
+		sink->projection = projection;
+	}
+}
+
 /* A column that every row needs, and that no record can give. */
 static void
 check_unwritten_columns(const SpineSink *sink, const SpineTable *table)
@@ -178,9 +202,10 @@ spine_sink_make(SpineSink *sink, const SpinePipeline *pipeline,
 	sink->run_as = has_privs_of_role(pipeline->owner, table->owner) ?
 		table->owner : pipeline->owner;
 
-	/* checks of domains run, for one */
+	/* checks of domains run, for one, and the names in expressions are looked up */
 	spine_role_assume(&saved, sink->run_as);
 	make_columns(sink, table, definition, fields, max_record_memory);
+	make_projection(sink, table, definition, fields, max_record_memory);
 	spine_role_resume(&saved);
 	check_unwritten_columns(sink, table);
 	find_keys(sink, definition);

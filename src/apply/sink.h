@@ -13,6 +13,7 @@
 
 #include "access/tupdesc.h"
 #include "apply/column.h"
+#include "apply/projection.h"
 #include "apply/statement.h"
 #include "catalog/pipeline.h"
 #include "lib/stringinfo.h"
@@ -78,6 +79,7 @@ struct SpineSink
 	Oid			run_as;			/* the role that its statements run as */
 	int			ncolumns;
 	SpineColumn *columns;
+	SpineProjection *projection;	/* NULL: no SQL over the record */
 	int			nkeys;
 	int		   *keys;			/* indexes into columns */
 	int			version;		/* index into columns, -1: it has none */

@@ -101,11 +101,9 @@ spine_watch_relation(SpineWatch *watch, Oid relation)
 	watch->relations = list_append_unique_oid(watch->relations, relation);
 }
 
-static void
-add_type(SpineWatch *watch, Oid type)
+void
+spine_watch_type_entry(SpineWatch *watch, uint32 hash_value)
 {
-	uint32		hash_value = GetSysCacheHashValue1(TYPEOID, ObjectIdGetDatum(type));
-
 	watch->types = watch->types ?
 		repalloc(watch->types, (watch->ntypes + 1) * sizeof(uint32)) : palloc(sizeof(uint32));
 	watch->types[watch->ntypes++] = hash_value;
@@ -119,7 +117,7 @@ spine_watch_type(SpineWatch *watch, Oid type)
 	Assert(IsTransactionState());
 	for (; OidIsValid(type); type = below)
 	{
-		add_type(watch, type);
+		spine_watch_type_entry(watch, GetSysCacheHashValue1(TYPEOID, ObjectIdGetDatum(type)));
 		below = get_element_type(type);
 		if (get_typtype(type) == TYPTYPE_DOMAIN)
 			below = getBaseType(type);

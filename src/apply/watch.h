@@ -35,6 +35,9 @@ extern SpineWatch *spine_watch_begin(void);
 extern void spine_watch_relation(SpineWatch *watch, Oid relation);
 extern void spine_watch_type(SpineWatch *watch, Oid type);
 
+/* Adds a type by the hash of its entry in the cache TYPEOID. */
+extern void spine_watch_type_entry(SpineWatch *watch, uint32 hash_value);
+
 /* From here on, only a change of what was added counts. */
 extern void spine_watch_complete(SpineWatch *watch);
 

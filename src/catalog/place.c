@@ -97,7 +97,7 @@ parse_key(const char *key, SpinePlace *place)
 
 	step->member = pstrdup(pg_server_to_any(key, strlen(key), PG_UTF8));
 	place->kind = SPINE_PLACE_PATH;
-	place->path = (SpinePath) {SPINE_ROOT_VALUE, 1, step};
+	place->path = (SpinePath) {.root = SPINE_ROOT_VALUE, .nsteps = 1, .steps = step};
 }
 
 /* A name and what follows it. */

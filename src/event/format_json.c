@@ -101,7 +101,7 @@ decode_key(SpineJsonWalk *walk, SpineJsonNode *root, int nspecs, const SpineReco
 	size_t		memory = walk->memory;
 	SpineDecodeOutcome outcome;
 
-	if (root->spec < 0 && !root->has_children)
+	if (root->spec < 0 && !root->has_children && !root[SPINE_JSON_ROOTS].has_children)
 		return SPINE_DECODED;
 	if (record->key == NULL)
 	{
@@ -127,13 +127,13 @@ decode_key(SpineJsonWalk *walk, SpineJsonNode *root, int nspecs, const SpineReco
 	}
 	walk->memory = memory;
 	spine_json_forget(walk, root, walk->start);
+	spine_json_forget(walk, root + SPINE_JSON_ROOTS, walk->start);
 	return root->spec >= 0 ? take_plain_key(walk, root, record, reason, reason_size) : SPINE_DECODED;
 }
 
 static SpineDecodeOutcome
 decode_value(SpineJsonWalk *walk, SpineJsonNode *root, const SpineRecord *record, char *reason, size_t reason_size)
 {
-	bool		only_object;
 	SpineDecodeOutcome outcome;
 
 	if (record->value == NULL || record->value_len == 0)
@@ -146,10 +146,8 @@ decode_value(SpineJsonWalk *walk, SpineJsonNode *root, const SpineRecord *record
 		snprintf(reason, reason_size, "longer than 1 GB");
 		return SPINE_BEYOND_LIMIT;
 	}
-	only_object = root->spec < 0 && root->nelements == 0;
-	if (only_object)
-		walk->record = root;
-	outcome = spine_json_walk(walk, root, record->value, record->value_len, only_object);
+	outcome = spine_json_walk(walk, root, record->value, record->value_len,
+							  root->spec < 0 && root->nelements == 0 && root[SPINE_JSON_ROOTS].nelements == 0);
 	if (outcome == SPINE_MALFORMED)
 	{
 		spine_json_describe(&walk->reader, reason, reason_size);

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#define NROOTS			2
+#define NROOTS			(2 * SPINE_JSON_ROOTS)
 
 /* The nodes that the paths need at most, and the bytes of their members' names. */
 static void
@@ -44,7 +44,8 @@ child_for(SpineJsonPaths *paths, SpineJsonNode *node, const SpinePathStep *step,
 	(*nchildren)++;
 	node->has_children = true;
 	child = &paths->nodes[paths->nnodes++];
-	*child = (SpineJsonNode) {.parent = node, .element = step->element, .nsteps = node->nsteps + 1, .spec = -1};
+	*child = (SpineJsonNode) {.parent = node, .element = step->element, .nsteps = node->nsteps + 1,
+		.is_strict = node->is_strict, .spec = -1};
 	if (step->member)
 	{
 		child->len = strlen(step->member);
@@ -127,6 +128,29 @@ link_same_paths(SpineJsonPaths *paths, int nspecs)
 	}
 }
 
+/* Can records be decoded whose value is not an object? */
+static bool
+takes_any_value(const SpineFieldSpec *specs, int nspecs)
+{
+	for (int i = 0; i < nspecs; i++)
+	{
+		const SpinePath *path = &specs[i].path;
+
+		if (path->root == SPINE_ROOT_VALUE && (path->nsteps == 0 || path->steps[0].member == NULL))
+			return true;
+	}
+	return false;
+}
+
+/* All of the root is the same for both kinds of paths, and so are the members of an object. */
+static SpineJsonNode *
+root_of(SpineJsonPaths *paths, const SpinePath *path, bool is_object)
+{
+	int			nsame = is_object && path->root == SPINE_ROOT_VALUE ? 1 : 0;
+
+	return &paths->nodes[path->root + (path->strict && path->nsteps > nsame ? SPINE_JSON_ROOTS : 0)];
+}
+
 SpineJsonPaths *
 spine_json_paths_make(const SpineFieldSpec *specs, int nspecs)
 {
@@ -135,6 +159,7 @@ spine_json_paths_make(const SpineFieldSpec *specs, int nspecs)
 	char	   *names;
 	size_t		nnodes;
 	size_t		name_bytes;
+	bool		is_object = !takes_any_value(specs, nspecs);
 
 	measure(specs, nspecs, &nnodes, &name_bytes);
 	paths = calloc(1, sizeof(SpineJsonPaths) +
@@ -149,12 +174,15 @@ spine_json_paths_make(const SpineFieldSpec *specs, int nspecs)
 
 	/* all specs are at their root, and move down by a step at a time */
 	for (int root = 0; root < NROOTS; root++)
+	{
 		paths->nodes[root].spec = -1;
+		paths->nodes[root].is_strict = root >= SPINE_JSON_ROOTS;
+	}
 	for (int i = 0; i < nspecs; i++)
 		paths->specs[i] = (SpineJsonSpec) {
 			.as_json = specs[i].as_json,
 			.for_jsonb = specs[i].for_jsonb,
-			.node = &paths->nodes[specs[i].path.root]
+			.node = root_of(paths, &specs[i].path, is_object)
 		};
 	paths->nnodes = NROOTS;
 	for (int i = 0; i < paths->nnodes; i++)

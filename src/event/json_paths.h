@@ -25,6 +25,7 @@ struct SpineJsonNode
 	size_t		len;
 	uint32_t	element;
 	int			nsteps;			/* from the root */
+	bool		is_strict;		/* its paths are */
 	int			spec;			/* one of those that end here, or -1 */
 	SpineJsonNode *next;		/* of a member: the one after it, in a circle */
 	bool		has_children;
@@ -62,8 +63,12 @@ typedef struct SpineJsonPaths
 	SpineJsonSpec *specs;
 	SpineJsonActive *active;	/* room for two of each node */
 	int			nnodes;
-	SpineJsonNode nodes[];		/* first the roots, in the order of SpineRoot */
+	SpineJsonNode nodes[];		/* first the roots, in the order of SpineRoot, then those of
+								 * strict paths, in the same order */
 } SpineJsonPaths;
+
+/* How many roots a record has.  The root of strict paths is as many nodes behind the other. */
+#define SPINE_JSON_ROOTS		2
 
 /* Copies the specs; NULL: no memory.  The caller frees the tree with free(). */
 extern SpineJsonPaths *spine_json_paths_make(const SpineFieldSpec *specs, int nspecs);

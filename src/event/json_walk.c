@@ -244,7 +244,7 @@ read_elements(SpineJsonWalk *walk, size_t first)
 				element = spine_json_find_element(node, i);
 				if (element)
 					activate(walk, element, false);
-				if (node->nmembers > 0)
+				if (node->nmembers > 0 && !node->is_strict)
 					activate(walk, node, true);
 			}
 			reader->nested_memory += SPINE_JSON_SCALAR_COST;
@@ -262,15 +262,19 @@ read_elements(SpineJsonWalk *walk, size_t first)
 	return SPINE_DECODED;
 }
 
-/* Activates the nodes for element 0 of a value that is not an array. */
+/*
+ * Activates the nodes for element 0 of a value that is not an array.  The operator -> of
+ * jsonb, too, takes a scalar for the array that is around it in jsonb.
+ */
 static inline void
-activate_first_elements(SpineJsonWalk *walk, size_t first)
+activate_first_elements(SpineJsonWalk *walk, size_t first, char opening)
 {
 	for (size_t a = first; a < walk->nactive; a++)
 	{
 		const SpineJsonNode *node = walk->active[a].node;
 
-		if (node->nelements > 0 && !walk->active[a].is_unwrapped && node->by_element[0]->element == 0)
+		if (node->nelements > 0 && !walk->active[a].is_unwrapped && node->by_element[0]->element == 0 &&
+			(opening != '{' || !node->is_strict))
 			activate(walk, node->by_element[0], false);
 	}
 }
@@ -284,7 +288,7 @@ is_looked_into(const SpineJsonWalk *walk, size_t first, char opening)
 		const SpineJsonNode *node = walk->active[a].node;
 
 		if (opening == '{' ? node->nmembers > 0 :
-			!walk->active[a].is_unwrapped && (node->nmembers > 0 || node->nelements > 0))
+			!walk->active[a].is_unwrapped && ((node->nmembers > 0 && !node->is_strict) || node->nelements > 0))
 			return true;
 	}
 	return false;
@@ -301,7 +305,7 @@ read_value(SpineJsonWalk *walk, size_t first)
 	SpineJsonValue value;
 
 	if (opening != '[')
-		activate_first_elements(walk, first);
+		activate_first_elements(walk, first, opening);
 	if ((opening == '{' || opening == '[') && is_looked_into(walk, first, opening))
 	{
 		SpineDecodeOutcome outcome = opening == '{' ?
@@ -333,6 +337,7 @@ SpineDecodeOutcome
 spine_json_walk(SpineJsonWalk *walk, SpineJsonNode *root, const void *bytes, size_t len, bool only_object)
 {
 	SpineJsonReader *reader = &walk->reader;
+	SpineJsonNode *strict = root + SPINE_JSON_ROOTS;
 	char		opening;
 	SpineDecodeOutcome outcome;
 
@@ -345,7 +350,12 @@ spine_json_walk(SpineJsonWalk *walk, SpineJsonNode *root, const void *bytes, siz
 		return SPINE_MALFORMED;
 	}
 	walk->nactive = 0;
-	activate(walk, root, false);
+	if (root->spec >= 0 || root->has_children || !strict->has_children)
+		activate(walk, root, false);
+	if (strict->has_children)
+		activate(walk, strict, false);
+	if (only_object)
+		walk->record = walk->active[0].node;
 	outcome = only_object ? read_members(walk, 0) : read_value(walk, 0);
 	if (outcome != SPINE_DECODED)
 		return outcome;

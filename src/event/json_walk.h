@@ -7,6 +7,8 @@
  *	- a step to a member of an array goes to that member of its elements, but not to those of
  *	  arrays among them, and the first value that the whole path finds counts;
  *	- element 0 of what is not an array is the thing itself.
+ * A strict path finds what the operator -> of jsonb finds: members only of objects, and
+ * elements only of arrays and scalars.
  *
  * So a value may be at the end of several paths, and a path may meet several values.  The
  * nodes whose value is being read are the active ones.  The values of a node do not overlap.
@@ -29,7 +31,7 @@ typedef struct SpineJsonWalk
 	const SpineJsonSpec *specs;
 	SpineJsonActive *active;	/* nactive of them */
 	size_t		nactive;
-	const SpineJsonNode *record;	/* the value's root if it can only be an object */
+	const SpineJsonNode *record;	/* the first of the value's roots, if it can only be an object */
 	uint64_t	start;			/* of the record, in the decoder's time */
 	uint64_t	now;
 	SpineField *fields;
@@ -39,7 +41,7 @@ typedef struct SpineJsonWalk
 static const SpineField spine_json_absent = {SPINE_FIELD_ABSENT, 0, {.text = ""}};
 
 /*
- * Reads the JSON that is all of the bytes, for the paths of a root.  The fields must have been
+ * Reads the JSON that is all of the bytes, for the paths of a root, also the strict ones.  The fields must have been
  * absent.  SPINE_MALFORMED: the reader has a complaint, and some fields may have been taken.
  */
 extern SpineDecodeOutcome spine_json_walk(SpineJsonWalk *walk, SpineJsonNode *root,

@@ -5,6 +5,7 @@
 #ifndef SPINE_PATH_H
 #define SPINE_PATH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Which part of a record a path starts from. */
@@ -26,6 +27,7 @@ typedef struct SpinePath
 	SpineRoot	root;
 	int			nsteps;
 	const SpinePathStep *steps;
+	bool		strict;			/* as the operators -> and ->> of jsonb, not as jsonpath */
 } SpinePath;
 
 /* A path to a key of the value, as an initializer outside of functions or of a local variable. */

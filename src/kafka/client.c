@@ -52,6 +52,8 @@ spine_client_note_error(SpineClient *client, rd_kafka_resp_err_t code, const cha
 
 	if (reason == NULL)
 		reason = name;
+	else if (strstr(reason, "sasl.oauthbearer.config"))
+		reason = "sasl.oauthbearer.config cannot be read";	/* the library would quote a part of it */
 	if (strcmp(reason, name) == 0 && client->error.class != SPINE_NO_ERROR)
 		return;
 
@@ -62,6 +64,9 @@ spine_client_note_error(SpineClient *client, rd_kafka_resp_err_t code, const cha
 	if (code == RD_KAFKA_RESP_ERR__SSL)
 		spine_error_set_hint(&client->error,
 							 "Its certificate must be valid today, for its name, and signed by an authority of ssl.ca.location.");
+	else if (client->error.class == SPINE_STRUCTURAL && client->server_name)
+		spine_error_set_hint(&client->error, "Check the user mapping for server \"%s\", and what the user may do there.",
+							 client->server_name);
 }
 
 /* Runs in the owner's poll. */
@@ -193,11 +198,14 @@ start_client(SpineClient *client, SpineClientKind kind, rd_kafka_conf_t *conf)
 	pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
 	if (client->rk == NULL)
 	{
+		char	   *server_name = client->server_name ? pstrdup(client->server_name) : NULL;
+
 		rd_kafka_conf_destroy(conf);
 		spine_client_destroy(client);
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("could not start a Kafka client: %s", errstr),
+				 server_name ? errhint("Check the options of server \"%s\" and of its user mapping.", server_name) :
 				 errhint("Check \"spine.brokers\" and \"spine.kafka_options\".")));
 	}
 
@@ -226,6 +234,8 @@ spine_client_create(SpineClientKind kind, const SpineCluster *cluster, const cha
 	conf = spine_configuration_make(kind, cluster, group_id, prefetch);
 	client = allocate_client();
 	client->embedded = cluster->embedded;
+	if (cluster->server_name)
+		client->server_name = MemoryContextStrdup(client->context, cluster->server_name);
 	strlcpy(client->cluster_id, cluster->identity, sizeof(client->cluster_id));
 
 	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0)
@@ -275,14 +285,23 @@ spine_client_forget_error(SpineClient *client)
 	memset(&client->error, 0, sizeof(client->error));
 }
 
+char *
+spine_client_advice(const SpineClient *client)
+{
+	if (client->error.hint[0])
+		return pstrdup(client->error.hint);
+	if (client->server_name)
+		return psprintf("Check the options of server \"%s\", and that the broker is up.", client->server_name);
+	return pstrdup("Check \"spine.brokers\", and that the broker is up.");
+}
+
 void
 spine_client_raise_error(const SpineClient *client)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg_internal("%s", client->error.message),
-			 errhint("%s", client->error.hint[0] ? client->error.hint :
-					 "Check \"spine.brokers\", and that the broker is up.")));
+			 errhint("%s", spine_client_advice(client))));
 }
 
 bool

@@ -32,6 +32,9 @@ extern const char *spine_client_identity(const SpineClient *client);
  */
 extern const SpineError *spine_client_error(const SpineClient *client);
 
+/* A hint for a person: what to check when the cluster does not answer.  palloc'ed. */
+extern char *spine_client_advice(const SpineClient *client);
+
 /* Raises that trouble as an error of the current transaction. */
 pg_noreturn extern void spine_client_raise_error(const SpineClient *client);
 

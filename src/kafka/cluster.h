@@ -20,6 +20,7 @@ typedef struct SpineCluster
 													 * new at each start; "" of others,
 													 * which tell it themselves */
 	Oid			server;			/* that declares the cluster; InvalidOid: the settings do */
+	const char *server_name;	/* NULL: there is none */
 } SpineCluster;
 
 /* Would a client of one be a client of the other, too? */
@@ -27,5 +28,8 @@ extern bool spine_cluster_is_same(const SpineCluster *a, const SpineCluster *b);
 
 /* A copy whose strings are in the given memory context. */
 extern SpineCluster spine_cluster_copy(const SpineCluster *cluster, MemoryContext context);
+
+/* Frees the strings of a copy. */
+extern void spine_cluster_free(SpineCluster *copy);
 
 #endif							/* SPINE_CLUSTER_H */

@@ -147,6 +147,7 @@ spine_configuration_make(SpineClientKind kind, const SpineCluster *cluster,
 		rd_kafka_conf_destroy(conf);
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 cluster->server_name ? errmsg("invalid options of server \"%s\"", cluster->server_name) :
 				 errmsg("invalid value for parameter \"%s\"", "spine.kafka_options"),
 				 errdetail("%s", reason)));
 	}

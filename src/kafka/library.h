@@ -54,6 +54,7 @@ struct SpineClient
 	int			wake_fd;		/* readable: poll the queue */
 	int			wake_write_fd;
 	bool		embedded;		/* the cluster is the embedded broker */
+	const char *server_name;	/* that declares the cluster; NULL: the settings do */
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* "": not known yet */
 	SpineError	error;			/* see spine_client_error */
 

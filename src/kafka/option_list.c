@@ -259,6 +259,12 @@ spine_option_list_allows(const char *name, const char **reason)
 	return false;
 }
 
+const char *
+spine_option_list_name(int i)
+{
+	return i < LENGTH(allowed_options) ? allowed_options[i] : NULL;
+}
+
 static bool
 has_ending(const char *name, const char *ending)
 {
@@ -274,11 +280,42 @@ is_pem(const char *name)
 	return has_ending(name, ".pem");
 }
 
+bool
+spine_option_list_is_secret(const char *name)
+{
+	return has_ending(name, ".password") || has_ending(name, ".secret") || has_ending(name, ".passphrase") ||
+		has_ending(name, "key.pem") || strcmp(name, "sasl.oauthbearer.config") == 0;
+}
+
+/* Certificates are not secret, but a key may be in the same text. */
 static bool
 holds_secret(const char *name)
 {
-	return is_pem(name) || has_ending(name, ".password") || has_ending(name, ".secret") ||
-		has_ending(name, ".passphrase") || strcmp(name, "sasl.oauthbearer.config") == 0;
+	return is_pem(name) || spine_option_list_is_secret(name);
+}
+
+SpineOptionPlace
+spine_option_list_place(const char *name)
+{
+	static const char *const of_login[] = {"sasl.oauthbearer.", "ssl.certificate.", "ssl.key.", "ssl.keystore."};
+
+	/* librdkafka 2.0 crashes when it renews such a token */
+	if (strcmp(name, "enable.sasl.oauthbearer.unsecure.jwt") == 0)
+		return SPINE_OPTION_OF_NEITHER;
+	if (spine_option_list_is_secret(name) || strcmp(name, "sasl.username") == 0)
+		return SPINE_OPTION_OF_USER;
+	for (int i = 0; i < LENGTH(of_login); i++)
+	{
+		if (strncmp(name, of_login[i], strlen(of_login[i])) == 0)
+			return SPINE_OPTION_OF_EITHER;
+	}
+	return SPINE_OPTION_OF_SERVER;
+}
+
+bool
+spine_option_list_names_file(const char *name)
+{
+	return has_ending(name, ".location") || has_ending(name, ".file");
 }
 
 static bool

@@ -52,3 +52,34 @@ spine_kafka_options_check(const char *options, char *reason, size_t reason_size)
 	rd_kafka_conf_destroy(conf);
 	return ok;
 }
+
+void
+spine_kafka_options_add(StringInfo options, const char *name, const char *value)
+{
+	appendStringInfo(options, " %s='", name);
+	for (const char *c = value; *c; c++)
+	{
+		if (*c == '\'')
+			appendStringInfoChar(options, '\'');
+		appendStringInfoChar(options, *c);
+	}
+	appendStringInfoChar(options, '\'');
+}
+
+char *
+spine_kafka_options_value(const char *options, const char *name)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	char		reason[256];
+	char	   *value = NULL;
+	size_t		size;
+
+	if (spine_kafka_options_apply(options, conf, reason, sizeof(reason)) &&
+		rd_kafka_conf_get(conf, name, NULL, &size) == RD_KAFKA_CONF_OK)
+	{
+		value = palloc0(size + 1);
+		(void) rd_kafka_conf_get(conf, name, value, &size);
+	}
+	rd_kafka_conf_destroy(conf);
+	return value ? value : pstrdup("");
+}

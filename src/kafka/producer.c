@@ -17,23 +17,41 @@ spine_producer_prepare(SpineClient *client, const char *topic, int timeout_ms)
 		(void) spine_client_count_partitions(client, topic, timeout_ms);
 }
 
-bool
-spine_producer_send(SpineClient *client, const char *topic, const char *key, size_t key_len,
-					const char *value, size_t value_len, uint64 tag)
+/* NULL: there are none. */
+static rd_kafka_headers_t *
+make_headers(const SpineMessage *message)
 {
+	rd_kafka_headers_t *headers = message->nheaders > 0 ? rd_kafka_headers_new(message->nheaders) : NULL;
+
+	for (int i = 0; i < message->nheaders; i++)
+		(void) rd_kafka_header_add(headers, message->headers[i].name, -1, message->headers[i].value,
+								   message->headers[i].value_len);
+	return headers;
+}
+
+bool
+spine_producer_send(SpineClient *client, const SpineMessage *message)
+{
+	rd_kafka_headers_t *headers = make_headers(message);
 	rd_kafka_resp_err_t err;
 
 	err = rd_kafka_producev(client->rk,
-							RD_KAFKA_V_TOPIC(topic),
-							RD_KAFKA_V_KEY(key, key_len),
-							RD_KAFKA_V_VALUE((void *) value, value_len),
+							RD_KAFKA_V_TOPIC(message->topic),
+							RD_KAFKA_V_PARTITION(message->partition < 0 ? RD_KAFKA_PARTITION_UA : message->partition),
+							RD_KAFKA_V_KEY(message->key, message->key_len),
+							RD_KAFKA_V_VALUE((void *) message->value, message->value_len),
+							RD_KAFKA_V_HEADERS(headers),
 							RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-							RD_KAFKA_V_OPAQUE((void *) (uintptr_t) tag),
+							RD_KAFKA_V_OPAQUE((void *) (uintptr_t) message->tag),
 							RD_KAFKA_V_END);
+
+	/* the library has taken the headers if it has taken the record */
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR && headers)
+		rd_kafka_headers_destroy(headers);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR && err != RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("could not send to topic \"%s\": %s", topic, rd_kafka_err2str(err))));
+				 errmsg("could not send to topic \"%s\": %s", message->topic, rd_kafka_err2str(err))));
 	return err == RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 

@@ -5,13 +5,28 @@
 #ifndef SPINE_PRODUCER_H
 #define SPINE_PRODUCER_H
 
+#include "event/record.h"
 #include "kafka/client.h"
+
+/* A record to be sent. */
+typedef struct SpineMessage
+{
+	const char *topic;
+	int32		partition;		/* -1: the key decides */
+	const void *key;			/* NULL: the record has no key */
+	size_t		key_len;
+	const void *value;			/* NULL: a tombstone */
+	size_t		value_len;
+	const SpineHeader *headers;
+	int			nheaders;
+	uint64		tag;			/* the caller's, for SpineReport */
+} SpineMessage;
 
 /* What became of one record. */
 typedef struct SpineReport
 {
 	const char *error;			/* NULL: the broker has acknowledged the record */
-	uint64		tag;			/* as given to spine_producer_send */
+	uint64		tag;			/* of the message */
 	const char *topic;
 	int32		partition;
 	int64		offset;			/* if acknowledged */
@@ -32,9 +47,7 @@ extern void spine_producer_prepare(SpineClient *client, const char *topic, int t
  * Queues a copy of a record, without waiting.  False: the queue is full.  Raises an
  * error when the record cannot be sent at all.
  */
-extern bool spine_producer_send(SpineClient *client, const char *topic,
-								const char *key, size_t key_len,
-								const char *value, size_t value_len, uint64 tag);
+extern bool spine_producer_send(SpineClient *client, const SpineMessage *message);
 
 /*
  * The next report, without waiting.  False: there is none yet.  The report's pointers

@@ -13,7 +13,7 @@
 #include "kafka/producer.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "process/default_cluster.h"
+#include "process/server_cluster.h"
 #include "process/shared.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -58,7 +58,7 @@ report_failure(const SpineOrderSender *sender, int64 wanted)
 			 errdetail(INT64_FORMAT " of " INT64_FORMAT " events were acknowledged by the broker.%s%s",
 					   sender->acknowledged, wanted,
 					   trouble->class == SPINE_NO_ERROR ? "" : " The last trouble: ", trouble->message),
-			 errhint("Check \"spine.brokers\", and that the broker is up.")));
+			 errhint("%s", spine_client_advice(sender->client))));
 }
 
 /*
@@ -117,11 +117,14 @@ deliver(SpineOrderSender *sender, const SpineTenant *tenant, int64 n)
 	}
 }
 
-/* Returns how many events the broker has acknowledged: all of them. */
+/*
+ * Returns how many events the broker has acknowledged: all of them.  server: NULL for the
+ * default cluster.
+ */
 static int64
-produce(const SpineTenant *tenant, int64 n)
+produce(const SpineTenant *tenant, int64 n, const char *server)
 {
-	SpineCluster cluster = spine_default_cluster_await();
+	SpineCluster cluster = spine_server_cluster_await(server, GetUserId());
 	SpineOrderSender sender;
 	ErrorContextCallback callback = {error_context_stack, deliver_error_context, &sender};
 
@@ -153,6 +156,7 @@ Datum
 spine_produce(PG_FUNCTION_ARGS)
 {
 	SpineTenant tenant;
+	const char *server = NULL;
 	int32		n;
 
 	spine_tenant_init(&tenant, tenant_argument(fcinfo));
@@ -165,7 +169,9 @@ spine_produce(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("number of events must not be negative")));
-	PG_RETURN_INT64(n == 0 ? 0 : produce(&tenant, n));
+	if (PG_NARGS() > 2 && !PG_ARGISNULL(2))
+		server = NameStr(*PG_GETARG_NAME(2));
+	PG_RETURN_INT64(n == 0 ? 0 : produce(&tenant, n, server));
 }
 
 Datum

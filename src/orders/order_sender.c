@@ -38,6 +38,7 @@ spine_order_sender_send(SpineOrderSender *sender, const SpineTenant *tenant)
 	char		event[SPINE_MAX_EVENT_BYTES];
 	size_t		len;
 	int64		bytes;
+	SpineMessage message;
 
 	if (sender->sent - sender->acknowledged - sender->failed >= MAX_IN_FLIGHT)
 		return false;
@@ -46,8 +47,16 @@ spine_order_sender_send(SpineOrderSender *sender, const SpineTenant *tenant)
 	bytes = len + tenant->len + RECORD_OVERHEAD;
 	if (!spine_backpressure_reserve(sender->client, bytes))
 		return false;
-	if (!spine_producer_send(sender->client, sender->topic, tenant->name, tenant->len,
-							 event, len, sender->id))
+	message = (SpineMessage) {
+		.topic = sender->topic,
+		.partition = -1,
+		.key = tenant->name,
+		.key_len = tenant->len,
+		.value = event,
+		.value_len = len,
+		.tag = sender->id
+	};
+	if (!spine_producer_send(sender->client, &message))
 	{
 		spine_backpressure_release(sender->client, bytes);
 		return false;

@@ -173,7 +173,7 @@ report(const BatchRun *run)
 
 	batch->ndead_letters = run->applied.nletters;
 	batch->nevents = batch->nrecords - run->applied.nletters;
-	batch->nupserts = run->applied.nupserts;
+	batch->counts = run->applied.counts;
 	batch->nsubtransactions = run->applied.nsubtransactions;
 	*batch->refusals = run->applied.refusals;
 	count_per_partition(run);

@@ -24,7 +24,7 @@ typedef struct SpineBatch
 	/* out, when it is committed: */
 	size_t		nevents;		/* applied */
 	size_t		ndead_letters;
-	uint64		nupserts;		/* rows written by sinks that count them */
+	SpineApplyCounts counts;
 	int			nsubtransactions;	/* that it took to find refused records */
 
 	/* out, when it is too large: */

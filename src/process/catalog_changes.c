@@ -3,7 +3,7 @@
  *		Tells the launcher and the workers that the catalog has changed, once the
  *		change is committed.
  */
-#include "compat.h"
+#include "process/catalog_changes.h"
 
 #include "access/xact.h"
 #include "commands/trigger.h"
@@ -19,46 +19,64 @@ PG_FUNCTION_INFO_V1(spine_catalog_changed);
  */
 static bool catalog_changed = false;
 
+/* A server or a user mapping was: these are PostgreSQL's own, and may be PREPAREd. */
+static bool server_changed = false;
+
 static void
 tell_after_commit(XactEvent event, void *arg)
 {
-	if (!catalog_changed)
+	if (!catalog_changed && !server_changed)
 		return;
 
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
 			spine_shared_request_probe(MyDatabaseId);
-			catalog_changed = false;
+			catalog_changed = server_changed = false;
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that has changed the catalog of spine")));
+			if (catalog_changed)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed the catalog of spine")));
 			break;
+		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
-			catalog_changed = false;
+			catalog_changed = server_changed = false;
 			break;
 		default:
 			break;
 	}
 }
 
-Datum
-spine_catalog_changed(PG_FUNCTION_ARGS)
+static void
+watch_transaction(void)
 {
 	static bool registered = false;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("spine_catalog_changed: not called by trigger manager")));
 
 	if (!registered)
 	{
 		RegisterXactCallback(tell_after_commit, NULL);
 		registered = true;
 	}
+}
+
+void
+spine_catalog_changes_note_server(void)
+{
+	watch_transaction();
+	server_changed = true;
+}
+
+Datum
+spine_catalog_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("spine_catalog_changed: not called by trigger manager")));
+
+	watch_transaction();
 	catalog_changed = true;
 	PG_RETURN_POINTER(NULL);
 }

@@ -15,6 +15,7 @@
 #include "utils/float.h"
 
 PG_FUNCTION_INFO_V1(spine_pipeline_counters);
+PG_FUNCTION_INFO_V1(spine_pipeline_filtered);
 
 /* The upper bounds of the histogram's buckets, in seconds; the last has none. */
 static const double bucket_bounds[SPINE_BATCH_BUCKETS - 1] = {
@@ -51,7 +52,7 @@ spine_counters_add_records(const NameData *pipeline, size_t n)
 }
 
 void
-spine_counters_add_batch(const NameData *pipeline, uint64 upserts, double seconds)
+spine_counters_add_batch(const NameData *pipeline, const SpineApplyCounts *counts, double seconds)
 {
 	SpinePipelineCounters *counters;
 	int			bucket = 0;
@@ -63,7 +64,8 @@ spine_counters_add_batch(const NameData *pipeline, uint64 upserts, double second
 	counters = counters_of(pipeline);
 	if (counters)
 	{
-		counters->upserts += upserts;
+		counters->upserts += counts->nupserts;
+		counters->filtered += counts->nfiltered;
 		counters->batches++;
 		counters->batch_seconds += seconds;
 		counters->batch_buckets[bucket]++;
@@ -119,6 +121,30 @@ spine_pipeline_counters(PG_FUNCTION_ARGS)
 		values[4] = Float8GetDatum(counters[i].batch_seconds);
 		values[5] = bounds_array();
 		values[6] = cumulative_array(counters[i].batch_buckets);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* Apart, so that the function above keeps the type that it had in 0.1.0. */
+Datum
+spine_pipeline_filtered(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SpinePipelineCounters *counters;
+	long		n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	counters = spine_shared_copy_table(spine_pipeline_counts, sizeof(SpinePipelineCounters), &n);
+	for (long i = 0; i < n; i++)
+	{
+		Datum		values[2];
+		bool		nulls[2] = {false};
+
+		if (counters[i].key.database != MyDatabaseId)
+			continue;
+		values[0] = NameGetDatum(&counters[i].key.name);
+		values[1] = Int64GetDatum(counters[i].filtered);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

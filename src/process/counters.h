@@ -9,12 +9,14 @@
 #ifndef SPINE_COUNTERS_H
 #define SPINE_COUNTERS_H
 
+#include "apply/apply.h"
 #include "process/shared.h"
 
 /* n records of this pipeline were read from the broker. */
 extern void spine_counters_add_records(const NameData *pipeline, size_t n);
 
-/* A batch of this pipeline was committed, and wrote so many rows by upserts. */
-extern void spine_counters_add_batch(const NameData *pipeline, uint64 upserts, double seconds);
+/* A batch of this pipeline was committed. */
+extern void spine_counters_add_batch(const NameData *pipeline, const SpineApplyCounts *counts,
+									 double seconds);
 
 #endif							/* SPINE_COUNTERS_H */

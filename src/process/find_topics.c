@@ -7,7 +7,7 @@
 #include "catalog/topics.h"
 #include "funcapi.h"
 #include "kafka/client_cache.h"
-#include "process/default_cluster.h"
+#include "process/server_cluster.h"
 #include "utils/builtins.h"
 
 #define BROKER_TIMEOUT_MS	10000
@@ -98,12 +98,16 @@ Datum
 spine_find_topics(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	SpineCluster cluster = spine_default_cluster_await();
-	SpineClient *client = spine_client_cache_get(&cluster);
+	SpineCluster cluster;
+	SpineClient *client;
 	SpineTopic *topics;
 	int			n;
 
 	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	cluster = spine_server_cluster_argument(fcinfo, 1);
+	client = spine_client_cache_get(&cluster);
 	topics = spine_topics_find(client, text_to_cstring(PG_GETARG_TEXT_PP(0)), &n, BROKER_TIMEOUT_MS);
 	if (topics == NULL)
 		spine_client_raise_error(client);

@@ -9,8 +9,8 @@
 #include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "process/default_cluster.h"
 #include "process/look.h"
+#include "process/server_cluster.h"
 #include "process/settings.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -60,16 +60,6 @@ put_records(ReturnSetInfo *result, SpineRecord *records, size_t n)
 	MemoryContextDelete(context);
 }
 
-static SpineCluster
-cluster_of(FunctionCallInfo fcinfo, int argument)
-{
-	if (!PG_ARGISNULL(argument))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("server \"%s\" does not exist", NameStr(*PG_GETARG_NAME(argument)))));
-	return spine_default_cluster_await();
-}
-
 /* (topic text, n integer, at text, server name) */
 Datum
 spine_peek(PG_FUNCTION_ARGS)
@@ -96,7 +86,7 @@ spine_peek(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("only a pipeline has a current position")));
 
-	cluster = cluster_of(fcinfo, 3);
+	cluster = spine_server_cluster_argument(fcinfo, 3);
 	if (look.kind == SPINE_LOOK_TIME)
 		spine_look_check_time(&cluster);
 	reader = spine_reader_open(&cluster, text_to_cstring(PG_GETARG_TEXT_PP(0)),

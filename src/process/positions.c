@@ -209,7 +209,7 @@ check_cluster(const SpineLog *log, const SpineMove *topics, int n, bool *lost_lo
 				 errmsg("the broker's cluster is \"%s\", but the position in topic \"%s\" belongs to cluster \"%s\"",
 						log->cluster_id, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2),
 						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
-				 errhint("Point \"spine.brokers\" at the right cluster; or, to read this one from its start: SELECT spine_seek(%s, NULL, 'earliest')",
+				 errhint("Point \"spine.brokers\", or the pipeline's server, at the right cluster; or, to read this one from its start: SELECT spine_seek(%s, NULL, 'earliest')",
 						 quote_literal_cstr(NameStr(log->pipeline)))));
 }
 

@@ -21,9 +21,9 @@
 #include "funcapi.h"
 #include "kafka/client_cache.h"
 #include "miscadmin.h"
-#include "process/default_cluster.h"
 #include "process/find_topics.h"
 #include "process/look.h"
+#include "process/server_cluster.h"
 #include "process/settings.h"
 #include "storage/proc.h"
 #include "tcop/utility.h"
@@ -314,7 +314,7 @@ read_records(Source *source, size_t max)
 	SpineTopic *topics;
 	int			ntopics;
 
-	source->cluster = spine_default_cluster_await();
+	source->cluster = spine_server_cluster_await(source->pipeline->server, source->pipeline->owner);
 	if (source->look.kind == SPINE_LOOK_TIME)
 		spine_look_check_time(&source->cluster);
 	source->records = palloc(max * sizeof(SpineRecord));

@@ -144,6 +144,7 @@ typedef struct SpinePipelineCounters
 	SpinePipelineKey key;
 	int64		records_consumed;	/* read from the broker */
 	int64		upserts;		/* rows written by sinks in mode upsert */
+	int64		filtered;		/* events that a sink's filter has left out, over all sinks */
 	int64		batches;
 	double		batch_seconds;
 	int64		batch_buckets[SPINE_BATCH_BUCKETS]; /* by duration; not cumulative */

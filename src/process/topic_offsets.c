@@ -7,8 +7,8 @@
 
 #include "funcapi.h"
 #include "kafka/client_cache.h"
-#include "process/default_cluster.h"
 #include "process/look.h"
+#include "process/server_cluster.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -41,14 +41,13 @@ ask(SpineClient *client, const TopicOffsets *of, int64 time_ms)
 
 /* In the current memory context; with the offsets of a time, or NULL. */
 static TopicOffsets
-read_offsets(const char *topic, const TimestampTz *time)
+read_offsets(const SpineCluster *cluster, const char *topic, const TimestampTz *time)
 {
-	SpineCluster cluster = spine_default_cluster_await();
-	SpineClient *client = spine_client_cache_get(&cluster);
+	SpineClient *client = spine_client_cache_get(cluster);
 	TopicOffsets of = {.topic = topic};
 
 	if (time)
-		spine_look_check_time(&cluster);
+		spine_look_check_time(cluster);
 
 	of.n = spine_client_count_partitions(client, topic, BROKER_TIMEOUT_MS);
 	if (of.n < 0)
@@ -76,13 +75,15 @@ spine_topic_offsets(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	TimestampTz time = PG_ARGISNULL(1) ? 0 : PG_GETARG_TIMESTAMPTZ(1);
+	SpineCluster cluster;
 	TopicOffsets of;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
 
-	of = read_offsets(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_ARGISNULL(1) ? NULL : &time);
+	cluster = spine_server_cluster_argument(fcinfo, 2);
+	of = read_offsets(&cluster, text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_ARGISNULL(1) ? NULL : &time);
 	for (int i = 0; i < of.n; i++)
 	{
 		Datum		values[5];

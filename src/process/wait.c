@@ -15,8 +15,8 @@
 #include "executor/spi.h"
 #include "kafka/client_cache.h"
 #include "miscadmin.h"
-#include "process/default_cluster.h"
 #include "process/find_topics.h"
+#include "process/server_cluster.h"
 #include "process/status.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -39,16 +39,25 @@ typedef struct WaitTarget
 	const char *topic;
 	int32		partition;
 	int64		offset;
+	const char *cluster_id;
 } WaitTarget;
 
 /* In the memory context of the function's call. */
 typedef struct WaitList
 {
-	char		cluster_id[SPINE_MAX_CLUSTER_LEN];
 	int			n;
 	int			capacity;
 	WaitTarget *targets;
 } WaitList;
+
+/* What a pipeline reads, and with whose rights. */
+typedef struct WaitPipeline
+{
+	NameData	name;
+	char	   *topics;
+	char	   *server;			/* NULL: the default cluster */
+	Oid			owner;
+} WaitPipeline;
 
 /* Milliseconds left of the timeout, at least 0. */
 static long
@@ -69,32 +78,34 @@ add_target(WaitList *list, const WaitTarget *target)
 }
 
 static void
-add_topic(WaitList *list, SpineClient *client, const NameData *pipeline, const SpineTopic *topic,
+add_topic(WaitList *list, SpineClient *client, const WaitPipeline *pipeline, const SpineTopic *topic,
 		  TimestampTz deadline)
 {
 	int			n = topic->npartitions;
 	int32	   *partitions = palloc(Max(n, 1) * sizeof(int32));
 	int64	   *ends = palloc(Max(n, 1) * sizeof(int64));
+	char	   *cluster_id;
 
 	for (int i = 0; i < n; i++)
 		partitions[i] = i;
 	if (!spine_client_find_offsets(client, topic->name, n, partitions, SPINE_LOG_END, ends,
 								   Max(time_left(deadline), BROKER_TIMEOUT_MS)))
 		spine_client_raise_error(client);
+	cluster_id = pstrdup(spine_client_identity(client));
 
 	for (int i = 0; i < n; i++)
 	{
 		if (ends[i] > 0)
-			add_target(list, &(WaitTarget) {*pipeline, topic->name, partitions[i], ends[i]});
+			add_target(list, &(WaitTarget) {pipeline->name, topic->name, partitions[i], ends[i], cluster_id});
 	}
 }
 
 /*
- * The enabled pipelines of this database and their topics, in the current memory
- * context.  Returns how many there are.
+ * The enabled pipelines of this database, in the current memory context.  Returns how
+ * many there are.
  */
 static uint64
-read_pipelines(NameData **pipelines, char ***topics)
+read_pipelines(WaitPipeline **pipelines)
 {
 	MemoryContext context = CurrentMemoryContext;
 	char	   *schema = spine_extension_schema();
@@ -103,16 +114,23 @@ read_pipelines(NameData **pipelines, char ***topics)
 	if (schema == NULL)
 		return 0;
 	SPI_connect();
-	SPI_execute(psprintf("SELECT name, topic FROM %s.spine_pipelines WHERE enabled", schema), true, 0);
+	/* the catalog of 0.1.0 has no column `server` */
+	SPI_execute(psprintf("SELECT p.name, p.topic, pg_catalog.to_jsonb(p) ->> 'server', p.owner::pg_catalog.oid"
+						 " FROM %s.spine_pipelines p WHERE p.enabled", schema), true, 0);
 	n = SPI_processed;
-	*pipelines = MemoryContextAllocZero(context, (n + 1) * sizeof(NameData));
-	*topics = MemoryContextAllocZero(context, (n + 1) * sizeof(char *));
+	*pipelines = MemoryContextAllocZero(context, (n + 1) * sizeof(WaitPipeline));
 	for (uint64 i = 0; i < n; i++)
 	{
-		char	   *topic = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2);
+		WaitPipeline *pipeline = &(*pipelines)[i];
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		char	   *server = SPI_getvalue(row, desc, 3);
+		bool		isnull;
 
-		namestrcpy(&(*pipelines)[i], SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
-		(*topics)[i] = MemoryContextStrdup(context, spine_pipeline_topic_or_default(topic));
+		namestrcpy(&pipeline->name, SPI_getvalue(row, desc, 1));
+		pipeline->topics = MemoryContextStrdup(context, spine_pipeline_topic_or_default(SPI_getvalue(row, desc, 2)));
+		pipeline->server = server ? MemoryContextStrdup(context, server) : NULL;
+		pipeline->owner = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
 	}
 	SPI_finish();
 	return n;
@@ -120,34 +138,31 @@ read_pipelines(NameData **pipelines, char ***topics)
 
 /* The ends of a pipeline's topics. */
 static void
-add_pipeline(WaitList *list, SpineClient *client, const NameData *pipeline, const char *topics,
-			 TimestampTz deadline)
+add_pipeline(WaitList *list, const WaitPipeline *pipeline, TimestampTz deadline)
 {
+	SpineCluster cluster = spine_server_cluster_await(pipeline->server, pipeline->owner);
+	SpineClient *client = spine_client_cache_get(&cluster);
 	int			n;
-	SpineTopic *found = spine_topics_find(client, topics, &n, Max(time_left(deadline), BROKER_TIMEOUT_MS));
+	SpineTopic *found = spine_topics_find(client, pipeline->topics, &n, Max(time_left(deadline), BROKER_TIMEOUT_MS));
 
 	if (found == NULL)
 		spine_client_raise_error(client);
 	for (int i = 0; i < n; i++)
 		add_topic(list, client, pipeline, &found[i], deadline);
+	spine_client_cache_rest(client);
 }
 
 /* The ends of the topics of every enabled pipeline of this database. */
 static WaitList
 make_wait_list(TimestampTz deadline)
 {
-	SpineCluster cluster = spine_default_cluster_await();
-	SpineClient *client = spine_client_cache_get(&cluster);
 	WaitList	list = {.capacity = 8};
-	NameData   *pipelines = NULL;
-	char	  **topics = NULL;
-	uint64		npipelines = read_pipelines(&pipelines, &topics);
+	WaitPipeline *pipelines = NULL;
+	uint64		npipelines = read_pipelines(&pipelines);
 
 	list.targets = palloc(list.capacity * sizeof(WaitTarget));
 	for (uint64 i = 0; i < npipelines; i++)
-		add_pipeline(&list, client, &pipelines[i], topics[i], deadline);
-	strlcpy(list.cluster_id, spine_client_identity(client), sizeof(list.cluster_id));
-	spine_client_cache_rest(client);
+		add_pipeline(&list, &pipelines[i], deadline);
 	return list;
 }
 
@@ -161,7 +176,7 @@ is_known_to_lag(const WaitList *list)
 	for (int i = 0; i < list->n && !lags; i++)
 	{
 		const WaitTarget *target = &list->targets[i];
-		int64		offset = spine_status_applied_offset(&target->pipeline, target->topic, list->cluster_id,
+		int64		offset = spine_status_applied_offset(&target->pipeline, target->topic, target->cluster_id,
 														 target->partition);
 
 		lags = offset >= 0 && offset < target->offset;
@@ -181,11 +196,11 @@ make_array(Datum *values, int n, Oid type)
 	return PointerGetDatum(construct_array(values, n, type, len, by_value, align));
 }
 
-/* The targets as arrays of pipelines, topics, partitions and offsets. */
+/* The targets as arrays of pipelines, topics, partitions, offsets and clusters. */
 static void
 targets_as_arrays(const WaitList *list, Datum *arrays)
 {
-	Datum	   *values[4];
+	Datum	   *values[5];
 
 	for (int i = 0; i < (int) lengthof(values); i++)
 		values[i] = palloc(list->n * sizeof(Datum));
@@ -195,11 +210,13 @@ targets_as_arrays(const WaitList *list, Datum *arrays)
 		values[1][i] = CStringGetTextDatum(list->targets[i].topic);
 		values[2][i] = Int32GetDatum(list->targets[i].partition);
 		values[3][i] = Int64GetDatum(list->targets[i].offset);
+		values[4][i] = CStringGetTextDatum(list->targets[i].cluster_id);
 	}
 	arrays[0] = make_array(values[0], list->n, NAMEOID);
 	arrays[1] = make_array(values[1], list->n, TEXTOID);
 	arrays[2] = make_array(values[2], list->n, INT4OID);
 	arrays[3] = make_array(values[3], list->n, INT8OID);
+	arrays[4] = make_array(values[4], list->n, TEXTOID);
 }
 
 /*
@@ -209,7 +226,7 @@ targets_as_arrays(const WaitList *list, Datum *arrays)
 static bool
 is_applied(const WaitList *list)
 {
-	Oid			types[] = {NAMEARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTOID};
+	Oid			types[] = {NAMEARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID};
 	Datum		args[5];
 	bool		applied;
 
@@ -219,12 +236,11 @@ is_applied(const WaitList *list)
 	SPI_connect();
 	PushActiveSnapshot(GetLatestSnapshot());
 	targets_as_arrays(list, args);
-	args[4] = CStringGetTextDatum(list->cluster_id);
-	if (SPI_execute_with_args(psprintf("SELECT FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4))"
-									   " AS t(pipeline, topic, partition, end_offset)"
+	if (SPI_execute_with_args(psprintf("SELECT FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4), unnest($5))"
+									   " AS t(pipeline, topic, partition, end_offset, cluster_id)"
 									   " WHERE NOT EXISTS (SELECT FROM %s.spine_offsets o"
 									   " WHERE o.pipeline = t.pipeline AND o.topic = t.topic"
-									   " AND o.partition = t.partition AND o.cluster_id = $5"
+									   " AND o.partition = t.partition AND o.cluster_id = t.cluster_id"
 									   " AND o.next_offset >= t.end_offset) LIMIT 1",
 									   spine_extension_schema()),
 							  lengthof(types), types, args, NULL, true, 1) != SPI_OK_SELECT)

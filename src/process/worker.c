@@ -16,7 +16,6 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "process/default_cluster.h"
 #include "process/session_settings.h"
 #include "process/settings.h"
 #include "process/status.h"
@@ -25,7 +24,9 @@
 #include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define GROUP_COMMIT_SLEEP_MS	1000
@@ -44,9 +45,9 @@ spine_worker_forget_pipeline(SpineWorker *worker)
 	worker->pipeline = NULL;
 }
 
-/* Another broker or another topic: what was wrong with the old one is over. */
-static void
-leave_log(SpineWorker *worker)
+/* What was wrong with the old log is over. */
+void
+spine_worker_leave_log(SpineWorker *worker)
 {
 	spine_consumer_close(worker->consumer);
 	worker->consumer = NULL;
@@ -133,6 +134,18 @@ spine_worker_sleep(SpineWorker *worker, long timeout_ms)
  * What changes around the worker
  * -------------------------------------------------------------------------- */
 
+/*
+ * Has PostgreSQL's own catalog of servers changed, the right to use them included?  A worker
+ * that is idle hears of it by the catalog's generation.
+ */
+static bool servers_changed = false;
+
+static void
+note_server_change(Datum arg, int cache, uint32 hash)
+{
+	servers_changed = true;
+}
+
 /* Configuration and catalog: what has changed since the last look. */
 static SpineStage
 notice_changes(SpineWorker *worker)
@@ -155,6 +168,15 @@ notice_changes(SpineWorker *worker)
 	db = spine_shared_find_database(worker->database);
 	generation = db ? db->catalog_generation : worker->catalog_generation;
 	LWLockRelease(spine_shared->lock);
+	if (servers_changed)
+	{
+		servers_changed = false;
+		if (OidIsValid(worker->cluster.server))
+		{
+			spine_worker_forget_pipeline(worker);	/* the server is looked up with it */
+			changed = true;
+		}
+	}
 	if (generation != worker->catalog_generation)
 	{
 		worker->catalog_generation = generation;
@@ -165,11 +187,11 @@ notice_changes(SpineWorker *worker)
 
 	if (worker->consumer)
 	{
-		SpineCluster cluster = spine_default_cluster();
+		SpineCluster cluster = spine_worker_cluster(worker);
 
 		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
 		{
-			leave_log(worker);
+			spine_worker_leave_log(worker);
 			changed = true;
 		}
 	}
@@ -296,6 +318,8 @@ spine_worker_main(Datum slot_number)
 	spine_session_settings_apply();
 	(void) spine_session_settings_changed();	/* remembers them */
 
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, note_server_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, note_server_change, (Datum) 0);
 	step_context = AllocSetContextCreate(TopMemoryContext, "spine worker step", ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{

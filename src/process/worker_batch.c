@@ -142,7 +142,7 @@ finish_batch(SpineWorker *worker, const SpineBatch *batch, TimestampTz started, 
 
 	spine_consumer_finish_batch(worker->consumer, batch->nrecords, batch->moves, batch->nmoves);
 	spine_consumer_look_further(worker->consumer, false);
-	spine_counters_add_batch(&worker->pipeline_name, batch->nupserts, INSTR_TIME_GET_DOUBLE(duration));
+	spine_counters_add_batch(&worker->pipeline_name, &batch->counts, INSTR_TIME_GET_DOUBLE(duration));
 	spine_status_publish_batch(&worker->log, batch->moves, batch->nmoves, INSTR_TIME_GET_MILLISEC(duration));
 	(void) spine_consumer_records(worker->consumer, &nleft);
 	if (nleft == 0)

@@ -40,6 +40,8 @@ typedef struct SpineWorker
 	SpinePlan  *plan;			/* goes with the pipeline */
 	SpineLog	log;			/* outlives the pipeline */
 	char		cluster_id[SPINE_MAX_CLUSTER_LEN];	/* of the assignment */
+	SpineCluster cluster;		/* of the pipeline's server, as last looked up; outlives the
+								 * pipeline; without a server: the default cluster */
 
 	SpineConsumer *consumer;	/* NULL: to be made */
 	SpineTopic *topics;			/* that there were when last asked; those of a list that do
@@ -90,6 +92,12 @@ extern SpineStage spine_worker_next_stage(SpineWorker *worker);
 
 /* Meets worker->error, by its class; returns the stage that follows. */
 extern SpineStage spine_worker_meet_error(SpineWorker *worker);
+
+/* The cluster as far as it is known without looking its server up. */
+extern SpineCluster spine_worker_cluster(const SpineWorker *worker);
+
+/* Another cluster or topic, or no right to use it: closes the client. */
+extern void spine_worker_leave_log(SpineWorker *worker);
 
 /* The catalog or a target has changed: load them again. */
 extern void spine_worker_forget_pipeline(SpineWorker *worker);

@@ -12,6 +12,7 @@
 #include "process/assignment.h"
 #include "process/default_cluster.h"
 #include "process/find_topics.h"
+#include "process/server_cluster.h"
 #include "process/settings.h"
 #include "process/status.h"
 #include "storage/ipc.h"
@@ -56,6 +57,31 @@ load_pipeline(void *arg)
 	return true;
 }
 
+SpineCluster
+spine_worker_cluster(const SpineWorker *worker)
+{
+	return OidIsValid(worker->cluster.server) ? worker->cluster : spine_default_cluster();
+}
+
+/* Step: the cluster, as the pipeline's owner may use it now. */
+static bool
+find_cluster(void *arg)
+{
+	SpineWorker	   *worker = arg;
+	SpineCluster cluster = {0};
+	SpineCluster old = worker->cluster;
+
+	if (worker->pipeline->server)
+	{
+		cluster = spine_server_cluster(worker->pipeline->server, worker->pipeline->owner);
+		cluster = spine_cluster_copy(&cluster, TopMemoryContext);
+	}
+	worker->cluster = cluster;
+	if (OidIsValid(old.server))
+		spine_cluster_free(&old);
+	return true;
+}
+
 SpineStage
 spine_worker_load(SpineWorker *worker)
 {
@@ -69,6 +95,13 @@ spine_worker_load(SpineWorker *worker)
 			spine_worker_forget_pipeline(worker);
 			return spine_worker_meet_error(worker);
 	}
+
+	/* whoever lost the right to read a cluster does not stay connected */
+	if (spine_transaction_run(find_cluster, worker, &worker->error) == SPINE_ABORTED)
+	{
+		spine_worker_leave_log(worker);
+		return spine_worker_meet_error(worker);
+	}
 	return spine_worker_next_stage(worker);
 }
 
@@ -81,10 +114,15 @@ static bool
 open_consumer(void *arg)
 {
 	SpineWorker	   *worker = arg;
+	SpineCluster cluster;
 
+	/* rights may have changed that lead to the server's */
+	(void) find_cluster(worker);
+	cluster = spine_worker_cluster(worker);
+	if (worker->consumer && !spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
+		spine_worker_leave_log(worker);
 	if (worker->consumer == NULL)
 	{
-		SpineCluster cluster = spine_default_cluster();
 		char	   *group = psprintf("spine-%s-%s", get_database_name(MyDatabaseId),
 									 NameStr(worker->pipeline_name));
 
@@ -250,7 +288,7 @@ spine_worker_assign(SpineWorker *worker)
 		return spine_consumer_is_connected(worker->consumer) ? spine_worker_meet_error(worker) : SPINE_CONNECTING;
 
 	/* only now, so that it is not the trouble on the way here that stays to be read */
-	if (worker->lost_log && spine_default_cluster_is_embedded())
+	if (worker->lost_log && spine_worker_cluster(worker).embedded)
 		report_lost_log(worker);
 	worker->lost_log = false;
 

@@ -107,7 +107,7 @@ CREATE ROLE regress_spine_orders;
 GRANT SELECT, INSERT, UPDATE ON events, current_orders TO regress_spine_orders;
 SELECT spine_alter_pipeline('orders', '{"owner": "regress_spine_orders"}');
 GRANT regress_spine_orders TO regress_spine_nobody;
-GRANT EXECUTE ON FUNCTION spine_produce, spine_wait TO regress_spine_nobody;
+GRANT EXECUTE ON FUNCTION spine_produce(text, integer), spine_wait TO regress_spine_nobody;
 SET ROLE regress_spine_nobody;
 SELECT spine_produce('acme', 1);
 SELECT spine_wait();

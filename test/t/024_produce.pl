@@ -281,6 +281,12 @@ foreach my $time ('once', 'twice')
 	like($err, qr/ERROR: /, "with tokens, $time: spine_produce raises an error");
 	like(slurp_file("/proc/$idle_pid/status"), qr/^Threads:\s+1$/m, "with tokens, $time: no client is left");
 }
+set_config($external, 'spine.kafka_options' => 'message.timeout.ms=500 security.protocol=sasl_plaintext'
+	. ' sasl.mechanism=OAUTHBEARER enable.sasl.oauthbearer.unsecure.jwt=true sasl.oauthbearer.config=hush');
+$external->poll_query_until('postgres', q{SELECT current_setting('spine.kafka_options') ~ 'hush'});
+($out, $err) = ask($session, q{SELECT spine_produce('nowhere', 5)});
+like($err, qr/sasl.oauthbearer.config cannot be read/, 'tokens that cannot be made: the error says why');
+unlike($err, qr/hush/, 'and repeats nothing of the option');
 set_config($external, 'spine.kafka_options' => 'message.timeout.ms=2000');
 $external->safe_psql('postgres', 'ALTER DATABASE postgres RESET spine.enabled; SELECT pg_reload_conf()');
 set_config($external, 'spine.brokers' => $broker->{address});

@@ -59,7 +59,7 @@ is(query(q{SELECT "offset", key, value, headers, error FROM spine_peek('odd')}),
 3|"k"|7|{"n": "5", "trace": "def"}|
 4|"k"|null|{"n": "5", "trace": "def"}|
 5|"k"|{"deep": [1, {"a": 12345678901234567890.10}]}|{"n": "5", "trace": "def"}|
-6|"k"||{"n": "5", "trace": "def"}|value: jsonb of it would take more memory than spine.max_record_memory allows
+6|"k"||{"n": "5", "trace": "def"}|value: jsonb of it would take more memory to make than spine.max_record_memory allows
 7|"gone"||{}|
 ROWS
 
@@ -249,6 +249,14 @@ SQL
 2|unchanged||{"n": 0, "at_offset": 2}
 3|insert|{"n": 30, "at_offset": 3}|
 ROWS
+
+is(query(<<SQL), "\n0|filtered||\n1|stale||{\"n\": 20, \"id\": 2, \"who\": null, \"name\": \"b\", \"version\": 5}", 'a filter');
+BEGIN;
+$make
+SELECT FROM spine_alter_sink('stock', 'stock', '{"filter": "(value->>''id'')::int > 1"}');
+SELECT "offset", action, new_row, old_row FROM spine_preview('stock', 2);
+ROLLBACK;
+SQL
 
 # from the position of a pipeline
 query("$make SELECT spine_pause('stock')");

@@ -473,11 +473,66 @@ test_many_keys(void **state)
 	}
 }
 
+/* Strict paths find what the operators of jsonb do, also beside others of the same steps. */
+static void
+test_strict_paths(void **state)
+{
+	enum
+	{
+		NSPECS = 5
+	};
+	static const SpinePathStep a_b[] = {{.member = "a"}, {.member = "b"}};
+	static const SpinePathStep a_0[] = {{.member = "a"}, {.element = 0}};
+	static const SpinePathStep a[] = {{.member = "a"}};
+	static const SpineFieldSpec specs[NSPECS] = {
+		{.path = {SPINE_ROOT_VALUE, 2, a_b}},
+		{.path = {SPINE_ROOT_VALUE, 2, a_b, .strict = true}},
+		{.path = {SPINE_ROOT_VALUE, 2, a_0}, .as_json = true},
+		{.path = {SPINE_ROOT_VALUE, 2, a_0, .strict = true}, .as_json = true},
+		{.path = {SPINE_ROOT_VALUE, 1, a, .strict = true}, .as_json = true}
+	};
+	static const struct
+	{
+		const char *json;
+		const char *fields[NSPECS];	/* NULL: absent */
+	}			cases[] = {
+		{"{\"a\": {\"b\": 1}}", {"1", "1", "{\"b\": 1}", NULL, "{\"b\": 1}"}},
+		{"{\"a\": [{\"b\": 1}]}", {"1", NULL, "{\"b\": 1}", "{\"b\": 1}", "[{\"b\": 1}]"}},
+		{"{\"a\": 5}", {NULL, NULL, "5", "5", "5"}},
+		{"{\"a\": {\"b\": 1}, \"a\": {}}", {NULL, NULL, "{}", NULL, "{}"}},
+		{"{\"a\": []}", {NULL, NULL, NULL, NULL, "[]"}}
+	};
+
+	SpineDecoder *decoder = spine_format_json.compile(specs, NSPECS);
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		SpineRecord record = {.value = cases[i].json, .value_len = strlen(cases[i].json)};
+		char		reason[REASON_SIZE];
+		SpineEvent	event;
+
+		assert_int_equal(spine_format_json.decode(decoder, &record, SIZE_MAX, &event, reason, sizeof(reason)),
+						 SPINE_DECODED);
+		for (size_t f = 0; f < NSPECS; f++)
+		{
+			const SpineField *field = &event.fields[f];
+			const char *expected = cases[i].fields[f];
+
+			assert_int_equal(field->kind == SPINE_FIELD_ABSENT, expected == NULL);
+			assert_int_equal(field->len, expected ? strlen(expected) : 0);
+			assert_memory_equal(field->text, expected ? expected : "", field->len);
+		}
+	}
+	spine_format_json.free(decoder);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_formats),
+		cmocka_unit_test(test_strict_paths),
 		cmocka_unit_test(test_tombstone_and_lengths),
 		cmocka_unit_test(test_many_fields),
 		cmocka_unit_test(test_many_keys),

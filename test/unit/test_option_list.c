@@ -119,6 +119,39 @@ test_secrets(void **state)
 				"!What is not key=value follows option \"sasl.password\"; a value with spaces or commas is put in single quotes.");
 }
 
+/* Where each option is set when CREATE SERVER declares the cluster. */
+static void
+test_places(void **state)
+{
+	static const char *const secrets[] = {
+		"sasl.password", "ssl.key.pem", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.config",
+		"sasl.oauthbearer.client.secret", "sasl.oauthbearer.client.credentials.client.secret",
+		"sasl.oauthbearer.assertion.private.key.pem", "sasl.oauthbearer.assertion.private.key.passphrase",
+	};
+	const char *name;
+	int			nsecrets = 0;
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++)
+	{
+		assert_true(spine_option_list_is_secret(secrets[i]));
+		assert_int_equal(spine_option_list_place(secrets[i]), SPINE_OPTION_OF_USER);
+	}
+	for (int i = 0; (name = spine_option_list_name(i)) != NULL; i++)
+	{
+		nsecrets += spine_option_list_is_secret(name);
+		if (strstr(name, "location") || strstr(name, ".file"))
+			assert_true(spine_option_list_names_file(name));
+	}
+	assert_int_equal(nsecrets, sizeof(secrets) / sizeof(secrets[0]));
+	assert_int_equal(spine_option_list_place("sasl.username"), SPINE_OPTION_OF_USER);
+	assert_int_equal(spine_option_list_place("ssl.certificate.pem"), SPINE_OPTION_OF_EITHER);
+	assert_int_equal(spine_option_list_place("ssl.ca.pem"), SPINE_OPTION_OF_SERVER);
+	assert_int_equal(spine_option_list_place("security.protocol"), SPINE_OPTION_OF_SERVER);
+	assert_int_equal(spine_option_list_place("enable.sasl.oauthbearer.unsecure.jwt"), SPINE_OPTION_OF_NEITHER);
+	assert_false(spine_option_list_names_file("ssl.ca.pem"));
+}
+
 /* Is the option in one of the lists?  If not, counts it in *missing. */
 static void
 look_up(const char *name, int *missing)
@@ -184,6 +217,7 @@ main(void)
 		cmocka_unit_test(test_syntax),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_secrets),
+		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_complete),
 	};
 

@@ -1,0 +1,98 @@
+/*
+ * explain.c
+ *		spine_explain: what becomes of a pipeline's records, as text.
+ */
+#include "compat.h"
+
+#include "apply/plan.h"
+#include "catalog/extension.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "process/settings.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+PG_FUNCTION_INFO_V1(spine_explain);
+
+/* Where a column's values come from. */
+static void
+explain_column(const SpineSink *sink, const SpineColumn *column,
+			   const SpineSinkDefinition *definition, StringInfo text)
+{
+	const char *place = column->name;
+
+	if (column->source == SPINE_FROM_EXPRESSION)
+	{
+		spine_projection_explain(sink->projection, column->expression, text);
+		return;
+	}
+	for (int i = 0; i < definition->nmappings; i++)
+	{
+		if (strcmp(definition->mappings[i].column, column->name) == 0)
+			place = definition->mappings[i].place;
+	}
+	appendStringInfo(text, "  column %s: from %s\n", quote_identifier(column->name), place);
+}
+
+static void
+explain_sink(const SpineSink *sink, const SpineSinkDefinition *definition, StringInfo text)
+{
+	appendStringInfo(text, "sink %s: %s, as role %s\n", sink->table_name, sink->kind->mode,
+					 quote_identifier(GetUserNameFromId(sink->run_as, false)));
+	if (sink->projection)
+		spine_projection_explain(sink->projection, -1, text);
+	for (int i = 0; i < sink->ncolumns; i++)
+		explain_column(sink, &sink->columns[i], definition, text);
+	appendStringInfo(text, "  statement: %s\n", sink->sql[SPINE_SINK_PLAIN]);
+}
+
+/* Making a plan locks the tables that it is about. */
+static SpinePipeline *
+load_own_pipeline(const NameData *name)
+{
+	SpinePipeline *pipeline = spine_pipeline_load_any(spine_extension_schema(), name);
+
+	if (pipeline == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("pipeline \"%s\" does not exist", NameStr(*name))));
+
+	/* SPI_finish frees it, and so does an error */
+	MemoryContextSetParent(pipeline->context, CurrentMemoryContext);
+	if (!has_privs_of_role(GetUserId(), pipeline->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be a member of role \"%s\" to explain pipeline \"%s\"",
+						GetUserNameFromId(pipeline->owner, false), NameStr(*name))));
+	return pipeline;
+}
+
+/* spine_explain(pipeline name) */
+Datum
+spine_explain(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	StringInfoData text;
+	SpinePipeline *pipeline;
+	SpinePlan  *plan;
+	bool		isnull = false;
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	initStringInfo(&text);
+	SPI_connect();
+	pipeline = load_own_pipeline(PG_GETARG_NAME(0));
+	plan = spine_plan_make(pipeline, (size_t) spine_max_record_memory_kb * 1024);
+	MemoryContextSetParent(plan->context, CurrentMemoryContext);
+	for (int i = 0; i < plan->nsinks; i++)
+		explain_sink(&plan->sinks[i], &pipeline->sinks[i], &text);
+	SPI_finish();
+
+	for (char *line = strtok(text.data, "\n"); line; line = strtok(NULL, "\n"))
+	{
+		Datum		value = CStringGetTextDatum(line);
+
+		tuplestore_putvalues(result->setResult, result->setDesc, &value, &isnull);
+	}
+	return (Datum) 0;
+}

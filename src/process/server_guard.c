@@ -1,0 +1,138 @@
+/*
+ * server_guard.c
+ *		Servers that pipelines name are neither dropped nor renamed, and a change of a server
+ *		or a user mapping reaches the workers at commit.
+ *
+ * Pipelines hold the names of servers, so that a dump can be restored in any order.  So
+ * PostgreSQL knows of no dependency.  Whether a dropped server was in use is decided at the
+ * end of the statement: DROP EXTENSION drops the servers too, and then the pipelines.
+ */
+#include "process/server_guard.h"
+
+#include "access/xact.h"
+#include "catalog/extension.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_user_mapping.h"
+#include "catalog/server.h"
+#include "foreign/foreign.h"
+#include "nodes/parsenodes.h"
+#include "process/catalog_changes.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+static object_access_hook_type prev_object_access = NULL;
+
+/* Names of the servers that this transaction has dropped, since they were last checked. */
+static List *dropped = NIL;
+
+static void
+forget_dropped(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		dropped = NIL;
+}
+
+static void
+note_dropped(Oid server)
+{
+	static bool registered = false;
+	char	   *name = spine_server_name(server);
+	MemoryContext old_context;
+
+	if (name == NULL)
+		return;
+	if (!registered)
+	{
+		RegisterXactCallback(forget_dropped, NULL);
+		registered = true;
+	}
+	old_context = MemoryContextSwitchTo(TopTransactionContext);
+	dropped = lappend(dropped, pstrdup(name));
+	MemoryContextSwitchTo(old_context);
+}
+
+static void
+refuse_if_used(const char *name, const char *what)
+{
+	char	   *pipelines = spine_server_pipelines(name);
+
+	if (pipelines)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot %s server %s because pipelines of spine use it", what, quote_identifier(name)),
+				 errdetail("Pipelines: %s.", pipelines),
+				 errhint("Drop the pipelines, or give them another server, first.")));
+}
+
+/* A subtransaction that was rolled back leaves names of servers that are there. */
+static void
+check_dropped(void)
+{
+	List	   *names = dropped;
+	ListCell   *cell;
+
+	dropped = NIL;
+	if (names == NIL || spine_extension_schema() == NULL)
+		return;
+	foreach(cell, names)
+	{
+		if (GetForeignServerByName(lfirst(cell), true) == NULL)
+			refuse_if_used(lfirst(cell), "drop");
+	}
+}
+
+static void
+check_rename(const RenameStmt *rename)
+{
+	ForeignServer *server;
+
+	if (rename->renameType != OBJECT_FOREIGN_SERVER)
+		return;
+	server = GetForeignServerByName(strVal(rename->object), true);
+	if (server && spine_server_name(server->serverid))
+		refuse_if_used(server->servername, "rename");
+}
+
+static void
+watch_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+			  ProcessUtilityContext context, ParamListInfo params,
+			  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+{
+	if (IsA(pstmt->utilityStmt, RenameStmt))
+		check_rename((RenameStmt *) pstmt->utilityStmt);
+
+	if (prev_process_utility)
+		prev_process_utility(pstmt, query, read_only_tree, context, params,
+							 environment, dest, completion);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
+								environment, dest, completion);
+
+	if (dropped != NIL)
+		check_dropped();
+}
+
+static void
+watch_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	if (prev_object_access)
+		prev_object_access(access, class_id, object_id, sub_id, arg);
+
+	if (class_id != ForeignServerRelationId && class_id != UserMappingRelationId)
+		return;
+	if (access == OAT_DROP && class_id == ForeignServerRelationId)
+		note_dropped(object_id);
+	if (access == OAT_DROP || access == OAT_POST_CREATE || access == OAT_POST_ALTER)
+		spine_catalog_changes_note_server();
+}
+
+void
+spine_server_guard_init(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = watch_utility;
+	prev_object_access = object_access_hook;
+	object_access_hook = watch_object;
+}

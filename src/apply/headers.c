@@ -65,8 +65,8 @@ append_header(StringInfo json, const SpineHeader *header)
 		append_string(json, header->value, header->value_len);
 }
 
-char *
-spine_headers_json(const SpineRecord *record)
+Datum
+spine_headers_jsonb(const SpineRecord *record, size_t max_memory)
 {
 	StringInfoData json;
 	SpineHeader header;
@@ -80,17 +80,10 @@ spine_headers_json(const SpineRecord *record)
 		append_header(&json, &header);
 	}
 	appendStringInfoChar(&json, '}');
-	return json.data;
-}
 
-Datum
-spine_headers_jsonb(const SpineRecord *record, size_t max_memory)
-{
-	char	   *json = spine_headers_json(record);
-
-	if (spine_json_memory(json, strlen(json)) > max_memory)
+	if (spine_json_memory(json.data, json.len) > max_memory)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("jsonb of the record's headers would take more memory to make than spine.max_record_memory allows")));
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(spine_server_string(json, strlen(json))));
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(spine_server_string(json.data, json.len)));
 }

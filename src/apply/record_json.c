@@ -62,19 +62,18 @@ key_text(const SpineRecord *record)
 	return json.data;
 }
 
-/* The JSON of a part in UTF-8; NULL: there is none. */
-static char *
-part_text(const SpineRecord *record, SpineRecordPart part)
+/* jsonb of a key or a value; its text is NULL if the record has none. */
+static void
+convert_text(Conversion *conversion, const char *text)
 {
-	switch (part)
-	{
-		case SPINE_RECORD_KEY:
-			return key_text(record);
-		case SPINE_RECORD_HEADERS:
-			return spine_headers_json(record);
-		default:
-			return record->value ? utf8_text(record->value, record->value_len) : NULL;
-	}
+	conversion->is_null = text == NULL;
+	if (text == NULL)
+		return;
+	if (spine_json_memory(text, strlen(text)) > conversion->max_memory)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("jsonb of it would take more memory to make than spine.max_record_memory allows")));
+	conversion->result = DirectFunctionCall1(jsonb_in, CStringGetDatum(spine_server_string(text, strlen(text))));
 }
 
 /* Step.  What jsonb_in leaves behind goes with the subtransaction's memory. */
@@ -82,19 +81,28 @@ static bool
 convert_part(void *arg)
 {
 	Conversion *conversion = arg;
-	char	   *text = part_text(conversion->record, conversion->part);
-	Datum		jsonb;
+	const SpineRecord *record = conversion->record;
 
-	conversion->is_null = text == NULL;
-	if (text == NULL)
-		return true;
-	if (spine_json_memory(text, strlen(text)) > conversion->max_memory)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("jsonb of it would take more memory than spine.max_record_memory allows")));
-	jsonb = DirectFunctionCall1(jsonb_in, CStringGetDatum(spine_server_string(text, strlen(text))));
-	MemoryContextSwitchTo(conversion->context);
-	conversion->result = datumCopy(jsonb, false, -1);
+	switch (conversion->part)
+	{
+		case SPINE_RECORD_KEY:
+			convert_text(conversion, key_text(record));
+			break;
+		case SPINE_RECORD_VALUE:
+			convert_text(conversion, record->value ? utf8_text(record->value, record->value_len) : NULL);
+			break;
+		case SPINE_RECORD_HEADERS:
+			conversion->result = spine_headers_jsonb(record, conversion->max_memory);
+			conversion->is_null = false;
+			break;
+		case SPINE_RECORD_PARTS:
+			break;
+	}
+	if (!conversion->is_null)
+	{
+		MemoryContextSwitchTo(conversion->context);
+		conversion->result = datumCopy(conversion->result, false, -1);
+	}
 	return true;
 }
 

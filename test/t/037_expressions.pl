@@ -392,6 +392,12 @@ send_sales('p2', 'sale');
 fails_until('a table of a lookup that is gone', 'relation "public.product" does not exist%',
 	'ALTER TABLE goods RENAME TO product');
 is(query("SELECT price FROM sale WHERE id = $id"), '2.000', '... with the table again');
+query(<<'SQL');
+CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM FROM nothing; END';
+CREATE TRIGGER broken BEFORE INSERT ON sale FOR EACH ROW EXECUTE FUNCTION broken();
+SQL
+send_sales('p1', 'other', 'sale', 'other');
+fails_until('a fault of the table, although records pass that the filters leave out', 'relation "nothing" does not exist%', 'DROP TRIGGER broken ON sale');
 is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no record was blamed for any of that');
 
 #

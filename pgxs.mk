@@ -29,6 +29,7 @@ OBJS = \
 	src/kafka/record_buffer.o \
 	src/kafka/group_commit.o \
 	src/kafka/consumer_assignment.o \
+	src/kafka/consumer_batch.o \
 	src/kafka/question.o \
 	src/kafka/consumer.o \
 	src/kafka/reader.o \

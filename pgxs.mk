@@ -99,6 +99,7 @@ OBJS = \
 	src/process/embedded_broker.o \
 	src/process/catalog_changes.o \
 	src/process/look.o \
+	src/process/own_pipeline.o \
 	src/process/peek.o \
 	src/process/preview.o \
 	src/process/topic_offsets.o \

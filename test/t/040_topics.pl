@@ -184,8 +184,8 @@ is(applied('list'), once('a', 'b', 'c'), 'everything is applied once');
 
 #
 # A batch with records of two topics that is committed in parts, as many are refused.  The
-# offsets of the one topic are beyond the end of the other: one taken for the other would
-# be a position that no record has.
+# offsets of the first are beyond the end of the second: a position of the second that is
+# taken from a record of the first would skip records.
 #
 send_to('a', 0, 1000);
 ok(wait_applied($node), 'one topic is much longer than the other');

@@ -95,11 +95,12 @@ check_rename(const RenameStmt *rename)
 		refuse_if_used(server->servername, "rename");
 }
 
-/* GRANT and REVOKE: PostgreSQL tells no hook of the object. */
+/* GRANT, REVOKE and DROP OWNED: of rights PostgreSQL tells no hook of the object. */
 static bool
 changes_rights(const Node *statement)
 {
-	return IsA(statement, GrantStmt) && ((const GrantStmt *) statement)->objtype == OBJECT_FOREIGN_SERVER;
+	return IsA(statement, DropOwnedStmt) ||
+		(IsA(statement, GrantStmt) && ((const GrantStmt *) statement)->objtype == OBJECT_FOREIGN_SERVER);
 }
 
 static void

@@ -159,12 +159,12 @@ SQL
 is(query(q{SELECT * FROM spine_explain('chained')}), <<'TEXT' =~ s/\n$//r, 'spine_explain says what is decoded, and what needs jsonb of all of the record');
 sink public.t: append, as role postgres
   filter: value->>'type' = 'sale'
-    takes value->>'type'
+   takes value->>'type'
   column doc: value || to_jsonb(key->>'k')
-    takes key->>'k'
-    makes jsonb of value
+   takes key->>'k'
+   makes jsonb of value
   column id: (value->'a'->0->>'it''s')::int + length(value#>>'{b,c}')
-    takes value->'a'->0->>'it''s', value->'b'->>'c'
+   takes value->'a'->0->>'it''s', value->'b'->>'c'
   column name: from name
   statement: INSERT INTO public.t AS t (doc, id, name) SELECT u.c0, u.c1, u.c2 FROM spine_rows AS u
 TEXT

@@ -1625,6 +1625,8 @@ BEGIN
 	RETURN NEW;
 END
 $$;
+COMMENT ON FUNCTION @extschema@.spine_own_dead_letter() IS
+'notes the pipeline''s owner in each dead letter';
 REVOKE ALL ON FUNCTION @extschema@.spine_own_dead_letter() FROM PUBLIC;
 
 CREATE TRIGGER spine_own_dead_letter

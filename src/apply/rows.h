@@ -43,6 +43,7 @@ struct SpineRows
 	bool	   *computed_nulls;
 	bool		may_find_later; /* a computed null may be a value when earlier sinks have written */
 	Datum	  **bound;			/* by column: its values of all events; NULL: not yet bound */
+	bool	  **missing;		/* by column: in which events; NULL: see newest.c */
 	uint32	   *kept;			/* the events whose rows are stored; NULL: all */
 	size_t		nkept;
 	bool	   *left_out;		/* by column: no event has it, and the statement does not

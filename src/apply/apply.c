@@ -107,7 +107,10 @@ run_statements(SpineSink *sink, SpineSinkStatement which, const SpineStoredRows 
 	if (tuplestore_tuple_count(rows->whole) > 0)
 		nwritten += run_statement(sink, which, sql, rows->whole);
 	for (int i = SPINE_SINK_UPDATE_PARTIAL; i <= SPINE_SINK_INSERT_PARTIAL && rows->partial; i++)
-		nwritten += run_statement(sink, i, sink->sql[i], rows->partial);
+	{
+		if (sink->sql[i][0] != '\0')
+			nwritten += run_statement(sink, i, sink->sql[i], rows->partial);
+	}
 	return nwritten;
 }
 

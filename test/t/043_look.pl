@@ -159,6 +159,14 @@ query(q{SELECT spine_seek('readings', NULL, 'earliest')}) if $can_run;
 ok(wait_applied($node), 'read again');
 rows_are(('SELECT count(*) FROM readings'), '4', 'nothing is doubled');
 
+# a field tells the records apart, and nothing is their key; an error of a key is not one of a value
+send_values($address, 'clicks', 0, [ map { qq({"id": $_, "page": "a"}) } 1 .. 3 ]);
+infer_and_run('clicks');
+is(query(q{SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'clicks'::regclass}), 'PRIMARY KEY (id)', 'a unique id without a key');
+send_lines($address, 'mixed', 0, qq{\xff\t{"id": 1}\nk\tnot JSON\n});
+my ($status, $out, $notice) = $node->psql('postgres', q{SELECT spine_infer('mixed')});
+like($notice, qr/1 of 2 records.*DETAIL:  value: /s, 'a record that is no JSON, and why');
+
 # a record that wants its text to be run
 my $evil = q{x\n; DROP TABLE readings; -- ' \" $$ \\\\ };
 my $long = 'l' x 70;

@@ -73,6 +73,7 @@ OBJS = \
 	src/apply/dead_letters.o \
 	src/apply/records.o \
 	src/apply/record_json.o \
+	src/apply/preview.o \
 	src/process/settings.o \
 	src/process/shared.o \
 	src/process/status.o \
@@ -98,6 +99,7 @@ OBJS = \
 	src/process/catalog_changes.o \
 	src/process/look.o \
 	src/process/peek.o \
+	src/process/preview.o \
 	src/process/topic_offsets.o \
 	src/process/pipeline_check.o \
 	src/process/explain.o \

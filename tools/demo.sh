@@ -233,6 +233,47 @@ make_database() {
 	SQL
 }
 
+# A second pipeline, of another kind: nested records, times as numbers, an enum, arrays, a
+# path, an expression. Its records are sent once.
+make_deliveries() {
+    say "making the pipeline deliveries"
+    sql >/dev/null <<-'SQL'
+		CREATE TYPE vehicle AS ENUM ('bike', 'van', 'truck');
+		CREATE TABLE deliveries (
+		    id uuid PRIMARY KEY,
+		    seen timestamptz,
+		    courier text,
+		    vehicle vehicle,
+		    place double precision[],
+		    stops text[],
+		    fahrenheit numeric(5,1),
+		    delivered boolean DEFAULT false,
+		    details jsonb);
+		SELECT spine_create_pipeline('deliveries', 'deliveries', 'deliveries', mode => 'upsert', version => 'seen',
+		    columns => '{
+		        "id": "$key",
+		        "seen": {"path": "$.seen", "as": "epoch_ms"},
+		        "courier": "$.courier.name",
+		        "vehicle": "$.courier.vehicle",
+		        "place": "$.track[0].lon_lat",
+		        "stops": "stops",
+		        "fahrenheit": {"sql": "(value->>''celsius'')::numeric * 9 / 5 + 32"},
+		        "delivered": "delivered",
+		        "details": "$value"}');
+	SQL
+    sql >/dev/null <<-'SQL' || say "the topic deliveries could not be written to; its pipeline waits for records"
+		SELECT count(spine_send('deliveries', md5('delivery ' || i % 40)::uuid::text, jsonb_build_object(
+		    'seen', round(extract(epoch FROM now()) * 1000) - (100 - i) * 1000,
+		    'courier', jsonb_build_object('name', (ARRAY['Ada', 'Linus', 'Grace', 'Edgar'])[1 + i % 4],
+		                                  'vehicle', (ARRAY['bike', 'van', 'truck'])[1 + i % 3]),
+		    'track', jsonb_build_array(jsonb_build_object('lon_lat', jsonb_build_array(10.7 + i * 0.001, 59.9 + i * 0.002))),
+		    'stops', jsonb_build_array('depot', 'stop ' || i % 7),
+		    'celsius', round((i % 11 + 0.37)::numeric, 2))
+		    || CASE WHEN i > 80 THEN '{"delivered": true}' ELSE '{}' END::jsonb))
+		FROM generate_series(1, 100) i;
+	SQL
+}
+
 # --------------------------------------------------------------------------
 # The page
 # --------------------------------------------------------------------------
@@ -325,6 +366,8 @@ show() {
     echo
     echo "current_orders, the newest five:"
     sql -c "SELECT * FROM current_orders ORDER BY updated_at DESC LIMIT 5"
+    echo "deliveries, from nested records (their mapping: SELECT spine_show_pipeline('deliveries')):"
+    sql -c "SELECT seen, courier, vehicle, place, stops, fahrenheit, delivered FROM deliveries ORDER BY seen DESC LIMIT 3"
     echo "spine_status:"
     sql -c "SELECT pipeline, partition, state, next_offset, high_watermark, lag, events_total FROM spine_status ORDER BY 1, 2"
     echo "The live page: $(. "$demo/env" && echo "$SPINE_URL")/"
@@ -335,6 +378,8 @@ show() {
 		    psql -c "SELECT * FROM current_orders LIMIT 20"        the latest state of each order
 		    psql -c "SELECT count(*) FROM events"                  the history
 		    psql -c "SELECT * FROM spine_status"                   how far each partition is
+		    psql -c "SELECT * FROM spine_peek('deliveries', 3)"    what is on a topic
+		    psql -Atc "SELECT spine_infer('deliveries')"           a table and a pipeline for it, proposed
 		    psql -c "SELECT spine_produce('acme', 100000)"         make events yourself ...
 		    psql -c "SELECT spine_wait()"                          ... and wait until they are applied
 		    curl "$SPINE_URL/orders?tenant=acme&limit=3"           what the page shows, as JSON
@@ -368,6 +413,7 @@ start() {
         set_brokers
     else
         make_database
+        make_deliveries
         make_http_role
         touch "$demo/ready"
     fi

@@ -13,7 +13,8 @@ COMMENT ON FUNCTION @extschema@.spine_peek(text, integer, text, name) IS
 'n records of a topic; at: latest, earliest, a time, an offset, or offsets as {"partition": offset}';
 REVOKE ALL ON FUNCTION @extschema@.spine_peek(text, integer, text, name) FROM PUBLIC;
 
--- What follows only reads through spine_peek, with the rights of its caller.
+-- What follows only reads through spine_peek, with the rights of its caller.  Arguments have
+-- exactly the types of the functions that are meant, so that another role's are not taken.
 
 -- Do all texts have the shape, and are they values of the type?  The shape comes first,
 -- because the types take more than what anybody would call a date.
@@ -60,22 +61,22 @@ BEGIN
 	ELSIF kinds = '{boolean}' THEN
 		type := 'boolean';
 	ELSIF kinds = '{number}' THEN
-		type := CASE WHEN @extschema@.spine_all_are(texts, '^-?\d+$', 'bigint') THEN 'bigint' ELSE 'numeric' END;
+		type := CASE WHEN @extschema@.spine_all_are(texts, '^-?\d+$'::text, 'bigint'::regtype) THEN 'bigint' ELSE 'numeric' END;
 		SELECT format('perhaps %s since 1970: then make it timestamptz, with {"path": ..., "as": "%s"} below', r.unit, r.reading)
 		INTO note
 		FROM (VALUES (1e9, 'seconds', 'epoch_s'), (1e12, 'milliseconds', 'epoch_ms'), (1e15, 'microseconds', 'epoch_us')) r (low, unit, reading)
 		WHERE NOT EXISTS (SELECT FROM unnest(texts) t WHERE t::numeric NOT BETWEEN r.low AND 4 * r.low);
-	ELSIF @extschema@.spine_all_are(texts, '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$', 'uuid') THEN
+	ELSIF @extschema@.spine_all_are(texts, '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$'::text, 'uuid'::regtype) THEN
 		type := 'uuid';
-	ELSIF @extschema@.spine_all_are(texts, '^' || day || '$', 'date') THEN
+	ELSIF @extschema@.spine_all_are(texts, ('^' || day || '$')::text, 'date'::regtype) THEN
 		type := 'date';
-	ELSIF @extschema@.spine_all_are(texts, '^' || day || '(' || clock || zone || '?)?$', 'timestamptz') THEN
+	ELSIF @extschema@.spine_all_are(texts, ('^' || day || '(' || clock || zone || '?)?$')::text, 'timestamptz'::regtype) THEN
 		type := 'timestamptz';
 		note := CASE WHEN EXISTS (SELECT FROM unnest(texts) t WHERE t !~ (clock || zone || '$'))
 					 THEN 'read as UTC where there is no zone' END;
 	ELSE
 		type := 'text';
-		note := CASE WHEN @extschema@.spine_all_are(texts, '^-?\d+(\.\d+)?$', 'numeric')
+		note := CASE WHEN @extschema@.spine_all_are(texts, '^-?\d+(\.\d+)?$'::text, 'numeric'::regtype)
 					 THEN 'numbers in quotes: numeric would take them' END;
 	END IF;
 END
@@ -167,13 +168,14 @@ DECLARE
 	sample	record;
 	field	record;
 	taken	name[] := '{}';
+	keyed	boolean := false;	-- a field repeats the record's key
 BEGIN
 	SELECT count(*) AS n,
 		   array_agg(p.key) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS keys,
 		   array_agg(p.value) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS objects,
 		   min(p.error) FILTER (WHERE p.value IS NULL OR jsonb_typeof(p.value) <> 'object') AS error
 	INTO sample
-	FROM @extschema@.spine_peek(topic, n, 'latest', server) p;
+	FROM @extschema@.spine_peek(topic, n, 'latest'::text, server) p;
 	IF sample.n = 0 THEN
 		RAISE EXCEPTION 'topic "%" has no records', topic
 			USING ERRCODE = 'no_data_found';
@@ -194,6 +196,7 @@ BEGIN
 	LOOP
 		column_name := @extschema@.spine_infer_name(array_to_string(field.path, '_'), taken);
 		taken := taken || column_name;
+		keyed := keyed OR field.of_key IS NOT NULL;
 		type := field.type;
 		path := CASE WHEN cardinality(field.path) = 1 AND field.path[1] ~ '^[^$*]' THEN field.path[1]
 					 ELSE (SELECT '$' || string_agg('.' || CASE WHEN step ~ '^[A-Za-z_][A-Za-z0-9_]*$' THEN step
@@ -207,6 +210,20 @@ BEGIN
 		note := field.note;
 		RETURN NEXT;
 	END LOOP;
+
+	IF NOT keyed AND (SELECT bool_and(coalesce(jsonb_typeof(k) IN ('string', 'number'), false)) FROM unnest(sample.keys) k) THEN
+		column_name := @extschema@.spine_infer_name('record_key', taken);
+		path := '$key';
+		SELECT t.type, count(DISTINCT k), (array_agg(DISTINCT left(k #>> '{}', 100)))[:3]
+		INTO type, distinct_values, examples
+		FROM @extschema@.spine_infer_type(sample.keys) t, unnest(sample.keys) k
+		GROUP BY 1;
+		seen := records;
+		nulls := 0;
+		of_key := CASE WHEN distinct_values = records THEN 'whole' END;
+		note := 'the record''s key, which is in no field';
+		RETURN NEXT;
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_columns(text, integer, name) IS
@@ -325,3 +342,14 @@ $$;
 COMMENT ON FUNCTION @extschema@.spine_infer(text, integer, name, text) IS
 'SQL to read and run: a table for what the last n records of a topic consist of, and a pipeline into it';
 REVOKE ALL ON FUNCTION @extschema@.spine_infer(text, integer, name, text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.spine_preview(
+	pipeline name, n integer DEFAULT 100, at text DEFAULT 'current',
+	OUT topic text, OUT partition integer, OUT "offset" bigint, OUT sink regclass, OUT action text,
+	OUT new_row jsonb, OUT old_row jsonb, OUT sqlstate text, OUT reason text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'spine_preview'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.spine_preview(name, integer, text) IS
+'what a pipeline would do to the n records that it reads next (at: current), or to others: applied, and rolled back';
+GRANT EXECUTE ON FUNCTION @extschema@.spine_preview(name, integer, text) TO PUBLIC;

@@ -5,6 +5,7 @@
  */
 #include "apply/record_json.h"
 
+#include "apply/headers.h"
 #include "apply/transaction.h"
 #include "event/json_reader.h"
 #include "fmgr.h"
@@ -55,29 +56,6 @@ decode_text(const void *bytes, size_t len)
 	return pg_any_to_server(pnstrdup(bytes, len), len, PG_UTF8);
 }
 
-/* A string for each header.  Of two with one name, jsonb keeps the last. */
-static char *
-headers_text(const SpineRecord *record)
-{
-	StringInfoData json;
-	SpineHeader header;
-
-	initStringInfo(&json);
-	appendStringInfoChar(&json, '{');
-	for (size_t i = 0; record->source->header(record, i, &header); i++)
-	{
-		appendStringInfoString(&json, i ? ", " : "");
-		escape_json(&json, decode_text(header.name, strlen(header.name)));
-		appendStringInfoString(&json, ": ");
-		if (header.value == NULL)
-			appendStringInfoString(&json, "null");
-		else
-			escape_json(&json, decode_text(header.value, header.value_len));
-	}
-	appendStringInfoChar(&json, '}');
-	return json.data;
-}
-
 static char *
 key_text(const SpineRecord *record)
 {
@@ -94,19 +72,19 @@ key_text(const SpineRecord *record)
 	return json.data;
 }
 
-/* JSON text of a part; NULL: there is none. */
-static char *
-part_text(const SpineRecord *record, SpineRecordPart part)
+/* jsonb of a key or a value; its text is NULL if the record has none. */
+static void
+convert_text(Conversion *conversion, const char *text)
 {
-	switch (part)
-	{
-		case SPINE_RECORD_KEY:
-			return key_text(record);
-		case SPINE_RECORD_HEADERS:
-			return headers_text(record);
-		default:
-			return record->value ? decode_text(record->value, record->value_len) : NULL;
-	}
+	conversion->is_null = text == NULL;
+	if (text == NULL)
+		return;
+	if (spine_json_memory(text, strlen(text)) > conversion->max_memory)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("jsonb of it would take more memory to make than spine.max_record_memory allows")));
+	MemoryContextSwitchTo(conversion->context);
+	conversion->result = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 }
 
 /* Step. */
@@ -114,19 +92,24 @@ static bool
 convert_part(void *arg)
 {
 	Conversion *conversion = arg;
-	char	   *text = part_text(conversion->record, conversion->part);
-	size_t		memory;
+	const SpineRecord *record = conversion->record;
 
-	conversion->is_null = text == NULL;
-	if (text == NULL)
-		return true;
-	memory = spine_json_memory(text, strlen(text));
-	if (memory > conversion->max_memory)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("jsonb of it would take more memory than spine.max_record_memory allows")));
-	MemoryContextSwitchTo(conversion->context);
-	conversion->result = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+	switch (conversion->part)
+	{
+		case SPINE_RECORD_KEY:
+			convert_text(conversion, key_text(record));
+			break;
+		case SPINE_RECORD_VALUE:
+			convert_text(conversion, record->value ? decode_text(record->value, record->value_len) : NULL);
+			break;
+		case SPINE_RECORD_HEADERS:
+			MemoryContextSwitchTo(conversion->context);
+			conversion->result = spine_headers_jsonb(record, conversion->max_memory);
+			conversion->is_null = false;
+			break;
+		case SPINE_RECORD_PARTS:
+			break;
+	}
 	return true;
 }
 

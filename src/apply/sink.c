@@ -12,6 +12,7 @@
 #include "apply/sink.h"
 
 #include "access/xact.h"
+#include "apply/compare.h"
 #include "apply/conflict.h"
 #include "apply/role.h"
 #include "apply/rows.h"
@@ -280,4 +281,16 @@ spine_sink_append_insert(StringInfo sql, const SpineSink *sink, const bool *left
 		separator = ", ";
 	}
 	appendStringInfoString(sql, " FROM " SPINE_ROWS " AS u");
+}
+
+void
+spine_sink_append_same_key(StringInfo sql, const SpineSink *sink)
+{
+	for (int i = 0; i < sink->nkeys; i++)
+	{
+		const SpineColumn *key = &sink->columns[sink->keys[i]];
+
+		appendStringInfo(sql, "%st.%s %s u.c%d", i ? " AND " : "", quote_identifier(key->name),
+						 spine_compare_operator(key, BTEqualStrategyNumber), sink->keys[i]);
+	}
 }

@@ -124,4 +124,7 @@ extern void spine_sink_append_insert(StringInfo sql, const SpineSink *sink, cons
 /* For the kinds: the names of the key's columns, with commas between them. */
 extern void spine_sink_append_keys(StringInfo sql, const SpineSink *sink);
 
+/* The condition that row t of the table has the key of row u of spine_rows. */
+extern void spine_sink_append_same_key(StringInfo sql, const SpineSink *sink);
+
 #endif							/* SPINE_SINK_H */

@@ -109,18 +109,6 @@ append_on_conflict(StringInfo sql, const SpineSink *sink, const bool *left_out)
 	}
 }
 
-static void
-append_same_key(StringInfo sql, const SpineSink *sink)
-{
-	for (int i = 0; i < sink->nkeys; i++)
-	{
-		const SpineColumn *key = &sink->columns[sink->keys[i]];
-
-		appendStringInfo(sql, "%st.%s %s u.c%d", i ? " AND " : "", quote_identifier(key->name),
-						 spine_compare_operator(key, BTEqualStrategyNumber), sink->keys[i]);
-	}
-}
-
 /* A value that an older event gives does not count if the row is newer than that event. */
 static void
 append_update(StringInfo sql, const SpineSink *sink)
@@ -145,7 +133,7 @@ append_update(StringInfo sql, const SpineSink *sink)
 		separator = ", ";
 	}
 	appendStringInfoString(sql, " FROM " SPINE_ROWS " AS u WHERE ");
-	append_same_key(sql, sink);
+	spine_sink_append_same_key(sql, sink);
 	if (version)
 		appendStringInfo(sql, " AND (t.%s IS NULL OR u.c%d %s t.%s)", version_name, sink->version,
 						 spine_compare_operator(version, BTGreaterEqualStrategyNumber), version_name);
@@ -169,7 +157,7 @@ write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which,
 		case SPINE_SINK_INSERT_PARTIAL:
 			spine_sink_append_insert(sql, sink, NULL);
 			appendStringInfo(sql, " WHERE NOT EXISTS (SELECT FROM %s AS t WHERE ", sink->table_name);
-			append_same_key(sql, sink);
+			spine_sink_append_same_key(sql, sink);
 			appendStringInfoString(sql, ")");
 			break;
 

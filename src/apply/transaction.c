@@ -193,3 +193,33 @@ spine_subtransaction_run(SpineStep step, void *arg, SpineError *error)
 	CurrentResourceOwner = caller_owner;
 	return is_kept;
 }
+
+void
+spine_subtransaction_rehearse(SpineStep step, void *arg)
+{
+	MemoryContext caller_context = CurrentMemoryContext;
+	ResourceOwner caller_owner = CurrentResourceOwner;
+	ErrorData  *volatile edata = NULL;
+
+	Assert(IsTransactionState());
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller_context);
+	PG_TRY();
+	{
+		step(arg);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller_context);
+		edata = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(caller_context);
+	CurrentResourceOwner = caller_owner;
+	if (edata)
+		ReThrowError(edata);
+}

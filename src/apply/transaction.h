@@ -40,4 +40,10 @@ extern SpineTransactionEnd spine_transaction_run(SpineStep step, void *arg, Spin
  */
 extern bool spine_subtransaction_run(SpineStep step, void *arg, SpineError *error);
 
+/*
+ * Runs step in a subtransaction of the current transaction whose work is undone in any case.
+ * An error is rethrown after that.
+ */
+extern void spine_subtransaction_rehearse(SpineStep step, void *arg);
+
 #endif							/* SPINE_TRANSACTION_H */

@@ -167,6 +167,12 @@ spine_reader_count_partitions(const SpineReader *reader)
 	return reader->npartitions;
 }
 
+const char *
+spine_reader_cluster_id(const SpineReader *reader)
+{
+	return spine_consumer_cluster_id(reader->consumer);
+}
+
 int64 *
 spine_reader_find_offsets(SpineReader *reader, int64 time_ms)
 {

@@ -33,6 +33,9 @@ extern void spine_reader_close(SpineReader *reader);
 /* How many partitions the topic has; they are numbered from 0. */
 extern int	spine_reader_count_partitions(const SpineReader *reader);
 
+/* Which cluster it is; lives as long as the reader. */
+extern const char *spine_reader_cluster_id(const SpineReader *reader);
+
 /* As spine_client_find_offsets, of all partitions; palloc'ed. */
 extern int64 *spine_reader_find_offsets(SpineReader *reader, int64 time_ms);
 

@@ -166,7 +166,7 @@ sink public.t: append, as role postgres
   column id: (value->'a'->0->>'it''s')::int + length(value#>>'{b,c}')
    takes value->'a'->0->>'it''s', value->'b'->>'c'
   column name: from name
-  statement: INSERT INTO public.t AS t (doc, id, name) SELECT u.c0 AS c0, u.c1 AS c1, u.c2 AS c2 FROM spine_rows AS u
+  statement: INSERT INTO public.t AS t (doc, id, name) SELECT u.c0, u.c1, u.c2 FROM spine_rows AS u
 TEXT
 
 #

@@ -233,6 +233,35 @@ is(query(q{SELECT count(*) FROM pg_foreign_server WHERE srvname = 'north'}), '1'
 query(q{DELETE FROM spine_pipelines WHERE name = 'notes_north'; ALTER SERVER north RENAME TO south; DROP SERVER south});
 query('ALTER SERVER other RENAME TO another; DROP SERVER another');
 
+# Who names a server, and who drops or renames it at the same time, wait for each other.
+query("CREATE SERVER south FOREIGN DATA WRAPPER spine_kafka OPTIONS (brokers '$east->{address}')");
+foreach my $change (['drop', 'DROP SERVER south'], ['rename', 'ALTER SERVER south RENAME TO north'])
+{
+	my ($verb, $statement) = @$change;
+	my $creates = $node->background_psql('postgres', on_error_stop => 0);
+	my $changes = $node->background_psql('postgres', on_error_stop => 0);
+	my $waits = q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND backend_type = 'client backend'};
+
+	$creates->query_safe(q{BEGIN; SELECT spine_create_pipeline('of_south', 'notes', server => 'south')});
+	$changes->query_until(qr/waits/, "\\echo waits\n$statement;\n");
+	comes_to($node, "$verb: waits", $waits);
+	$creates->query_safe('COMMIT');
+	$changes->query('SELECT 1');
+	like($changes->{stderr}, qr/cannot $verb server south because/, "$verb: the pipeline was first");
+	$changes->{stderr} = '';
+	query(q{SELECT spine_drop_pipeline('of_south')});
+
+	$changes->query_safe("BEGIN; $statement");
+	$creates->query_until(qr/waits/, qq{\\echo waits\nSELECT spine_create_pipeline('of_south', 'notes', server => 'south');\n});
+	comes_to($node, "$verb: is waited for", $waits);
+	$changes->query_safe('COMMIT');
+	$creates->query('SELECT 1');
+	like($creates->{stderr}, qr/server "south" does not exist/, "$verb: the pipeline was second");
+	$_->quit foreach ($creates, $changes);
+	query("CREATE SERVER south FOREIGN DATA WRAPPER spine_kafka OPTIONS (brokers '$east->{address}')") if $verb eq 'drop';
+}
+query('DROP SERVER north');
+
 #
 # Dump and restore
 #

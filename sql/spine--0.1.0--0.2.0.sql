@@ -1344,7 +1344,7 @@ BEGIN
 	sinks := ARRAY(SELECT @extschema@.spine_show_sink(s)
 				   FROM @extschema@.spine_sinks s
 				   WHERE s.pipeline = spine_show_pipeline.name
-				   ORDER BY s.ordinal, s.target);
+				   ORDER BY s.ordinal, s.mode, s.target);
 	RETURN format('SELECT @extschema@.spine_create_pipeline(%L, %L', name, of_pipeline.topic)
 		|| coalesce(sinks[1], '')
 		|| CASE WHEN of_pipeline.server IS NULL THEN '' ELSE format(', server => %L', of_pipeline.server) END
@@ -1548,12 +1548,8 @@ RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT m.partition, m.old_offset, m.new_offset
-	FROM @extschema@.spine_move_positions(
-		of_pipeline, NULL::text, of_partition,
-		CASE WHEN target ~ '^-?\d+$' THEN target::bigint END,
-		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
-		CASE WHEN target IN ('earliest', 'latest') THEN target END) m
+	SELECT s.partition, s.old_offset, s.new_offset
+	FROM @extschema@.spine_seek(of_pipeline, of_partition, target, NULL::text) s
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text) IS
 'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each)';
@@ -1629,6 +1625,8 @@ BEGIN
 	RETURN NEW;
 END
 $$;
+COMMENT ON FUNCTION @extschema@.spine_own_dead_letter() IS
+'notes the pipeline''s owner in each dead letter';
 REVOKE ALL ON FUNCTION @extschema@.spine_own_dead_letter() FROM PUBLIC;
 
 CREATE TRIGGER spine_own_dead_letter
@@ -1812,6 +1810,7 @@ DECLARE
 	sample	record;
 	field	record;
 	taken	name[] := '{}';
+	keyed	boolean := false;	-- a field repeats the record's key
 BEGIN
 	SELECT count(*) AS n,
 		   array_agg(p.key) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS keys,
@@ -1839,6 +1838,7 @@ BEGIN
 	LOOP
 		column_name := @extschema@.spine_infer_name(array_to_string(field.path, '_'), taken);
 		taken := taken || column_name;
+		keyed := keyed OR field.of_key IS NOT NULL;
 		type := field.type;
 		path := CASE WHEN cardinality(field.path) = 1 AND field.path[1] ~ '^[^$*]' THEN field.path[1]
 					 ELSE (SELECT '$' || string_agg('.' || CASE WHEN step ~ '^[A-Za-z_][A-Za-z0-9_]*$' THEN step
@@ -1852,6 +1852,20 @@ BEGIN
 		note := field.note;
 		RETURN NEXT;
 	END LOOP;
+
+	IF NOT keyed AND (SELECT bool_and(coalesce(jsonb_typeof(k) IN ('string', 'number'), false)) FROM unnest(sample.keys) k) THEN
+		column_name := @extschema@.spine_infer_name('record_key', taken);
+		path := '$key';
+		SELECT t.type, count(DISTINCT k), (array_agg(DISTINCT left(k #>> '{}', 100)))[:3]
+		INTO type, distinct_values, examples
+		FROM @extschema@.spine_infer_type(sample.keys) t, unnest(sample.keys) k
+		GROUP BY 1;
+		seen := records;
+		nulls := 0;
+		of_key := CASE WHEN distinct_values = records THEN 'whole' END;
+		note := 'the record''s key, which is in no field';
+		RETURN NEXT;
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_columns(text, integer, name) IS

@@ -168,6 +168,7 @@ DECLARE
 	sample	record;
 	field	record;
 	taken	name[] := '{}';
+	keyed	boolean := false;	-- a field repeats the record's key
 BEGIN
 	SELECT count(*) AS n,
 		   array_agg(p.key) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS keys,
@@ -195,6 +196,7 @@ BEGIN
 	LOOP
 		column_name := @extschema@.spine_infer_name(array_to_string(field.path, '_'), taken);
 		taken := taken || column_name;
+		keyed := keyed OR field.of_key IS NOT NULL;
 		type := field.type;
 		path := CASE WHEN cardinality(field.path) = 1 AND field.path[1] ~ '^[^$*]' THEN field.path[1]
 					 ELSE (SELECT '$' || string_agg('.' || CASE WHEN step ~ '^[A-Za-z_][A-Za-z0-9_]*$' THEN step
@@ -208,6 +210,20 @@ BEGIN
 		note := field.note;
 		RETURN NEXT;
 	END LOOP;
+
+	IF NOT keyed AND (SELECT bool_and(coalesce(jsonb_typeof(k) IN ('string', 'number'), false)) FROM unnest(sample.keys) k) THEN
+		column_name := @extschema@.spine_infer_name('record_key', taken);
+		path := '$key';
+		SELECT t.type, count(DISTINCT k), (array_agg(DISTINCT left(k #>> '{}', 100)))[:3]
+		INTO type, distinct_values, examples
+		FROM @extschema@.spine_infer_type(sample.keys) t, unnest(sample.keys) k
+		GROUP BY 1;
+		seen := records;
+		nulls := 0;
+		of_key := CASE WHEN distinct_values = records THEN 'whole' END;
+		note := 'the record''s key, which is in no field';
+		RETURN NEXT;
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_infer_columns(text, integer, name) IS

@@ -29,7 +29,7 @@ spine_apply_begin(const SpinePlan *plan)
 		ListCell   *cell;
 
 		foreach(cell, plan->sinks[i].relations)
-			LockRelationOid(lfirst_oid(cell), plan->sinks[i].kind->lock);
+			LockRelationOid(lfirst_oid(cell), RowExclusiveLock);
 		if (plan->sinks[i].projection)
 			spine_projection_lock(plan->sinks[i].projection);
 	}

@@ -21,7 +21,7 @@ sink_error_context(void *arg)
 			   sink->table_name, GetUserNameFromId(sink->run_as, false));
 }
 
-/* EXPLAIN does all that comes before the first row: it looks names up, plans, and checks privileges. */
+/* EXPLAIN does what comes before the first row: looks names up, plans, checks privileges. */
 static void
 explain(const SpineSink *sink, const char *sql, Tuplestorestate *no_rows)
 {

@@ -291,8 +291,8 @@ spine_projection_explain(const SpineProjection *projection, int index, StringInf
 	else
 		appendStringInfoString(text, "  filter: ");
 	appendStringInfoString(text, expression->text);
-	explain_needed(projection, expression, false, "\n    takes ", text);
-	explain_needed(projection, expression, true, "\n    makes jsonb of ", text);
+	explain_needed(projection, expression, false, "\n   takes ", text);
+	explain_needed(projection, expression, true, "\n   makes jsonb of ", text);
 	appendStringInfoChar(text, '\n');
 }
 

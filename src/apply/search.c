@@ -10,8 +10,8 @@
  * A refusal may be the fault of a record or of the table, whatever its SQLSTATE: a
  * trigger can raise any, a missing partition looks like a violated check.  Two rules
  * tell them apart.  An error that is about the schema is a record's only if another
- * record passes.  And a long run of records that are refused for one reason is the
- * table's fault (the breaker).
+ * record passes, other than by being filtered.  And a long run of records that are refused
+ * for one reason is the table's fault (the breaker).
  */
 #include "apply/search.h"
 
@@ -35,7 +35,7 @@ typedef struct Search
 	MemoryContext context;
 	SpineApplied *applied;
 	SpineApplyOutcome outcome;
-	size_t		npassed;		/* events that are applied */
+	size_t		npassed;		/* events that are applied, and tell of the tables */
 	int			nrefused;		/* in a row for one reason, among these events */
 	bool		has_suspects;	/* refused as if the table were at fault */
 	int			nsuspects;		/* of these: whose values are right */
@@ -186,6 +186,13 @@ try_range(Range *range, SpineError *error)
 	return true;
 }
 
+/* Events that the filters of all sinks leave out tell nothing of the tables. */
+static bool
+tells_of_tables(const Range *range)
+{
+	return range->counts.nfiltered < range->n * range->search->plan->nsinks;
+}
+
 /* False: the search ends; search->outcome says how. */
 static bool
 search_range(Search *search, size_t first, size_t n)
@@ -201,8 +208,11 @@ search_range(Search *search, size_t first, size_t n)
 	{
 		search->applied->counts.nupserts += range.counts.nupserts;
 		search->applied->counts.nfiltered += range.counts.nfiltered;
-		search->npassed += n;
-		search->applied->refusals.n = search->nrefused = 0;
+		if (tells_of_tables(&range))
+		{
+			search->npassed += n;
+			search->applied->refusals.n = search->nrefused = 0;
+		}
 
 		/* with more, every snapshot of the server would have to look them up on disk */
 		if (++search->applied->nsubtransactions < SPINE_MAX_SUBTRANSACTIONS ||

@@ -181,7 +181,6 @@ write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which,
 
 const SpineSinkKind spine_sink_upsert = {
 	.mode = "upsert",
-	.lock = RowExclusiveLock,
 	.updates_rows = true,
 	.describe = describe,
 	.write_statement = write_statement,

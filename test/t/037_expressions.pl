@@ -160,12 +160,12 @@ SQL
 is(query(q{SELECT * FROM spine_explain('chained')}), <<'TEXT' =~ s/\n$//r, 'spine_explain says what is decoded, and what needs jsonb of all of the record');
 sink public.t: append, as role postgres
   filter: value->>'type' = 'sale'
-    takes value->>'type'
+   takes value->>'type'
   column doc: value || to_jsonb(key->>'k')
-    takes key->>'k'
-    makes jsonb of value
+   takes key->>'k'
+   makes jsonb of value
   column id: (value->'a'->0->>'it''s')::int + length(value#>>'{b,c}')
-    takes value->'a'->0->>'it''s', value->'b'->>'c'
+   takes value->'a'->0->>'it''s', value->'b'->>'c'
   column name: from name
   statement: INSERT INTO public.t AS t (doc, id, name) SELECT u.c0, u.c1, u.c2 FROM spine_rows AS u
 TEXT
@@ -434,6 +434,12 @@ send_sales('p2', 'sale');
 fails_until('a table of a lookup that is gone', 'relation "public.product" does not exist%',
 	'ALTER TABLE goods RENAME TO product');
 is(query("SELECT price FROM sale WHERE id = $id"), '2.000', '... with the table again');
+query(<<'SQL');
+CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM FROM nothing; END';
+CREATE TRIGGER broken BEFORE INSERT ON sale FOR EACH ROW EXECUTE FUNCTION broken();
+SQL
+send_sales('p1', 'other', 'sale', 'other');
+fails_until('a fault of the table, although records pass that the filters leave out', 'relation "nothing" does not exist%', 'DROP TRIGGER broken ON sale');
 is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no record was blamed for any of that');
 
 #

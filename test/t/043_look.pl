@@ -142,10 +142,16 @@ is(query('SELECT count(*) FROM pairs'), '6', 'a row for each pair');
 # nothing tells the records apart
 send_lines($address, 'readings', 0, join '', map { qq{k\t{"t": 20.5, "kafka_offset": "mine"}\n} } 1 .. 4);
 infer_and_run('readings');
-is(query('SELECT t, kafka_offset, kafka_partition, kafka_offset_2 FROM readings ORDER BY 4'), join("\n", map { "20.5|mine|0|$_" } 0 .. 3), 'the place in the log is the key');
+is(query('SELECT t, kafka_offset, kafka_partition, kafka_offset_2, record_key FROM readings ORDER BY 4'), join("\n", map { "20.5|mine|0|$_|k" } 0 .. 3), 'the place in the log is the key');
 query(q{SELECT spine_seek('readings', NULL, 'earliest')});
 ok(wait_applied($node), 'read again');
 is(query('SELECT count(*) FROM readings'), '4', 'nothing is doubled');
+
+# a key that no field repeats
+send_lines($address, 'parcels', undef, join '', map { qq{p$_\t{"state": "sent"}\n} } 1 .. 3);
+infer_and_run('parcels');
+is(query('SELECT state, record_key FROM parcels ORDER BY 2'), "sent|p1\nsent|p2\nsent|p3", 'the key of the record has a column');
+is(query(q{SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'parcels'::regclass}), 'PRIMARY KEY (record_key)', 'and is the key');
 
 # a record that wants its text to be run
 my $evil = q{x\n; DROP TABLE readings; -- ' \" $$ \\\\ };

@@ -448,5 +448,9 @@ is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no record was blamed 
 query('CREATE ROLE other LOGIN; CREATE ROLE member LOGIN IN ROLE ingest');
 like(error_of(q{SET ROLE other; SELECT spine_explain('sales')}), qr/42501: must be a member of role "ingest" to explain pipeline "sales"/, 'spine_explain is for members of the owner');
 unlike(error_of(q{SET ROLE member; SELECT spine_explain('sales')}), qr/ERROR/, '... and for each of them');
+query('GRANT EXECUTE ON FUNCTION spine_create_pipeline TO ingest');
+like(error_of(qq{SET ROLE ingest; SELECT spine_create_pipeline('nosy', 'x', 'sale', columns => '{"id": "id", "price": {"sql": "$_->[0]"}}')}),
+	qr/42501: permission denied for $_->[1]/, "refused at once: $_->[0]")
+  foreach [ '(SELECT id FROM public.parent)', 'table parent' ], [ q{pg_catalog.length(pg_catalog.pg_read_file(''x''))}, 'function pg_read_file' ];
 
 done_testing();

@@ -448,7 +448,7 @@ BEGIN
 	sinks := ARRAY(SELECT @extschema@.spine_show_sink(s)
 				   FROM @extschema@.spine_sinks s
 				   WHERE s.pipeline = spine_show_pipeline.name
-				   ORDER BY s.ordinal, s.target);
+				   ORDER BY s.ordinal, s.mode, s.target);
 	RETURN 'SELECT @extschema@.spine_create_pipeline'
 		|| format('(%L, %L', name, of_pipeline.topic)
 		|| coalesce(sinks[1], '')

@@ -226,12 +226,8 @@ RETURNS TABLE (partition integer, old_offset bigint, new_offset bigint)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT m.partition, m.old_offset, m.new_offset
-	FROM @extschema@.spine_move_positions(
-		of_pipeline, NULL::text, of_partition,
-		CASE WHEN target ~ '^-?\d+$' THEN target::bigint END,
-		CASE WHEN target !~ '^-?\d+$' AND target NOT IN ('earliest', 'latest') THEN target::timestamptz END,
-		CASE WHEN target IN ('earliest', 'latest') THEN target END) m
+	SELECT s.partition, s.old_offset, s.new_offset
+	FROM @extschema@.spine_seek(of_pipeline, of_partition, target, NULL::text) s
 $$;
 COMMENT ON FUNCTION @extschema@.spine_seek(name, integer, text) IS
 'let a pipeline go on from the start (''earliest'') or the end (''latest'') of a partition (NULL: of each)';

@@ -15,7 +15,6 @@
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "event/decimal.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
@@ -25,17 +24,8 @@
 #include "utils/uuid.h"
 
 /* --------------------------------------------------------------------------
- * Texts
+ * Plain spellings
  * -------------------------------------------------------------------------- */
-
-static Datum
-bind_text(const SpineField *field)
-{
-	const char *converted = pg_any_to_server(field->text, field->len, PG_UTF8);
-	size_t		len = converted == field->text ? field->len : strlen(converted);
-
-	return PointerGetDatum(cstring_to_text_with_len(converted, len));
-}
 
 /* Digits with an optional minus sign, in range; anything else is not plain. */
 static bool
@@ -350,7 +340,7 @@ bind_spelled(const SpineColumn *column, const SpineField *field, bool *isnull)
 	switch (column->binding)
 	{
 		case SPINE_BIND_TEXT:
-			return bind_text(field);
+			return spine_server_text(field->text, field->len);
 
 		case SPINE_BIND_INT8:
 			if (plain_int64(field, &number))

@@ -1,6 +1,6 @@
 /*
  * field_text.c
- *		Spells fields whose value is not a text.
+ *		Converts the texts of records, and spells fields whose value is not a text.
  */
 #include "apply/field_text.h"
 
@@ -12,13 +12,27 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+/* pg_any_to_server checks the whole length, and so finds a NUL, when nothing is converted. */
+char *
+spine_server_string(const char *utf8, size_t len)
+{
+	char	   *converted = pg_any_to_server(utf8, len, PG_UTF8);
+
+	return converted == utf8 ? pnstrdup(utf8, len) : converted;
+}
+
+Datum
+spine_server_text(const char *utf8, size_t len)
+{
+	const char *converted = pg_any_to_server(utf8, len, PG_UTF8);
+
+	return PointerGetDatum(cstring_to_text_with_len(converted, converted == utf8 ? len : strlen(converted)));
+}
+
 char *
 spine_field_string(const SpineField *field)
 {
-	/* checks the whole length, and so finds a NUL, when nothing is converted */
-	char	   *converted = pg_any_to_server(field->text, field->len, PG_UTF8);
-
-	return converted == field->text ? pnstrdup(field->text, field->len) : converted;
+	return spine_server_string(field->text, field->len);
 }
 
 TimestampTz

@@ -4,6 +4,7 @@
  */
 #include "apply/headers.h"
 
+#include "apply/field_text.h"
 #include "event/json_reader.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -53,7 +54,7 @@ append_header(StringInfo json, const SpineHeader *header)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
 				 errmsg("header \"%s\" of the record is not text in UTF-8",
-						pg_any_to_server(header->name, strlen(header->name), PG_UTF8)),
+						spine_server_string(header->name, strlen(header->name))),
 				 errhint("Map it to a column of type bytea, or leave \"$headers\" out.")));
 
 	append_string(json, header->name, strlen(header->name));
@@ -69,7 +70,6 @@ spine_headers_jsonb(const SpineRecord *record, size_t max_memory)
 {
 	StringInfoData json;
 	SpineHeader header;
-	char	   *text;
 
 	initStringInfo(&json);
 	appendStringInfoChar(&json, '{');
@@ -85,6 +85,5 @@ spine_headers_jsonb(const SpineRecord *record, size_t max_memory)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("jsonb of the record's headers would take more memory to make than spine.max_record_memory allows")));
-	text = pg_any_to_server(json.data, json.len, PG_UTF8);
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(spine_server_string(json.data, json.len)));
 }

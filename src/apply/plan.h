@@ -30,7 +30,8 @@ typedef struct SpinePlan
  * Makes the plan of a pipeline, which is not needed afterwards.  The plan lives in a
  * context of its own below TopMemoryContext.  max_record_memory: the most bytes that
  * making jsonb of one record may take.  In a transaction with SPI.  Raises an error
- * (structural) when a table or column is not there, or does not fit.
+ * (structural) when a table or column is not there, or does not fit; or what a constant in an
+ * expression raises.
  */
 extern SpinePlan *spine_plan_make(const SpinePipeline *pipeline, size_t max_record_memory);
 
@@ -38,9 +39,9 @@ extern SpinePlan *spine_plan_make(const SpinePipeline *pipeline, size_t max_reco
 extern void spine_plan_free(SpinePlan *plan);
 
 /*
- * Is the plan still valid?  In a transaction that has locked the sinks' tables: neither a
- * table nor a type of a column was altered, the plan's SQL still names the tables that the sinks mean, and the pipeline's
- * owner may still act for the roles that the plan runs as.
+ * Is the plan still valid?  In a transaction that has locked the sinks' tables: nothing that
+ * it was made of has changed (watch.h), its SQL still names the tables that the sinks mean,
+ * and the pipeline's owner may still act for the roles that the plan runs as.
  */
 extern bool spine_plan_is_current(const SpinePlan *plan);
 

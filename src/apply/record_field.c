@@ -5,6 +5,7 @@
  */
 #include "apply/record_field.h"
 
+#include "apply/field_text.h"
 #include "apply/headers.h"
 #include "apply/record_time.h"
 #include "event/json_reader.h"
@@ -49,22 +50,6 @@ bytes_field(const SpineColumn *column, const void *bytes, size_t len)
 	};
 }
 
-static bool
-is_json(const SpineField *field)
-{
-	SpineJsonReader reader = {
-		.start = field->text,
-		.at = field->text,
-		.end = field->text + field->len
-	};
-	SpineJsonValue value;
-
-	if (!spine_json_read_value(&reader, &value))
-		return false;
-	(void) spine_json_peek(&reader);
-	return reader.at == reader.end;
-}
-
 /* A header that is JSON is JSON in a column of such a type; any other is a string there. */
 static SpineField
 header_field(const SpineColumn *column, const SpineRecord *record)
@@ -76,7 +61,7 @@ header_field(const SpineColumn *column, const SpineRecord *record)
 	field = bytes_field(column, field.bytes, field.len);
 	if (column->binding != SPINE_BIND_JSON && column->binding != SPINE_BIND_JSONB)
 		return field;
-	if (is_json(&field))
+	if (spine_json_is_valid(field.text, field.len))
 		field.kind = SPINE_FIELD_JSON;
 	if (column->binding == SPINE_BIND_JSONB &&
 		spine_json_memory(field.text, field.len) > column->max_record_memory)
@@ -136,8 +121,7 @@ jsonpath_field(const SpineColumn *column, const SpineField *root)
 
 	if (root->kind == SPINE_FIELD_ABSENT || root->kind == SPINE_FIELD_NULL)
 		return *root;
-	json = pnstrdup(root->text, root->len);
-	json = pg_any_to_server(json, root->len, PG_UTF8);
+	json = spine_field_string(root);
 
 	InitFunctionCallInfoData(*fcinfo, &function, 4, InvalidOid, NULL, NULL);
 	fcinfo->args[0] = (NullableDatum) {DirectFunctionCall1(jsonb_in, CStringGetDatum(json)), false};

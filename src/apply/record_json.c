@@ -5,6 +5,7 @@
  */
 #include "apply/record_json.h"
 
+#include "apply/field_text.h"
 #include "apply/headers.h"
 #include "apply/transaction.h"
 #include "event/json_reader.h"
@@ -12,6 +13,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
@@ -31,21 +33,9 @@ typedef struct Conversion
 	bool		is_null;
 } Conversion;
 
-static bool
-is_json(const char *text, size_t len)
-{
-	SpineJsonReader reader = {.start = text, .at = text, .end = text + len};
-	SpineJsonValue value;
-
-	if (!spine_json_read_value(&reader, &value))
-		return false;
-	(void) spine_json_peek(&reader);
-	return reader.at == reader.end;
-}
-
-/* Bytes as text in the server's encoding, palloc'ed. */
+/* Bytes that have to be UTF-8, as a C string. */
 static char *
-decode_text(const void *bytes, size_t len)
+utf8_text(const void *bytes, size_t len)
 {
 	if (len >= MaxAllocSize)
 		ereport(ERROR,
@@ -53,7 +43,7 @@ decode_text(const void *bytes, size_t len)
 	if (len > 0 && !pg_verify_mbstr(PG_UTF8, bytes, len, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE), errmsg("not UTF-8")));
-	return pg_any_to_server(pnstrdup(bytes, len), len, PG_UTF8);
+	return pnstrdup(bytes, len);
 }
 
 static char *
@@ -64,8 +54,8 @@ key_text(const SpineRecord *record)
 
 	if (record->key == NULL)
 		return NULL;
-	text = decode_text(record->key, record->key_len);
-	if (is_json(record->key, record->key_len))
+	text = utf8_text(record->key, record->key_len);
+	if (spine_json_is_valid(record->key, record->key_len))
 		return text;
 	initStringInfo(&json);
 	escape_json(&json, text);
@@ -83,11 +73,10 @@ convert_text(Conversion *conversion, const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("jsonb of it would take more memory to make than spine.max_record_memory allows")));
-	MemoryContextSwitchTo(conversion->context);
-	conversion->result = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+	conversion->result = DirectFunctionCall1(jsonb_in, CStringGetDatum(spine_server_string(text, strlen(text))));
 }
 
-/* Step. */
+/* Step.  What jsonb_in leaves behind goes with the subtransaction's memory. */
 static bool
 convert_part(void *arg)
 {
@@ -100,15 +89,19 @@ convert_part(void *arg)
 			convert_text(conversion, key_text(record));
 			break;
 		case SPINE_RECORD_VALUE:
-			convert_text(conversion, record->value ? decode_text(record->value, record->value_len) : NULL);
+			convert_text(conversion, record->value ? utf8_text(record->value, record->value_len) : NULL);
 			break;
 		case SPINE_RECORD_HEADERS:
-			MemoryContextSwitchTo(conversion->context);
 			conversion->result = spine_headers_jsonb(record, conversion->max_memory);
 			conversion->is_null = false;
 			break;
 		case SPINE_RECORD_PARTS:
 			break;
+	}
+	if (!conversion->is_null)
+	{
+		MemoryContextSwitchTo(conversion->context);
+		conversion->result = datumCopy(conversion->result, false, -1);
 	}
 	return true;
 }

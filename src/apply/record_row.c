@@ -10,11 +10,11 @@
 
 #include "apply/expression.h"
 #include "apply/field_text.h"
+#include "apply/headers.h"
 #include "apply/json_chain.h"
 #include "apply/record_time.h"
 #include "catalog/pg_type.h"
 #include "event/json_reader.h"
-#include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
@@ -116,7 +116,12 @@ static int
 take_field(SpineRecordRow *row, const SpineJsonChain *chain)
 {
 	SpineFieldSpec spec = {
-		.path = {.root = chain->attribute == KEY ? SPINE_ROOT_KEY : SPINE_ROOT_VALUE, .nsteps = chain->nsteps, .steps = chain->steps, .strict = true},
+		.path = {
+			.root = chain->attribute == KEY ? SPINE_ROOT_KEY : SPINE_ROOT_VALUE,
+			.nsteps = chain->nsteps,
+			.steps = chain->steps,
+			.strict = true
+		},
 		.as_json = !chain->as_text,
 		.for_jsonb = !chain->as_text
 	};
@@ -219,7 +224,7 @@ spine_record_row_column(const SpineRecordRow *row, int attribute)
 
 		appendStringInfoString(&sql, taken->as_text && i == path->nsteps - 1 ? "->>" : "->");
 		if (step->member)
-			appendStringInfoString(&sql, quote_literal_cstr(pg_any_to_server(step->member, strlen(step->member), PG_UTF8)));
+			appendStringInfoString(&sql, quote_literal_cstr(spine_server_string(step->member, strlen(step->member))));
 		else
 			appendStringInfo(&sql, "%u", step->element);
 	}
@@ -243,15 +248,6 @@ bytes_value(const void *bytes, size_t len, bool *isnull)
 	return *isnull ? (Datum) 0 : PointerGetDatum(cstring_to_text_with_len(bytes, len));
 }
 
-/* In the server's encoding; raises an error for bytes that are not valid UTF-8, or a NUL. */
-static char *
-server_string(const char *text, size_t len)
-{
-	char	   *converted = pg_any_to_server(text, len, PG_UTF8);
-
-	return converted == text ? pnstrdup(text, len) : converted;
-}
-
 static Datum
 make_jsonb(const char *json)
 {
@@ -272,7 +268,7 @@ jsonb_value(const SpineField *field)
 			return make_jsonb("null");
 		case SPINE_FIELD_JSON:
 		case SPINE_FIELD_NUMERIC:
-			return make_jsonb(server_string(field->text, field->len));
+			return make_jsonb(spine_field_string(field));
 		case SPINE_FIELD_BOOL:
 		case SPINE_FIELD_INT64:
 			text = spine_field_text(field, buf);
@@ -283,7 +279,7 @@ jsonb_value(const SpineField *field)
 			text = spine_field_text(field, buf);
 	}
 	initStringInfo(&json);
-	escape_json(&json, server_string(text.text, text.len));
+	escape_json(&json, spine_field_string(&text));
 	return make_jsonb(json.data);
 }
 
@@ -317,7 +313,7 @@ respelled_value(const SpineRecordRow *row, const SpineField *field)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("jsonb of a field would take more memory to make than spine.max_record_memory allows")));
-	jsonb = make_jsonb(server_string(field->text, field->len));
+	jsonb = make_jsonb(spine_field_string(field));
 	return CStringGetTextDatum(DatumGetCString(DirectFunctionCall1(jsonb_out, jsonb)));
 }
 
@@ -327,7 +323,6 @@ text_value(const SpineRecordRow *row, const SpineField *field)
 {
 	char		buf[SPINE_FIELD_TEXT_ROOM];
 	SpineField	text = *field;
-	const char *converted;
 
 	switch (field->kind)
 	{
@@ -342,8 +337,7 @@ text_value(const SpineRecordRow *row, const SpineField *field)
 		default:
 			text = spine_field_text(field, buf);
 	}
-	converted = pg_any_to_server(text.text, text.len, PG_UTF8);
-	return PointerGetDatum(cstring_to_text_with_len(converted, converted == text.text ? text.len : strlen(converted)));
+	return spine_server_text(text.text, text.len);
 }
 
 static Datum
@@ -372,33 +366,6 @@ timestamp_value(const SpineRecord *record, bool *isnull)
 	return TimestampTzGetDatum(time);
 }
 
-/* {"name": "value", ...}; of headers of one name, jsonb keeps the last. */
-static Datum
-headers_value(const SpineRecordRow *row, const SpineRecord *record)
-{
-	StringInfoData json;
-	SpineHeader header;
-
-	initStringInfo(&json);
-	appendStringInfoChar(&json, '{');
-	for (size_t i = 0; record->source->header(record, i, &header); i++)
-	{
-		appendStringInfoString(&json, i ? "," : "");
-		escape_json(&json, server_string(header.name, strlen(header.name)));
-		appendStringInfoChar(&json, ':');
-		if (header.value)
-			escape_json(&json, server_string(header.value, header.value_len));
-		else
-			appendStringInfoString(&json, "null");
-	}
-	appendStringInfoChar(&json, '}');
-	if (spine_json_memory(json.data, json.len) > row->max_record_memory)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("jsonb of the record's headers would take more memory to make than spine.max_record_memory allows")));
-	return make_jsonb(json.data);
-}
-
 Datum
 spine_record_row_value(const SpineRecordRow *row, int attribute, const SpineEvent *event, bool *isnull)
 {
@@ -421,7 +388,7 @@ spine_record_row_value(const SpineRecordRow *row, int attribute, const SpineEven
 		case VALUE:
 			return field_value(row, event, row->value_field, false, isnull);
 		case HEADERS:
-			return headers_value(row, record);
+			return spine_headers_jsonb(record, row->max_record_memory);
 		case KEY_BYTES:
 			return bytes_value(record->key, record->key_len, isnull);
 		case VALUE_BYTES:

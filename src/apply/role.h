@@ -18,8 +18,9 @@ typedef struct SpineRole
 } SpineRole;
 
 /*
- * Acts as the role, in a security-restricted operation: for code that is attached
- * to a sink's table, such as a trigger or the check of a domain.  What such code sets ends with it.
+ * Acts as the role, in a security-restricted operation: for code that is attached to a sink's
+ * table, such as a trigger or the check of a domain.  What such code sets ends with it.  In a
+ * transaction.
  */
 extern void spine_role_assume(SpineRole *saved, Oid role);
 extern void spine_role_resume(const SpineRole *saved);

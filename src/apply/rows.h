@@ -3,9 +3,12 @@
  *		spine_rows: the rows that a sink's statements read.
  *
  * It is a tuplestore that a statement finds by name, as a trigger finds its transition
- * table.  Its columns are c<i>, the value for column i of the sink; m<i>, with a bit for each
- * column that says whether its value is missing; and `givers`: see below.  The last two are
- * there if a statement of the sink needs them.
+ * table.  Its columns are
+ *
+ *		c<i>	the value for column i of the sink
+ *		m<i>	a bit for each column: is its value missing?  If a statement asks for that.
+ *		givers	if the sink has a version: by column (from 1), the version of the event that
+ *				gave the value; NULL: all values are of the row's own event
  *
  * A sink that updates rows leaves a column as it is when the record lacks its value.  Rows
  * with such columns are partial, and have statements of their own.
@@ -41,8 +44,9 @@ struct SpineRows
 	int			ncomputed;		/* expressions */
 	Datum	   *computed;		/* by event, and then by expression */
 	bool	   *computed_nulls;
-	bool		may_find_later; /* a computed null may be a value when earlier sinks have written */
+	bool		may_find_later; /* a computed null may be a value when others have written */
 	Datum	  **bound;			/* by column: its values of all events; NULL: not yet bound */
+	bool	  **missing;		/* by column: in which events; NULL: see newest.c */
 	uint32	   *kept;			/* the events whose rows are stored; NULL: all */
 	size_t		nkept;
 	bool	   *left_out;		/* by column: no event has it, and the statement does not
@@ -72,16 +76,19 @@ extern void spine_rows_append_value(StringInfo sql, const SpineSink *sink, int c
 /*
  * Makes the rows of these events, in log order, in the current memory context.  The values
  * of all events are converted, also of those whose rows the kind leaves out.  Raises an
- * error for the first value that does not fit.  In a transaction, as the role that the
- * sink runs as.
+ * error for the first value that does not fit.  In a transaction with SPI, as the role that
+ * the sink runs as, with its settings (role.h).
  */
 extern SpineStoredRows spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n);
 
 /*
  * Converts the values of events[*at..n-1] and forgets them; raises an error for the first
- * event that does not fit: *at is that event then, and n otherwise.  As spine_rows_make.
+ * event that does not fit: *at is that event then, and n otherwise.  *looking_up: the error
+ * comes of an expression that looks rows up, which may be there when what is before the
+ * event has been applied.  As spine_rows_make.
  */
-extern void spine_rows_convert(const SpineSink *sink, const SpineEvent *events, size_t n, size_t *at);
+extern void spine_rows_convert(const SpineSink *sink, const SpineEvent *events, size_t n, size_t *at,
+							   bool *looking_up);
 
 /* For the kinds: binds these columns of all events.  None of the values may be null. */
 extern void spine_rows_bind(const SpineSink *sink, SpineRows *rows, const int *columns, int ncolumns);

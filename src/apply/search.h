@@ -45,8 +45,9 @@ typedef struct SpineApplied
  * SPI, after spine_apply_begin.  Unless it returns SPINE_APPLIED, the work of the
  * transaction is to be rolled back:
  *
- * SPINE_TABLE_AT_FAULT: no record passes and the error of one is about the schema or the
- * server; or `breaker` records in a row are refused for one reason (0: never).
+ * SPINE_TABLE_AT_FAULT: no record passes, other than by being filtered, and the error of one
+ * is about the schema or the server; or `breaker` records in a row are refused for one reason
+ * (0: never).
  * SPINE_TOO_MANY_REFUSALS: the search would take more than SPINE_MAX_SUBTRANSACTIONS.  The
  * caller applies the records before `unsettled` by themselves.
  *

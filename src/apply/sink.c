@@ -245,7 +245,7 @@ spine_sink_append_keys(StringInfo sql, const SpineSink *sink)
 						 quote_identifier(sink->columns[sink->keys[i]].name));
 }
 
-/* Is there a column that is GENERATED ALWAYS AS IDENTITY?  It takes the record's value, as in COPY. */
+/* A column GENERATED ALWAYS AS IDENTITY takes the record's value, as in COPY. */
 static bool
 has_identity(const SpineSink *sink)
 {

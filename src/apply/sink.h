@@ -17,7 +17,6 @@
 #include "apply/statement.h"
 #include "catalog/pipeline.h"
 #include "lib/stringinfo.h"
-#include "storage/lockdefs.h"
 
 typedef struct SpineSink SpineSink;
 
@@ -40,7 +39,6 @@ typedef enum SpineSinkStatement
 typedef struct SpineSinkKind
 {
 	const char *mode;			/* as in spine_sinks.mode */
-	LOCKMODE	lock;			/* on the table, while a batch is applied */
 
 	/*
 	 * It updates rows that are there already: it has a key, by default the primary key; a

@@ -23,6 +23,5 @@ write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which,
 
 const SpineSinkKind spine_sink_append = {
 	.mode = "append",
-	.lock = RowExclusiveLock,
 	.write_statement = write_statement
 };

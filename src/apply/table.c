@@ -10,13 +10,12 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "apply/view.h"
 #include "catalog/own_tables.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "nodes/nodeFuncs.h"
-#include "parser/parsetree.h"
 #include "rewrite/prs2lock.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/rel.h"
@@ -24,9 +23,8 @@
 PG_FUNCTION_INFO_V1(spine_check_target);
 
 /*
- * An identity column has its sequence as default.  No default names
- * a column; if pg_get_expr were told the table, it would look at all pairs of the table's
- * columns each time.
+ * An identity column has its sequence as default.  No default names a column; if pg_get_expr
+ * were told the table, it would look at all pairs of the table's columns each time.
  */
 static const char *const columns_query =
 "SELECT c.relowner, a.attnum, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, a.attcollation,"
@@ -86,35 +84,16 @@ check_view(Relation view, const Query *query)
 				 errhint("Name a table.")));
 }
 
-/*
- * The relation below a view, or InvalidOid for a table; *columns is a list, by column of the
- * view, of the number of its column below; 0: it is an expression.
- */
-static Oid
-find_below(Oid target, List **columns)
+/* Raises an error unless it is a table, or a view that PostgreSQL makes writable. */
+static void
+check_relation(Oid target)
 {
 	Relation	relation = try_relation_open(target, AccessShareLock);
-	Oid			below = InvalidOid;
-	Query	   *query;
-	RangeTblRef *source;
-	ListCell   *cell;
 
 	if (relation == NULL)
 		refuse_missing(target);
 	if (relation->rd_rel->relkind == RELKIND_VIEW)
-	{
-		query = get_view_query(relation);
-		check_view(relation, query);
-		source = linitial_node(RangeTblRef, query->jointree->fromlist);
-		below = rt_fetch(source->rtindex, query->rtable)->relid;
-		foreach(cell, query->targetList)
-		{
-			TargetEntry *entry = lfirst_node(TargetEntry, cell);
-			bool		is_column = IsA(entry->expr, Var) && ((Var *) entry->expr)->varattno > 0;
-
-			*columns = lappend_int(*columns, is_column ? ((Var *) entry->expr)->varattno : 0);
-		}
-	}
+		check_view(relation, get_view_query(relation));
 	else if (relation->rd_rel->relkind != RELKIND_RELATION &&
 			 relation->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
@@ -122,17 +101,14 @@ find_below(Oid target, List **columns)
 				 errmsg("%s cannot be a target: it is neither a table nor a view", spine_table_name(target)),
 				 errhint("Name a table, a partitioned table, or a view of one table.")));
 	relation_close(relation, NoLock);
-	return below;
 }
 
 /* spine_check_target(target regclass) */
 Datum
 spine_check_target(PG_FUNCTION_ARGS)
 {
-	List	   *columns = NIL;
-
-	for (Oid target = PG_GETARG_OID(0); OidIsValid(target);)
-		target = find_below(target, &columns);
+	for (Oid target = PG_GETARG_OID(0); OidIsValid(target); target = spine_view_below(target))
+		check_relation(target);
 	PG_RETURN_VOID();
 }
 
@@ -198,19 +174,20 @@ merge_below(SpineTableColumn *column, const SpineTable *below, AttrNumber number
 SpineTable *
 spine_table_look_up(Oid target)
 {
-	List	   *columns = NIL;
-	Oid			below_oid = find_below(target, &columns);
 	SpineTable *table;
 	SpineTable *below;
+	Oid			below_oid;
 
 	Assert(IsTransactionState());
 	check_stack_depth();
+	check_relation(target);
 	table = read_relation(target);
+	below_oid = spine_view_below(target);
 	if (OidIsValid(below_oid))
 	{
 		below = spine_table_look_up(below_oid);
 		for (int i = 0; i < table->ncolumns; i++)
-			merge_below(&table->columns[i], below, list_nth_int(columns, table->columns[i].number - 1));
+			merge_below(&table->columns[i], below, spine_view_column_below(target, table->columns[i].number));
 	}
 	return table;
 }

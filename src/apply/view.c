@@ -64,15 +64,14 @@ spine_view_relations(Oid target, int lockmode)
 	return relations;
 }
 
-/* The column of the relation below a view. */
-static AttrNumber
-column_below(Oid view, AttrNumber column)
+AttrNumber
+spine_view_column_below(Oid view, AttrNumber column)
 {
 	Relation	relation = relation_open(view, AccessShareLock);
 	TargetEntry *target = get_tle_by_resno(get_view_query(relation)->targetList, column);
 	AttrNumber	below = InvalidAttrNumber;
 
-	if (target && IsA(target->expr, Var))
+	if (target && IsA(target->expr, Var) && ((Var *) target->expr)->varattno > 0)
 		below = ((Var *) target->expr)->varattno;
 	relation_close(relation, NoLock);
 	return below;
@@ -83,6 +82,6 @@ spine_view_table_column(const List *relations, AttrNumber column)
 {
 	Assert(IsTransactionState());
 	for (int i = 0; i < list_length(relations) - 1 && column != InvalidAttrNumber; i++)
-		column = column_below(list_nth_oid(relations, i), column);
+		column = spine_view_column_below(list_nth_oid(relations, i), column);
 	return column;
 }

@@ -11,10 +11,13 @@
 #include "nodes/pg_list.h"
 
 /*
- * The relation below a view, or InvalidOid if there is not exactly one.  In a transaction that
- * has locked the view, or locks nothing and takes what the caches say.
+ * The relation below a view; InvalidOid if there is not exactly one, or the relation is no
+ * view.  Keeps AccessShareLock on the view.  In a transaction.
  */
 extern Oid	spine_view_below(Oid view);
+
+/* The number of the column below this column of a view; InvalidAttrNumber: it is an expression. */
+extern AttrNumber spine_view_column_below(Oid view, AttrNumber column);
 
 /*
  * The target itself, the views below it, and last the table.  They are locked in this mode as

@@ -4,12 +4,15 @@
  */
 #include "apply/watch.h"
 
+#include "access/tupdesc.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 /* The watches of this process. */
 static dlist_head watches = DLIST_STATIC_INIT(watches);
@@ -109,18 +112,35 @@ spine_watch_type_entry(SpineWatch *watch, uint32 hash_value)
 	watch->types[watch->ntypes++] = hash_value;
 }
 
+/* The attributes of a composite type are those of a relation. */
+static void
+watch_attributes(SpineWatch *watch, Oid type)
+{
+	TupleDesc	attributes = lookup_rowtype_tupdesc_copy(type, -1);
+
+	spine_watch_relation(watch, get_typ_typrelid(type));
+	for (int i = 0; i < attributes->natts; i++)
+	{
+		if (!TupleDescAttr(attributes, i)->attisdropped)
+			spine_watch_type(watch, TupleDescAttr(attributes, i)->atttypid);
+	}
+}
+
 void
 spine_watch_type(SpineWatch *watch, Oid type)
 {
 	Oid			below;
 
 	Assert(IsTransactionState());
+	check_stack_depth();
 	for (; OidIsValid(type); type = below)
 	{
 		spine_watch_type_entry(watch, GetSysCacheHashValue1(TYPEOID, ObjectIdGetDatum(type)));
 		below = get_element_type(type);
 		if (get_typtype(type) == TYPTYPE_DOMAIN)
 			below = getBaseType(type);
+		else if (get_typtype(type) == TYPTYPE_COMPOSITE)
+			watch_attributes(watch, type);
 	}
 }
 

@@ -31,7 +31,7 @@ typedef struct SpineWatch
  */
 extern SpineWatch *spine_watch_begin(void);
 
-/* Adds a relation, or a type with the domains and elements it is made of. */
+/* Adds a relation, or a type with the domains, elements and attributes it is made of. */
 extern void spine_watch_relation(SpineWatch *watch, Oid relation);
 extern void spine_watch_type(SpineWatch *watch, Oid type);
 

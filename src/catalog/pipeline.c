@@ -122,6 +122,7 @@ load(const char *schema, const NameData *name, const char *condition)
 	char	   *query;
 
 	Assert(IsTransactionState());
+
 	/* until ALTER EXTENSION UPDATE, the tables may be without the columns taken by to_jsonb */
 	query = psprintf("SELECT p.topic, p.owner::pg_catalog.oid, p.start = 'latest',"
 					 " pg_catalog.to_jsonb(p) ->> 'server'"

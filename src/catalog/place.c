@@ -69,17 +69,47 @@ parse_simple_path(const char *text, SpinePath *path)
 	return path->nsteps >= 0;
 }
 
+/* In the way in which the type spells a path, only a variable has a quote behind "$". */
+static bool
+has_variable(const char *spelled)
+{
+	for (const char *at = spelled; *at != '\0'; at++)
+	{
+		if (at[0] == '$' && at[1] == '"')
+			return true;
+		if (*at != '"')
+			continue;
+		while (*++at != '"')
+		{
+			if (*at == '\\')
+				at++;
+		}
+	}
+	return false;
+}
+
+/* PostgreSQL decides what a path is, but notices a variable only when it meets it. */
+static void
+check_path(const Source *source, const char *text)
+{
+	ErrorContextCallback callback = {error_context_stack, name_source, (void *) source};
+	Datum		path;
+
+	error_context_stack = &callback;
+	path = DirectFunctionCall1(jsonpath_in, CStringGetDatum(text));
+	error_context_stack = callback.previous;
+	if (has_variable(DatumGetCString(DirectFunctionCall1(jsonpath_out, path))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the path of source \"%s\" of column \"%s\" has a variable", source->text, source->column),
+				 errhint("Write its value into the path.")));
+}
+
 /* A path, which begins with "$". */
 static void
 parse_path(const Source *source, const char *text, SpineRoot root, SpinePlace *place)
 {
-	ErrorContextCallback callback = {error_context_stack, name_source, (void *) source};
-
-	/* PostgreSQL decides what a path is */
-	error_context_stack = &callback;
-	(void) DirectFunctionCall1(jsonpath_in, CStringGetDatum(text));
-	error_context_stack = callback.previous;
-
+	check_path(source, text);
 	place->path.root = root;
 	place->kind = SPINE_PLACE_PATH;
 	if (!parse_simple_path(text, &place->path))

@@ -5,6 +5,7 @@
 #include "catalog/topics.h"
 
 #include "catalog/pg_collation.h"
+#include "lib/qunique.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(spine_topic_matches);
@@ -19,12 +20,6 @@ bool
 spine_topics_is_one(const char *topics)
 {
 	return !is_expression(topics) && strchr(topics, ',') == NULL;
-}
-
-static int
-compare_names(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
 }
 
 char **
@@ -43,13 +38,8 @@ spine_topics_names(const char *topics, int *n)
 	names = palloc((strlen(topics) / 2 + 1) * sizeof(char *));
 	for (char *name = strtok_r(copy, ", ", &rest); name; name = strtok_r(NULL, ", ", &rest))
 		names[nnames++] = name;
-	qsort(names, nnames, sizeof(char *), compare_names);
-	*n = 0;
-	for (int i = 0; i < nnames; i++)
-	{
-		if (*n == 0 || strcmp(names[*n - 1], names[i]) != 0)
-			names[(*n)++] = names[i];
-	}
+	qsort(names, nnames, sizeof(char *), pg_qsort_strcmp);
+	*n = qunique(names, nnames, sizeof(char *), pg_qsort_strcmp);
 	return names;
 }
 
@@ -71,7 +61,7 @@ spine_topics_match(const char *topics, const char *name)
 	if (is_expression(topics))
 		return expression_matches(topics, name);
 	names = spine_topics_names(topics, &n);
-	return bsearch(&name, names, n, sizeof(char *), compare_names) != NULL;
+	return bsearch(&name, names, n, sizeof(char *), pg_qsort_strcmp) != NULL;
 }
 
 Datum

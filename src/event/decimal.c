@@ -6,14 +6,10 @@
 
 #include <stdbool.h>
 
+#include "event/character.h"
+
 /* No exponent matters beyond this; no text is as long. */
 #define MAX_EXPONENT	((int64_t) 1 << 40)
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
 
 static bool
 is_sign(char c)
@@ -38,7 +34,7 @@ read_exponent(const char *at, const char *end, int64_t *exponent)
 		return false;
 	for (; at < end; at++)
 	{
-		if (!is_digit(*at))
+		if (!spine_is_digit(*at))
 			return false;
 		if (*exponent < MAX_EXPONENT)
 			*exponent = *exponent * 10 + (*at - '0');
@@ -101,7 +97,7 @@ spine_decimal_read(const char *text, size_t len, int shift, int64_t *result)
 	if (at < end && is_sign(*at))
 		negative = *at++ == '-';
 	digits = at;
-	while (at < end && (is_digit(*at) || (*at == '.' && point == NULL)))
+	while (at < end && (spine_is_digit(*at) || (*at == '.' && point == NULL)))
 	{
 		if (*at == '.')
 			point = at;

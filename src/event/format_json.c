@@ -96,7 +96,8 @@ take_plain_key(SpineJsonWalk *walk, const SpineJsonNode *root, const SpineRecord
  * Then paths into the key find nothing, and all of it is its text, or NULL.
  */
 static SpineDecodeOutcome
-decode_key(SpineJsonWalk *walk, SpineJsonNode *root, int nspecs, const SpineRecord *record, char *reason, size_t reason_size)
+decode_key(SpineJsonWalk *walk, SpineJsonNode *root, int nspecs, const SpineRecord *record,
+		   char *reason, size_t reason_size)
 {
 	size_t		memory = walk->memory;
 	SpineDecodeOutcome outcome;
@@ -132,7 +133,8 @@ decode_key(SpineJsonWalk *walk, SpineJsonNode *root, int nspecs, const SpineReco
 }
 
 static SpineDecodeOutcome
-decode_value(SpineJsonWalk *walk, SpineJsonNode *root, const SpineRecord *record, char *reason, size_t reason_size)
+decode_value(SpineJsonWalk *walk, SpineJsonNode *root, const SpineRecord *record,
+			 char *reason, size_t reason_size)
 {
 	SpineDecodeOutcome outcome;
 

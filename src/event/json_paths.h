@@ -20,7 +20,7 @@ typedef struct SpineJsonNode SpineJsonNode;
 
 struct SpineJsonNode
 {
-	SpineJsonNode *parent;	/* NULL: a root */
+	SpineJsonNode *parent;		/* NULL: a root */
 	const char *name;			/* of a member; NULL: a root or an element */
 	size_t		len;
 	uint32_t	element;

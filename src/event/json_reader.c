@@ -2,13 +2,15 @@
  * json_reader.c
  *		JSON (RFC 8259) in one pass: its strings, words and nesting.
  *
- * Depends on nothing.  Does not convert numbers: a number is its text.
+ * Does not convert numbers: a number is its text.
  */
 #include "event/json_reader.h"
 
 #include <endian.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "event/character.h"
 
 /* Levels of objects and arrays; the outermost one is one of them. */
 #define MAX_DEPTH			512
@@ -103,14 +105,11 @@ escaped_unit(const char *at, const char *end)
 		return -1;
 	for (int i = 2; i < 6; i++)
 	{
-		char		c = at[i];
+		int			digit = spine_hex_digit(at[i]);
 
-		if (c >= '0' && c <= '9')
-			unit = unit * 16 + (c - '0');
-		else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-			unit = unit * 16 + ((c | 0x20) - 'a' + 10);
-		else
+		if (digit < 0)
 			return -1;
+		unit = unit * 16 + digit;
 	}
 	return unit;
 }
@@ -209,31 +208,12 @@ unescape(const char **at, const char *end, char *to)
 
 	code = (unsigned) escaped_unit(*at, end);
 	*at += 6;
-	if (code < 0x80)
+	if (code >= 0xD800 && code <= 0xDFFF)
 	{
-		to[0] = (char) code;
-		return 1;
+		code = 0x10000 + ((code - 0xD800) << 10) + ((unsigned) escaped_unit(*at, end) - 0xDC00);
+		*at += 6;
 	}
-	if (code < 0x800)
-	{
-		to[0] = (char) (0xC0 | code >> 6);
-		to[1] = (char) (0x80 | (code & 0x3F));
-		return 2;
-	}
-	if (code < 0xD800 || code > 0xDFFF)
-	{
-		to[0] = (char) (0xE0 | code >> 12);
-		to[1] = (char) (0x80 | (code >> 6 & 0x3F));
-		to[2] = (char) (0x80 | (code & 0x3F));
-		return 3;
-	}
-	code = 0x10000 + ((code - 0xD800) << 10) + ((unsigned) escaped_unit(*at, end) - 0xDC00);
-	*at += 6;
-	to[0] = (char) (0xF0 | code >> 18);
-	to[1] = (char) (0x80 | (code >> 12 & 0x3F));
-	to[2] = (char) (0x80 | (code >> 6 & 0x3F));
-	to[3] = (char) (0x80 | (code & 0x3F));
-	return 4;
+	return spine_utf8_write(code, to);
 }
 
 size_t
@@ -333,7 +313,7 @@ spine_json_compare(const SpineJsonValue *string, const char *name, size_t name_l
 static const char *
 skip_digits(const char *at, const char *end)
 {
-	while (at < end && *at >= '0' && *at <= '9')
+	while (at < end && spine_is_digit(*at))
 		at++;
 	return at;
 }
@@ -382,7 +362,7 @@ name_end(const char *at, const char *end, const char *name)
 static bool
 is_word_byte(char c)
 {
-	return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
+	return spine_is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
 		c == '-' || c == '+' || c == '.';
 }
 
@@ -484,6 +464,18 @@ spine_json_read_nested(SpineJsonReader *reader)
 		}
 	} while (depth > 0);
 	return true;
+}
+
+bool
+spine_json_is_valid(const void *text, size_t len)
+{
+	SpineJsonReader reader = {.start = text, .at = text, .end = (const char *) text + len};
+	SpineJsonValue value;
+
+	if (!spine_json_read_value(&reader, &value))
+		return false;
+	(void) spine_json_peek(&reader);
+	return reader.at == reader.end;
 }
 
 size_t

@@ -90,6 +90,9 @@ extern int	spine_json_compare(const SpineJsonValue *string, const char *name, si
  */
 extern size_t spine_json_write_string(const char *text, size_t len, char *to);
 
+/* Is the text one JSON value, nested not too deep? */
+extern bool spine_json_is_valid(const void *text, size_t len);
+
 /*
  * How many bytes PostgreSQL needs, about, to make jsonb of this text; SIZE_MAX if it is
  * nested too deep.  The text may be any bytes.

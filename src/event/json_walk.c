@@ -72,8 +72,9 @@ spine_json_forget(SpineJsonWalk *walk, SpineJsonNode *node, uint64_t since)
 }
 
 /*
- * Gives the value to the specs of the node, which has some.  json is the value's text including the quotes of
- * a string, and nested_memory what is in it takes as jsonb.  False: no memory.
+ * Gives the value to the specs of the node, which has some.  json is the value's text,
+ * including the quotes of a string; nested_memory is what the values in it take as jsonb.
+ * False: no memory.
  */
 static inline bool
 take_value(SpineJsonWalk *walk, const SpineJsonNode *node, const SpineJsonValue *value,

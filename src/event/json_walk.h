@@ -41,8 +41,9 @@ typedef struct SpineJsonWalk
 static const SpineField spine_json_absent = {SPINE_FIELD_ABSENT, 0, {.text = ""}};
 
 /*
- * Reads the JSON that is all of the bytes, for the paths of a root, also the strict ones.  The fields must have been
- * absent.  SPINE_MALFORMED: the reader has a complaint, and some fields may have been taken.
+ * Reads the JSON that is all of the bytes, for the paths of a root, also the strict ones.
+ * only_object: anything but an object is malformed.  The fields must have been absent.
+ * SPINE_MALFORMED: the reader has a complaint, and some fields may have been taken.
  */
 extern SpineDecodeOutcome spine_json_walk(SpineJsonWalk *walk, SpineJsonNode *root,
 										  const void *bytes, size_t len, bool only_object);

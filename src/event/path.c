@@ -14,6 +14,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "event/character.h"
+
 typedef struct PathReader
 {
 	const char *at;
@@ -25,12 +27,6 @@ static bool
 is_name_byte(char c)
 {
 	return c != '\0' && strchr("?%$.[]{}()|&!=<>@#,*:-+/\\\" \t\n\r\f", c) == NULL;
-}
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
 }
 
 static char
@@ -53,14 +49,11 @@ read_hex(PathReader *reader, int min, int max)
 
 	for (; n < max; n++, reader->at++)
 	{
-		char		c = *reader->at;
+		int			digit = spine_hex_digit(*reader->at);
 
-		if (is_digit(c))
-			code = code * 16 + (c - '0');
-		else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-			code = code * 16 + ((c | 0x20) - 'a' + 10);
-		else
+		if (digit < 0)
 			break;
+		code = code * 16 + digit;
 	}
 	return n < min ? -1 : code;
 }
@@ -84,29 +77,10 @@ read_unit(PathReader *reader)
 static bool
 add_character(PathReader *reader, long code)
 {
-	char	   *to = reader->names;
-
 	/* a name ends with a NUL */
 	if (code <= 0 || code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
 		return false;
-	if (code < 0x80)
-		*to++ = (char) code;
-	else if (code < 0x800)
-		*to++ = (char) (0xC0 | code >> 6);
-	else if (code < 0x10000)
-	{
-		*to++ = (char) (0xE0 | code >> 12);
-		*to++ = (char) (0x80 | (code >> 6 & 0x3F));
-	}
-	else
-	{
-		*to++ = (char) (0xF0 | code >> 18);
-		*to++ = (char) (0x80 | (code >> 12 & 0x3F));
-		*to++ = (char) (0x80 | (code >> 6 & 0x3F));
-	}
-	if (code >= 0x80)
-		*to++ = (char) (0x80 | (code & 0x3F));
-	reader->names = to;
+	reader->names += spine_utf8_write((uint32_t) code, reader->names);
 	return true;
 }
 
@@ -169,7 +143,7 @@ read_member(PathReader *reader, SpinePathStep *step)
 	else
 	{
 		/* .1 is a number */
-		if (is_digit(*reader->at))
+		if (spine_is_digit(*reader->at))
 			return false;
 		while (is_name_byte(*reader->at))
 			*reader->names++ = *reader->at++;
@@ -188,7 +162,7 @@ read_element(PathReader *reader, SpinePathStep *step)
 
 	(void) skip_blanks(reader);
 	digits = reader->at;
-	for (; is_digit(*reader->at); reader->at++)
+	for (; spine_is_digit(*reader->at); reader->at++)
 	{
 		element = element * 10 + (uint64_t) (*reader->at - '0');
 		if (element > INT32_MAX)

@@ -31,7 +31,8 @@ typedef struct SpinePath
 } SpinePath;
 
 /* A path to a key of the value, as an initializer outside of functions or of a local variable. */
-#define SPINE_PATH_TO_KEY(key) {SPINE_ROOT_VALUE, 1, (const SpinePathStep[]) {{.member = (key)}}}
+#define SPINE_PATH_TO_KEY(key) \
+	{.root = SPINE_ROOT_VALUE, .nsteps = 1, .steps = (const SpinePathStep[]) {{.member = (key)}}}
 
 /*
  * Parses the text of a jsonpath in UTF-8 that has only these parts:

@@ -5,7 +5,9 @@
 #ifndef SPINE_REDUCE_H
 #define SPINE_REDUCE_H
 
-#include "event/record.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /*
  * A row's key as bytes.  Two rows have the same key if these bytes are equal.

@@ -9,30 +9,24 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "process/own_pipeline.h"
 #include "process/settings.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(spine_explain);
 
-/* Where a column's values come from. */
+/* Where a column's values come from.  place NULL: from the key of its name. */
 static void
-explain_column(const SpineSink *sink, const SpineColumn *column,
-			   const SpineSinkDefinition *definition, StringInfo text)
+explain_column(const SpineSink *sink, const SpineColumn *column, const char *place, StringInfo text)
 {
-	const char *place = column->name;
-
 	if (column->source == SPINE_FROM_EXPRESSION)
 	{
 		spine_projection_explain(sink->projection, column->expression, text);
 		return;
 	}
-	for (int i = 0; i < definition->nmappings; i++)
-	{
-		if (strcmp(definition->mappings[i].column, column->name) == 0)
-			place = definition->mappings[i].place;
-	}
-	appendStringInfo(text, "  column %s: from %s\n", quote_identifier(column->name), place);
+	appendStringInfo(text, "  column %s: from %s\n", quote_identifier(column->name),
+					 place ? place : column->name);
 }
 
 static void
@@ -43,29 +37,9 @@ explain_sink(const SpineSink *sink, const SpineSinkDefinition *definition, Strin
 	if (sink->projection)
 		spine_projection_explain(sink->projection, -1, text);
 	for (int i = 0; i < sink->ncolumns; i++)
-		explain_column(sink, &sink->columns[i], definition, text);
+		explain_column(sink, &sink->columns[i],
+					   definition->mappings ? definition->mappings[i].place : NULL, text);
 	appendStringInfo(text, "  statement: %s\n", sink->sql[SPINE_SINK_PLAIN]);
-}
-
-/* Making a plan locks the tables that it is about. */
-static SpinePipeline *
-load_own_pipeline(const NameData *name)
-{
-	SpinePipeline *pipeline = spine_pipeline_load_any(spine_extension_schema(), name);
-
-	if (pipeline == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("pipeline \"%s\" does not exist", NameStr(*name))));
-
-	/* SPI_finish frees it, and so does an error */
-	MemoryContextSetParent(pipeline->context, CurrentMemoryContext);
-	if (!has_privs_of_role(GetUserId(), pipeline->owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be a member of role \"%s\" to explain pipeline \"%s\"",
-						GetUserNameFromId(pipeline->owner, false), NameStr(*name))));
-	return pipeline;
 }
 
 /* spine_explain(pipeline name) */
@@ -81,7 +55,8 @@ spine_explain(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	initStringInfo(&text);
 	SPI_connect();
-	pipeline = load_own_pipeline(PG_GETARG_NAME(0));
+	/* making a plan locks the tables that it is about */
+	pipeline = spine_own_pipeline_load(spine_extension_schema(), PG_GETARG_NAME(0), "explain");
 	plan = spine_plan_make(pipeline, (size_t) spine_max_record_memory_kb * 1024);
 	MemoryContextSetParent(plan->context, CurrentMemoryContext);
 	for (int i = 0; i < plan->nsinks; i++)

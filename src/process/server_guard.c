@@ -1,7 +1,7 @@
 /*
  * server_guard.c
- *		Servers that pipelines name are neither dropped nor renamed, and a change of a server
- *		or a user mapping reaches the workers at commit.
+ *		Servers that pipelines name are neither dropped nor renamed, and a change of a server,
+ *		of a user mapping, or of the right to use a server reaches the workers at commit.
  *
  * Pipelines hold the names of servers, so that a dump can be restored in any order.  So
  * PostgreSQL knows of no dependency.  Whether a server that has lost its name was in use is
@@ -96,11 +96,22 @@ check_changed(void)
 	}
 }
 
+/* GRANT, REVOKE and DROP OWNED: of rights PostgreSQL tells no hook of the object. */
+static bool
+changes_rights(const Node *statement)
+{
+	return IsA(statement, DropOwnedStmt) ||
+		(IsA(statement, GrantStmt) && ((const GrantStmt *) statement)->objtype == OBJECT_FOREIGN_SERVER);
+}
+
 static void
 watch_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			  ProcessUtilityContext context, ParamListInfo params,
 			  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
 {
+	if (changes_rights(pstmt->utilityStmt))
+		spine_catalog_changes_note_server();
+
 	if (prev_process_utility)
 		prev_process_utility(pstmt, query, read_only_tree, context, params,
 							 environment, dest, completion);

@@ -20,9 +20,9 @@
 
 #define MEMBER(name)	{.member = (name)}
 #define ELEMENT(i)		{.element = (i)}
-#define PATH(root, ...) \
-	{SPINE_ROOT_##root, sizeof((const SpinePathStep[]) {__VA_ARGS__}) / sizeof(SpinePathStep), \
-	(const SpinePathStep[]) {__VA_ARGS__}}
+#define PATH(part, ...) \
+	{.root = SPINE_ROOT_##part, .nsteps = sizeof((const SpinePathStep[]) {__VA_ARGS__}) / sizeof(SpinePathStep), \
+	.steps = (const SpinePathStep[]) {__VA_ARGS__}}
 
 /* The keys of the order events, short keys that the fuzzer finds at once, and paths of them. */
 static const SpineFieldSpec object_specs[] = {

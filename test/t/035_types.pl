@@ -325,6 +325,12 @@ is(query(q{SELECT sqlstate, reason FROM spine_dead_letters WHERE pipeline = 'liv
 22P02|invalid input value for enum public.mood: "sad"
 ROWS
 
+query('ALTER TYPE pair ADD ATTRIBUTE added int');
+send_values($broker->{address}, 'live', 0, ['{"id": 7, "p": {"x": 1, "z": "new", "added": 9}}']);
+comes_to($node, 'also after one that the table does not know of', 'SELECT count(*) = 5 FROM live');
+is(query('SELECT p FROM live WHERE id = 7'), '(1,new,9)', 'with the new attribute');
+query('ALTER TYPE pair DROP ATTRIBUTE added');
+
 #
 # From here on, records are applied by a backend
 #
@@ -488,6 +494,7 @@ is(row('a text, b int, c text, d text, e text, f int, g text, h jsonb, i text',
 like(row('a int', '{"a": "strict $.b"}', '{"strict $.b": 1}'), qr/^\(1\)$/, 'what does not begin with $ is a key');
 is(row('a boolean, b jsonb, c text, d int', '{"a": "$.**.x", "b": "$.**.o", "c": "$.n.size() ? (@ > 5)", "d": {"path": "$.**.none", "default": 7}}', '{"n": {"x": true, "o": {"k": [1, null]}}}'),
 	'(t,"{""k"": [1, null]}",,7)', 'a jsonpath finds a boolean, an object, or nothing');
+is(row('a text', q{{"a": "$.b ? (@ == \"$\\\\\\"x\")"}}, q{{"b": "$\"x"}}), '("$""x")', 'a dollar sign in a string is no variable');
 like(row('a int', '{"a": "$.a / $.b"}', '{"a": 1, "b": 0}'), qr/^22012 division by zero/, 'an error of a jsonpath is the record\'s');
 is(row('a text, b int, c bigint, d timestamptz, e timestamp, f text',
 		'{"a": "$topic", "b": "$partition", "c": "$offset", "d": "$timestamp", "e": "$timestamp", "f": "$timestamp"}', '{}'),
@@ -520,6 +527,7 @@ is(row('b bytea', '{"b": "$headers.broken"}', '{}', headers => q{'{broken}', '{"
 
 is(row('id int, rest jsonb', '{"id": null, "*": "$value"}', '{"id": 1, "more": [2]}'), '(1,"{""id"": 1, ""more"": [2]}")', '"*" is the one jsonb column');
 is(row('id int, doc json, rest json', '{"id": null, "doc": "$.d", "*": "$value"}', '{"id":1,"d":2}'), '(1,2,"{""id"":1,""d"":2}")', 'that no other mapping names');
+is(query(qq{SELECT * FROM spine_explain('t$ntables') e WHERE e LIKE '%rest:%'}), '  column rest: from $value', 'spine_explain says so');
 like(row('id int, a json, b documents', '{"id": null, "*": "$value"}', '{}'), qr/^table public.t\d+ has more than one column of type json or jsonb that no other mapping names, for "\*"\nDETAIL:  These are "a", "b"/, 'if there are several, the error names them');
 like(row('id int', '{"id": null, "*": "$value"}', '{}'), qr/^table public.t\d+ has no column of type json or jsonb/, 'or none');
 
@@ -632,6 +640,8 @@ foreach (
 	[ '{"a": "$\"x\""}', qr/22023: unknown source/ ],
 	[ '{"a": "$."}', qr/42601: .*jsonpath.*source "\$\." of column "a"/s ],
 	[ '{"a": "$.b["}', qr/42601: .*jsonpath.*source "\$\.b\[" of column "a"/s ],
+	[ '{"a": "$.b ? (@.c == $max)"}', qr/22023: the path of source "\$\.b \? \(@\.c == \$max\)" of column "a" has a variable/ ],
+	[ '{"a": "$key.b[$n]"}', qr/22023: the path of source .* has a variable/ ],
 	[ '{"a": "$key.b c"}', qr/42601: .*source "\$key\.b c" of column "a"/s ],
 	[ '{"a": 5}', qr/22023: the source of column "a" is neither a string nor an object nor null/ ],
 	[ '{"a": ["b"]}', qr/22023: the source of column "a" is neither/ ],

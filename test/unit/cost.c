@@ -31,8 +31,8 @@ static const SpineFieldSpec specs[] = {
 };
 
 #define PATH(...) \
-	{SPINE_ROOT_VALUE, sizeof((const SpinePathStep[]) {__VA_ARGS__}) / sizeof(SpinePathStep), \
-	(const SpinePathStep[]) {__VA_ARGS__}}
+	{.root = SPINE_ROOT_VALUE, .nsteps = sizeof((const SpinePathStep[]) {__VA_ARGS__}) / sizeof(SpinePathStep), \
+	.steps = (const SpinePathStep[]) {__VA_ARGS__}}
 #define LIST			{.member = "list"}
 
 static const SpineFieldSpec path_specs[] = {

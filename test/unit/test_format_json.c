@@ -456,7 +456,7 @@ test_many_keys(void **state)
 		if (i % 3 == 1)
 			names[i][0] = 'c';
 		steps[i] = (SpinePathStep) {.member = names[i]};
-		specs[i] = (SpineFieldSpec) {.path = {SPINE_ROOT_VALUE, 1, &steps[i]}, .as_json = i % 2};
+		specs[i] = (SpineFieldSpec) {.path = {.root = SPINE_ROOT_VALUE, .nsteps = 1, .steps = &steps[i]}, .as_json = i % 2};
 	}
 	for (int i = 0; i < 50; i++)
 		sprintf(record + strlen(record), ",\"%d\":%d,\"\\u0063%d\":%d,\"\\u00e9%d\":%d,\"\xc3\xa9x%d\":9,\"\\n%d\":9",
@@ -485,11 +485,11 @@ test_strict_paths(void **state)
 	static const SpinePathStep a_0[] = {{.member = "a"}, {.element = 0}};
 	static const SpinePathStep a[] = {{.member = "a"}};
 	static const SpineFieldSpec specs[NSPECS] = {
-		{.path = {SPINE_ROOT_VALUE, 2, a_b}},
-		{.path = {SPINE_ROOT_VALUE, 2, a_b, .strict = true}},
-		{.path = {SPINE_ROOT_VALUE, 2, a_0}, .as_json = true},
-		{.path = {SPINE_ROOT_VALUE, 2, a_0, .strict = true}, .as_json = true},
-		{.path = {SPINE_ROOT_VALUE, 1, a, .strict = true}, .as_json = true}
+		{.path = {.root = SPINE_ROOT_VALUE, .nsteps = 2, .steps = a_b}},
+		{.path = {.root = SPINE_ROOT_VALUE, .nsteps = 2, .steps = a_b, .strict = true}},
+		{.path = {.root = SPINE_ROOT_VALUE, .nsteps = 2, .steps = a_0}, .as_json = true},
+		{.path = {.root = SPINE_ROOT_VALUE, .nsteps = 2, .steps = a_0, .strict = true}, .as_json = true},
+		{.path = {.root = SPINE_ROOT_VALUE, .nsteps = 1, .steps = a, .strict = true}, .as_json = true}
 	};
 	static const struct
 	{

@@ -47,7 +47,8 @@ spec_for(const char *path, bool as_json)
 	nsteps += n;
 	names_len += strlen(text) + 1;
 	return (SpineFieldSpec) {
-		.path = {of_key ? SPINE_ROOT_KEY : SPINE_ROOT_VALUE, n, first}, .as_json = as_json
+		.path = {.root = of_key ? SPINE_ROOT_KEY : SPINE_ROOT_VALUE, .nsteps = n, .steps = first},
+		.as_json = as_json
 	};
 }
 

@@ -23,12 +23,12 @@ static const char *const nul_key = "y_object_escaped_null_in_key.json";
 
 static const SpinePathStep step_v = {.member = "v"};
 static const SpineFieldSpec specs[] = {
-	{.path = {SPINE_ROOT_VALUE, 0, NULL}, .as_json = true, .for_jsonb = true},
-	{.path = {SPINE_ROOT_VALUE, 0, NULL}},
-	{.path = {SPINE_ROOT_VALUE, 1, &step_v}, .as_json = true},
-	{.path = {SPINE_ROOT_VALUE, 1, &step_v}},
-	{.path = {SPINE_ROOT_KEY, 0, NULL}, .as_json = true},
-	{.path = {SPINE_ROOT_KEY, 0, NULL}}
+	{.path = {.root = SPINE_ROOT_VALUE}, .as_json = true, .for_jsonb = true},
+	{.path = {.root = SPINE_ROOT_VALUE}},
+	{.path = {.root = SPINE_ROOT_VALUE, .nsteps = 1, .steps = &step_v}, .as_json = true},
+	{.path = {.root = SPINE_ROOT_VALUE, .nsteps = 1, .steps = &step_v}},
+	{.path = {.root = SPINE_ROOT_KEY}, .as_json = true},
+	{.path = {.root = SPINE_ROOT_KEY}}
 };
 
 enum

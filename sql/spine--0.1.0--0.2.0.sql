@@ -1242,6 +1242,13 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	PERFORM @extschema@.spine_check_new_owner(caller, after.name, after.owner);
+	-- the cluster of spine.brokers has no USAGE to ask for, and the server's own secrets
+	IF after.server IS NULL AND before.server IS NOT NULL AND NOT has_function_privilege(caller,
+		'@extschema@.spine_create_pipeline(name, text, regclass, text, name[], name, jsonb, text, name, text, regrole, boolean, boolean)', 'EXECUTE') THEN
+		RAISE EXCEPTION 'permission denied to let pipeline "%" read from the cluster of spine.brokers', before.name
+			USING ERRCODE = 'insufficient_privilege',
+				  HINT = 'It takes the right to execute spine_create_pipeline.';
+	END IF;
 	-- foreign keys change them as the tables' owner
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_offsets'::regclass);
 	BEGIN

@@ -83,6 +83,34 @@ ok(wait_applied($node), 'after the change, records are applied');
 is(as_super(q{SELECT sensor, celsius FROM shop.readings WHERE sensor = '22'}), '22|', 'the new mapping is applied');
 as_role('clerk', q{SELECT spine_alter_sink('sensors', 'shop.readings', '{"columns": null}')});
 
+# What spine_create_pipeline is needed for, spine_alter_pipeline does not give.
+as_super(<<SQL);
+CREATE ROLE porter LOGIN;
+CREATE SERVER dock FOREIGN DATA WRAPPER spine_kafka OPTIONS (brokers '$broker->{address}');
+GRANT USAGE ON FOREIGN SERVER dock TO porter;
+SELECT spine_create_pipeline('crates', 'crates', server => 'dock', owner => 'porter', enabled => false);
+SQL
+like(as_role('porter', q{SELECT spine_alter_pipeline('crates', '{"server": null}')}),
+	qr/permission denied to let pipeline "crates" read from the cluster of spine.brokers/, 'from a server to spine.brokers');
+is(as_role('porter', q{SELECT spine_alter_pipeline('crates', '{"start": "latest"}')}), '', 'anything else');
+as_super(q{SELECT spine_alter_pipeline('crates', '{"server": null}'); SELECT spine_drop_pipeline('crates')});
+
+# What spine_show_pipeline says can be run, wherever the extension is.
+my $odd = q{pipe 'é" %s};
+as_super('CREATE DATABASE odd');
+is($node->safe_psql('odd', <<SQL), "$odd\n\n$odd", 'names and schemas with everything in them');
+SET client_min_messages = warning;
+CREATE SCHEMA "100 %s";
+CREATE EXTENSION spine SCHEMA "100 %s";
+CREATE TABLE "T%s ""é" ("sel""ect" int PRIMARY KEY, "t'able" text);
+SELECT "100 %s".spine_create_pipeline(\$\$$odd\$\$, 'odd', '"T%s ""é"', columns => '{"sel\\"ect": "id", "t''able": "\$key"}', enabled => false) \\g /dev/null
+SELECT "100 %s".spine_show_pipeline(\$\$$odd\$\$) AS shown \\gset
+SELECT name FROM "100 %s".spine_pipelines WHERE name ~ 'pipe';
+SELECT "100 %s".spine_drop_pipeline(\$\$$odd\$\$) \\g /dev/null
+:shown
+SELECT pipeline FROM "100 %s".spine_sinks WHERE pipeline ~ 'pipe';
+SQL
+
 #
 # Dead letters and status, of members and of others
 #

@@ -29,6 +29,7 @@ OBJS = \
 	src/kafka/record_buffer.o \
 	src/kafka/group_commit.o \
 	src/kafka/consumer_assignment.o \
+	src/kafka/consumer_batch.o \
 	src/kafka/question.o \
 	src/kafka/consumer.o \
 	src/kafka/reader.o \
@@ -98,6 +99,7 @@ OBJS = \
 	src/process/embedded_broker.o \
 	src/process/catalog_changes.o \
 	src/process/look.o \
+	src/process/own_pipeline.o \
 	src/process/peek.o \
 	src/process/preview.o \
 	src/process/topic_offsets.o \

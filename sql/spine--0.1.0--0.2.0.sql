@@ -844,9 +844,10 @@ COMMENT ON FOREIGN DATA WRAPPER spine_kafka IS
 CREATE FUNCTION @extschema@.spine_check_server(server name, for_role regrole)
 RETURNS void
 AS 'MODULE_PATHNAME', 'spine_check_server'
-LANGUAGE C STABLE STRICT PARALLEL SAFE;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.spine_check_server(name, regrole) IS
-'raises an error when there is no such Kafka cluster, or the role may not use it';
+'raises an error when there is no such Kafka cluster, or the role may not use it; it stays until the transaction ends';
+REVOKE ALL ON FUNCTION @extschema@.spine_check_server(name, regrole) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.spine_topic_offsets(topic text, since timestamptz, server name, as_role regrole DEFAULT NULL,
 	OUT partition integer, OUT first_offset bigint, OUT end_offset bigint,
@@ -1345,14 +1346,15 @@ BEGIN
 				   FROM @extschema@.spine_sinks s
 				   WHERE s.pipeline = spine_show_pipeline.name
 				   ORDER BY s.ordinal, s.mode, s.target);
-	RETURN format('SELECT @extschema@.spine_create_pipeline(%L, %L', name, of_pipeline.topic)
+	RETURN 'SELECT @extschema@.spine_create_pipeline'
+		|| format('(%L, %L', name, of_pipeline.topic)
 		|| coalesce(sinks[1], '')
 		|| CASE WHEN of_pipeline.server IS NULL THEN '' ELSE format(', server => %L', of_pipeline.server) END
 		|| CASE of_pipeline.start WHEN 'earliest' THEN '' ELSE format(', start => %L', of_pipeline.start) END
 		|| CASE of_pipeline.owner WHEN quote_ident(current_user)::regrole THEN '' ELSE format(', owner => %L', of_pipeline.owner) END
 		|| CASE WHEN of_pipeline.enabled THEN '' ELSE ', enabled => false' END
 		|| ');'
-		|| coalesce((SELECT string_agg(format(E'\nSELECT @extschema@.spine_add_sink(%L%s);', name, s.sink), '' ORDER BY s.i)
+		|| coalesce((SELECT string_agg(E'\nSELECT @extschema@.spine_add_sink' || format('(%L%s);', name, s.sink), '' ORDER BY s.i)
 					 FROM unnest(sinks[2:]) WITH ORDINALITY AS s (sink, i)), '');
 END
 $$;
@@ -1625,6 +1627,8 @@ BEGIN
 	RETURN NEW;
 END
 $$;
+COMMENT ON FUNCTION @extschema@.spine_own_dead_letter() IS
+'notes the pipeline''s owner in each dead letter';
 REVOKE ALL ON FUNCTION @extschema@.spine_own_dead_letter() FROM PUBLIC;
 
 CREATE TRIGGER spine_own_dead_letter
@@ -1813,7 +1817,7 @@ BEGIN
 	SELECT count(*) AS n,
 		   array_agg(p.key) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS keys,
 		   array_agg(p.value) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS objects,
-		   min(p.error) AS error
+		   min(p.error) FILTER (WHERE p.value IS NULL OR jsonb_typeof(p.value) <> 'object') AS error
 	INTO sample
 	FROM @extschema@.spine_peek(topic, n, 'latest'::text, server) p;
 	IF sample.n = 0 THEN
@@ -1902,7 +1906,7 @@ BEGIN
 	ELSIF id IS NOT NULL THEN
 		key := ARRAY[id];
 		reason := format('%I differs in all records that were read. If it comes again, the later record replaces the row.', id)
-			|| coalesce(format(' %I, the record''s key, is the same in many records.', of_record.whole), '');
+			|| coalesce(format(' %s, the record''s key, is the same in many records.', quote_ident(of_record.whole)), '');
 	ELSE
 		reason := 'No column tells records apart: each record becomes a row. Its place in the log is the key, so that a record that is read again is not doubled.';
 	END IF;

@@ -17,6 +17,7 @@ COMMENT ON FOREIGN DATA WRAPPER spine_kafka IS
 CREATE FUNCTION @extschema@.spine_check_server(server name, for_role regrole)
 RETURNS void
 AS 'MODULE_PATHNAME', 'spine_check_server'
-LANGUAGE C STABLE STRICT PARALLEL SAFE;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.spine_check_server(name, regrole) IS
-'raises an error when there is no such Kafka cluster, or the role may not use it';
+'raises an error when there is no such Kafka cluster, or the role may not use it; it stays until the transaction ends';
+REVOKE ALL ON FUNCTION @extschema@.spine_check_server(name, regrole) FROM PUBLIC;

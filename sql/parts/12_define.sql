@@ -442,14 +442,15 @@ BEGIN
 				   FROM @extschema@.spine_sinks s
 				   WHERE s.pipeline = spine_show_pipeline.name
 				   ORDER BY s.ordinal, s.mode, s.target);
-	RETURN format('SELECT @extschema@.spine_create_pipeline(%L, %L', name, of_pipeline.topic)
+	RETURN 'SELECT @extschema@.spine_create_pipeline'
+		|| format('(%L, %L', name, of_pipeline.topic)
 		|| coalesce(sinks[1], '')
 		|| CASE WHEN of_pipeline.server IS NULL THEN '' ELSE format(', server => %L', of_pipeline.server) END
 		|| CASE of_pipeline.start WHEN 'earliest' THEN '' ELSE format(', start => %L', of_pipeline.start) END
 		|| CASE of_pipeline.owner WHEN quote_ident(current_user)::regrole THEN '' ELSE format(', owner => %L', of_pipeline.owner) END
 		|| CASE WHEN of_pipeline.enabled THEN '' ELSE ', enabled => false' END
 		|| ');'
-		|| coalesce((SELECT string_agg(format(E'\nSELECT @extschema@.spine_add_sink(%L%s);', name, s.sink), '' ORDER BY s.i)
+		|| coalesce((SELECT string_agg(E'\nSELECT @extschema@.spine_add_sink' || format('(%L%s);', name, s.sink), '' ORDER BY s.i)
 					 FROM unnest(sinks[2:]) WITH ORDINALITY AS s (sink, i)), '');
 END
 $$;

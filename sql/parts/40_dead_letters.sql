@@ -21,7 +21,6 @@ COMMENT ON TABLE @extschema@.spine_dead_letters IS
 'records that could not be applied, with their exact bytes and the reason';
 COMMENT ON COLUMN @extschema@.spine_dead_letters.headers IS
 'the record''s headers as {{name, value}, ...}';
-
 COMMENT ON COLUMN @extschema@.spine_dead_letters.owner IS
 'the pipeline''s owner, whose members see the row; NULL: that is not known';
 
@@ -41,6 +40,8 @@ BEGIN
 	RETURN NEW;
 END
 $$;
+COMMENT ON FUNCTION @extschema@.spine_own_dead_letter() IS
+'notes the pipeline''s owner in each dead letter';
 REVOKE ALL ON FUNCTION @extschema@.spine_own_dead_letter() FROM PUBLIC;
 
 CREATE TRIGGER spine_own_dead_letter

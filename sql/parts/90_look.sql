@@ -173,7 +173,7 @@ BEGIN
 	SELECT count(*) AS n,
 		   array_agg(p.key) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS keys,
 		   array_agg(p.value) FILTER (WHERE jsonb_typeof(p.value) = 'object') AS objects,
-		   min(p.error) AS error
+		   min(p.error) FILTER (WHERE p.value IS NULL OR jsonb_typeof(p.value) <> 'object') AS error
 	INTO sample
 	FROM @extschema@.spine_peek(topic, n, 'latest'::text, server) p;
 	IF sample.n = 0 THEN
@@ -262,7 +262,7 @@ BEGIN
 	ELSIF id IS NOT NULL THEN
 		key := ARRAY[id];
 		reason := format('%I differs in all records that were read. If it comes again, the later record replaces the row.', id)
-			|| coalesce(format(' %I, the record''s key, is the same in many records.', of_record.whole), '');
+			|| coalesce(format(' %s, the record''s key, is the same in many records.', quote_ident(of_record.whole)), '');
 	ELSE
 		reason := 'No column tells records apart: each record becomes a row. Its place in the log is the key, so that a record that is read again is not doubled.';
 	END IF;

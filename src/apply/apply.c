@@ -74,7 +74,7 @@ run_statement(SpineSink *sink, SpineSinkStatement which, const char *sql, Tuples
 
 void
 spine_apply_convert(const SpinePlan *plan, const SpineSink *sink, const SpineEvent *events,
-					size_t n, size_t *at)
+					size_t n, size_t *at, bool *looking_up)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine convert",
 												  ALLOCSET_SMALL_SIZES);
@@ -83,7 +83,7 @@ spine_apply_convert(const SpinePlan *plan, const SpineSink *sink, const SpineEve
 
 	spine_trust_guard(plan->trust, context);
 	spine_role_assume(&saved, sink->run_as);
-	spine_rows_convert(sink, events, n, at);
+	spine_rows_convert(sink, events, n, at, looking_up);
 	spine_role_resume(&saved);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(context);
@@ -107,7 +107,10 @@ run_statements(SpineSink *sink, SpineSinkStatement which, const SpineStoredRows 
 	if (tuplestore_tuple_count(rows->whole) > 0)
 		nwritten += run_statement(sink, which, sql, rows->whole);
 	for (int i = SPINE_SINK_UPDATE_PARTIAL; i <= SPINE_SINK_INSERT_PARTIAL && rows->partial; i++)
-		nwritten += run_statement(sink, i, sink->sql[i], rows->partial);
+	{
+		if (sink->sql[i][0] != '\0')
+			nwritten += run_statement(sink, i, sink->sql[i], rows->partial);
+	}
 	return nwritten;
 }
 

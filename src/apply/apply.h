@@ -26,9 +26,11 @@ extern bool spine_apply_begin(const SpinePlan *plan);
 /*
  * Converts the values of events[*at..n-1] for a sink, without applying them.  Raises an
  * error for the first event that does not fit: *at is that event then, and n otherwise.
+ * *looking_up: see spine_rows_convert.
  */
 extern void spine_apply_convert(const SpinePlan *plan, const SpineSink *sink,
-								const SpineEvent *events, size_t n, size_t *at);
+								const SpineEvent *events, size_t n, size_t *at,
+								bool *looking_up);
 
 /* What applying events came to. */
 typedef struct SpineApplyCounts

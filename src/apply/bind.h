@@ -17,15 +17,12 @@
 extern Datum spine_bind_value(const SpineColumn *column, const SpineEvent *event,
 							  bool *isnull, bool *missing);
 
-/*
- * Does the record lack the column's value?  Of a jsonpath and of a header that is not known
- * here.
- */
+/* The same *missing as above, of a column whose values are fields. */
 static inline bool
 spine_bind_is_missing(const SpineColumn *column, const SpineEvent *event)
 {
-	return column->source == SPINE_FROM_FIELD && !column->has_given_default &&
-		event->fields[column->field].kind == SPINE_FIELD_ABSENT;
+	Assert(column->source == SPINE_FROM_FIELD);
+	return event->fields[column->field].kind == SPINE_FIELD_ABSENT && !column->has_given_default;
 }
 
 #endif							/* SPINE_BIND_H */

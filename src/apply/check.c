@@ -1,6 +1,7 @@
 /*
  * check.c
- *		Asks PostgreSQL whether it would run the statements of a plan, by EXPLAIN.
+ *		Asks PostgreSQL whether it would run the statements of a plan, by EXPLAIN, and compute
+ *		its expressions.
  */
 #include "apply/check.h"
 
@@ -43,6 +44,16 @@ explain(const SpineSink *sink, const char *sql, Tuplestorestate *no_rows)
 	SPI_finish();
 }
 
+/* Preparing expressions checks the privileges on what they read and call. */
+static void
+prepare_expressions(const SpineSink *sink)
+{
+	bool		looking_up;
+
+	if (sink->projection)
+		spine_projection_end(spine_projection_begin(sink->projection, &looking_up));
+}
+
 static void
 check_sink(SpineSink *sink)
 {
@@ -52,6 +63,7 @@ check_sink(SpineSink *sink)
 
 	error_context_stack = &callback;
 	spine_role_assume(&saved, sink->run_as);
+	prepare_expressions(sink);
 	for (int i = 0; i < SPINE_SINK_STATEMENTS; i++)
 	{
 		if (sink->sql[i][0] != '\0')

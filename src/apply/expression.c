@@ -8,7 +8,9 @@
  */
 #include "apply/expression.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/pg_proc.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
@@ -19,6 +21,7 @@
 #include "parser/parser.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 /* For the planner: how many rows a batch has, about. */
 #define TYPICAL_BATCH_ROWS	100
@@ -201,6 +204,31 @@ check_query(ParseState *pstate, const Query *query)
 		refuse(pstate, ERRCODE_FEATURE_NOT_SUPPORTED, exprLocation(pstate->p_last_srf),
 			   "set-returning functions are not allowed in an SQL expression over a record");
 	(void) check_record_uses(list, &check);
+}
+
+/* For check_functions_in_node: may it read a table? */
+static bool
+may_read(Oid function, void *arg)
+{
+	return function >= FirstNormalObjectId && func_volatile(function) != PROVOLATILE_IMMUTABLE;
+}
+
+static bool
+looks_up(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+		return ((const RangeTblEntry *) node)->rtekind == RTE_RELATION;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, looks_up, arg, QTW_EXAMINE_RTES_BEFORE);
+	return check_functions_in_node(node, may_read, arg) || expression_tree_walker(node, looks_up, arg);
+}
+
+bool
+spine_expression_looks_up(Node *expr)
+{
+	return looks_up(expr, NULL);
 }
 
 /* --------------------------------------------------------------------------

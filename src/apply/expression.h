@@ -27,6 +27,12 @@
 extern Node *spine_expression_analyse(const char *text, const SpineTableColumn *column,
 									  TupleDesc record);
 
+/*
+ * Does an analysed expression look rows up, in a sub-SELECT or in a function that is not
+ * PostgreSQL's own?  What it yields may be another value once more rows are there.
+ */
+extern bool spine_expression_looks_up(Node *expr);
+
 /* Names the expression's column, or the filter, in the error that is being raised. */
 extern void spine_expression_name_in_error(const char *column);
 

@@ -10,6 +10,7 @@
 
 #include "apply/bind.h"
 #include "apply/compare.h"
+#include "apply/record_field.h"
 #include "catalog/pg_type.h"
 #include "event/reduce.h"
 #include "lib/stringinfo.h"
@@ -185,6 +186,53 @@ compare_age(const void *a, const void *b, void *arg)
 	return (i > j) == is_newer(Max(i, j), Min(i, j), events) ? -1 : 1;
 }
 
+/*
+ * What a jsonpath finds, and which headers there are, is not known before it is looked for.
+ * What is left does not miss values, or has fields that say so.
+ */
+static bool
+must_look_for(const SpineColumn *column)
+{
+	return (column->source == SPINE_FROM_JSONPATH || column->source == SPINE_FROM_HEADER) &&
+		!column->has_given_default && column->needed_as == NULL;
+}
+
+static void
+look_for_columns(const SpineSink *sink, SpineRows *rows)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine row", ALLOCSET_DEFAULT_SIZES);
+
+	rows->missing = palloc0(sink->ncolumns * sizeof(bool *));
+	for (int c = 0; c < sink->ncolumns; c++)
+	{
+		const SpineColumn *column = &sink->columns[c];
+		MemoryContext old_context;
+
+		if (!must_look_for(column))
+			continue;
+		rows->missing[c] = palloc(rows->nevents * sizeof(bool));
+		rows->current = column;
+		old_context = MemoryContextSwitchTo(context);
+		for (size_t event = 0; event < rows->nevents; event++)
+		{
+			rows->missing[c][event] =
+				spine_record_field(column, &rows->events[event]).kind == SPINE_FIELD_ABSENT;
+			MemoryContextReset(context);
+		}
+		MemoryContextSwitchTo(old_context);
+	}
+	rows->current = NULL;
+	MemoryContextDelete(context);
+}
+
+static inline bool
+is_missing(const SpineSink *sink, const SpineRows *rows, size_t event, int column)
+{
+	if (sink->columns[column].source == SPINE_FROM_FIELD)
+		return spine_bind_is_missing(&sink->columns[column], &rows->events[event]);
+	return rows->missing[column] && rows->missing[column][event];
+}
+
 /* Columns that no event of the batch has, and that the statement need not name. */
 static void
 find_left_out(const SpineSink *sink, SpineRows *rows)
@@ -195,7 +243,7 @@ find_left_out(const SpineSink *sink, SpineRows *rows)
 
 		if (!sink->columns[c].can_be_left_out)
 			continue;
-		while (event < rows->nevents && spine_bind_is_missing(&sink->columns[c], &rows->events[event]))
+		while (event < rows->nevents && is_missing(sink, rows, event, c))
 			event++;
 		if (event < rows->nevents)
 			continue;
@@ -209,7 +257,7 @@ find_left_out(const SpineSink *sink, SpineRows *rows)
 static inline bool
 lacks(const SpineSink *sink, const SpineRows *rows, size_t event, int column)
 {
-	return spine_bind_is_missing(&sink->columns[column], &rows->events[event]) &&
+	return is_missing(sink, rows, event, column) &&
 		!(rows->left_out && rows->left_out[column]);
 }
 
@@ -307,6 +355,7 @@ spine_newest_find(const SpineSink *sink, SpineRows *rows)
 	rows->nkept = spine_reduce(events.keys, rows->nevents, is_newer, &events, table, rows->kept);
 	qsort_arg(rows->kept, rows->nkept, sizeof(uint32), compare_keys, (void *) events.keys);
 
+	look_for_columns(sink, rows);
 	find_left_out(sink, rows);
 	for (size_t row = 0; row < rows->nkept; row++)
 	{

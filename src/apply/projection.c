@@ -39,6 +39,7 @@ typedef struct Expression
 	Expr	   *planned;
 	Bitmapset  *needed;			/* columns of the record, as attribute numbers */
 	Bitmapset  *added;			/* those that no expression before it needs */
+	bool		looks_up;		/* rows of tables, perhaps in a function */
 	int16		len;			/* of its type */
 	bool		byval;
 } Expression;
@@ -63,6 +64,7 @@ struct SpineProjectionRun
 	ExprState  *filter;
 	ExprState **expressions;
 	const Expression *current;	/* for errors */
+	bool	   *looking_up;		/* the same for the caller */
 };
 
 /* --------------------------------------------------------------------------
@@ -103,6 +105,7 @@ spine_projection_add(SpineProjection *projection, const char *text, const SpineT
 	expression->column = column ? pstrdup(column->name) : NULL;
 	expression->analysed = copyObject(analysed);
 	expression->needed = bms_copy(needed);
+	expression->looks_up = spine_expression_looks_up(analysed);
 	get_typlenbyval(exprType(expression->analysed), &expression->len, &expression->byval);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(context);
@@ -230,9 +233,16 @@ spine_projection_lock(const SpineProjection *projection)
 }
 
 bool
-spine_projection_reads_tables(const SpineProjection *projection)
+spine_projection_looks_up(const SpineProjection *projection)
 {
-	return projection && projection->plan && projection->plan->relationOids != NIL;
+	const Expression *expression;
+
+	for (int i = 0; projection && (expression = nth_expression(projection, i)) != NULL; i++)
+	{
+		if (expression->looks_up)
+			return true;
+	}
+	return false;
 }
 
 void
@@ -291,7 +301,7 @@ spine_projection_explain(const SpineProjection *projection, int index, StringInf
  * -------------------------------------------------------------------------- */
 
 SpineProjectionRun *
-spine_projection_begin(SpineProjection *projection)
+spine_projection_begin(SpineProjection *projection, bool *looking_up)
 {
 	SpineProjectionRun *run = palloc0(sizeof(SpineProjectionRun));
 	ErrorContextCallback callback = {error_context_stack, expression_error_context, &run->current};
@@ -300,6 +310,7 @@ spine_projection_begin(SpineProjection *projection)
 
 	Assert(IsTransactionState());
 	run->projection = projection;
+	run->looking_up = looking_up;
 
 	/* what earlier sinks have written is seen */
 	CommandCounterIncrement();
@@ -350,6 +361,7 @@ evaluate(SpineProjectionRun *run, const Expression *expression, ExprState *state
 		 const SpineEvent *event, bool *isnull)
 {
 	run->current = expression;
+	*run->looking_up = expression->looks_up;
 	fill_slot(run, event);
 	return ExecEvalExpr(state, run->context, isnull);
 }
@@ -390,6 +402,7 @@ spine_projection_compute(SpineProjectionRun *run, const SpineEvent *event, Datum
 		MemoryContextSwitchTo(run->context->ecxt_per_tuple_memory);
 	}
 	run->current = NULL;
+	*run->looking_up = false;
 	error_context_stack = callback.previous;
 	MemoryContextSwitchTo(old_context);
 	return passes;

@@ -46,17 +46,18 @@ extern void spine_projection_plan(SpineProjection *projection);
  */
 extern void spine_projection_lock(const SpineProjection *projection);
 
-/* Does an expression read tables?  Safe on NULL. */
-extern bool spine_projection_reads_tables(const SpineProjection *projection);
+/* Does an expression look rows up?  Safe on NULL. */
+extern bool spine_projection_looks_up(const SpineProjection *projection);
 
 /* Adds what the expressions depend on, when they are planned. */
 extern void spine_projection_watch(const SpineProjection *projection, SpineWatch *watch);
 
 /*
  * Begins to compute, in the current memory context.  In a transaction with SPI, as the role
- * that the sink runs as, with its settings.
+ * that the sink runs as, with its settings.  *looking_up: is an expression computed that
+ * looks rows up?  It is left as it is by an error.
  */
-extern SpineProjectionRun *spine_projection_begin(SpineProjection *projection);
+extern SpineProjectionRun *spine_projection_begin(SpineProjection *projection, bool *looking_up);
 
 /*
  * Computes all expressions for an event: values[i] and nulls[i] for the one with index i.

@@ -346,10 +346,11 @@ compute(const SpineSink *sink, SpineRows *rows)
 {
 	SpineEvent *passed = MemoryContextAllocHuge(CurrentMemoryContext, Max(rows->nevents, 1) * sizeof(SpineEvent));
 	SpineProjectionRun *run;
+	bool		looking_up;
 	size_t		n = 0;
 
 	make_computed(sink, rows, rows->nevents);
-	run = spine_projection_begin(sink->projection);
+	run = spine_projection_begin(sink->projection, &looking_up);
 	for (size_t i = 0; i < rows->nevents; i++)
 	{
 		size_t		first = n * rows->ncomputed;
@@ -388,19 +389,21 @@ spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n)
 }
 
 void
-spine_rows_convert(const SpineSink *sink, const SpineEvent *events, size_t n, size_t *at)
+spine_rows_convert(const SpineSink *sink, const SpineEvent *events, size_t n, size_t *at,
+				   bool *looking_up)
 {
-	SpineRows	rows = {.may_find_later = spine_projection_reads_tables(sink->projection)};
+	SpineRows	rows = {.may_find_later = spine_projection_looks_up(sink->projection)};
 	ErrorContextCallback callback = {error_context_stack, column_error_context, &rows};
 	SpineProjectionRun *run = NULL;
 	MemoryContext row_context;
 	MemoryContext old_context;
 
 	Assert(IsTransactionState());
+	*looking_up = false;
 	if (sink->projection)
 	{
 		make_computed(sink, &rows, 1);
-		run = spine_projection_begin(sink->projection);
+		run = spine_projection_begin(sink->projection, looking_up);
 	}
 	row_context = AllocSetContextCreate(CurrentMemoryContext, "spine row", ALLOCSET_DEFAULT_SIZES);
 	old_context = MemoryContextSwitchTo(row_context);

@@ -44,8 +44,9 @@ struct SpineRows
 	int			ncomputed;		/* expressions */
 	Datum	   *computed;		/* by event, and then by expression */
 	bool	   *computed_nulls;
-	bool		may_find_later; /* a computed null may be a value when earlier sinks have written */
+	bool		may_find_later; /* a computed null may be a value when others have written */
 	Datum	  **bound;			/* by column: its values of all events; NULL: not yet bound */
+	bool	  **missing;		/* by column: in which events; NULL: see newest.c */
 	uint32	   *kept;			/* the events whose rows are stored; NULL: all */
 	size_t		nkept;
 	bool	   *left_out;		/* by column: no event has it, and the statement does not
@@ -82,9 +83,12 @@ extern SpineStoredRows spine_rows_make(const SpineSink *sink, const SpineEvent *
 
 /*
  * Converts the values of events[*at..n-1] and forgets them; raises an error for the first
- * event that does not fit: *at is that event then, and n otherwise.  As spine_rows_make.
+ * event that does not fit: *at is that event then, and n otherwise.  *looking_up: the error
+ * comes of an expression that looks rows up, which may be there when what is before the
+ * event has been applied.  As spine_rows_make.
  */
-extern void spine_rows_convert(const SpineSink *sink, const SpineEvent *events, size_t n, size_t *at);
+extern void spine_rows_convert(const SpineSink *sink, const SpineEvent *events, size_t n, size_t *at,
+							   bool *looking_up);
 
 /* For the kinds: binds these columns of all events.  None of the values may be null. */
 extern void spine_rows_bind(const SpineSink *sink, SpineRows *rows, const int *columns, int ncolumns);

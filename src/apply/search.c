@@ -3,8 +3,9 @@
  *		Finds the records to blame when the database refuses a batch.
  *
  * First the values of all records are converted.  That names each record whose values do
- * not fit, at the cost of a subtransaction that writes nothing.  The others are applied by
- * halves, in subtransactions, down to the single records that the database refuses.
+ * not fit, at the cost of a subtransaction that is rolled back, as functions in expressions
+ * may write.  The others are applied by halves, in subtransactions, down to the single
+ * records that the database refuses.
  *
  * A refusal may be the fault of a record or of the table, whatever its SQLSTATE: a
  * trigger can raise any, a missing partition looks like a violated check.  Two rules
@@ -47,18 +48,20 @@ typedef struct Range
 	Search	   *search;
 	const SpineSink *sink;		/* to convert for */
 	size_t		first;			/* moves on while converting */
+	bool		looking_up;		/* while converting: see rows.h */
 	size_t		n;				/* to apply */
 	SpineApplyCounts counts;	/* out */
 } Range;
 
+/* What expressions have written is undone: they are computed again when the range is applied. */
 static bool
 convert_range(void *arg)
 {
 	Range	   *range = arg;
 
 	spine_apply_convert(range->search->plan, range->sink, range->search->events,
-						range->search->nevents, &range->first);
-	return true;
+						range->search->nevents, &range->first, &range->looking_up);
+	return false;
 }
 
 static bool
@@ -88,7 +91,10 @@ blame(Search *search, const SpineRecord *record, const SpineError *error)
 	}
 }
 
-/* Takes the events out whose values cannot be converted. */
+/*
+ * Takes the events out whose values cannot be converted.  What looks rows up may find them
+ * when the sinks and records before it are applied, so that its errors say nothing yet.
+ */
 static void
 search_values(Search *search)
 {
@@ -105,10 +111,12 @@ search_values(Search *search)
 
 			CHECK_FOR_INTERRUPTS();
 			converted = spine_subtransaction_run(convert_range, &range, &error);
+			if (!converted && range.looking_up)
+				range.first++;
 			memmove(&search->events[nkept], &search->events[start],
 					(range.first - start) * sizeof(SpineEvent));
 			nkept += range.first - start;
-			if (!converted)
+			if (!converted && !range.looking_up)
 				blame(search, search->events[range.first++].record, &error);
 		}
 		search->nevents = nkept;

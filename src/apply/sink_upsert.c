@@ -109,6 +109,18 @@ append_on_conflict(StringInfo sql, const SpineSink *sink, const bool *left_out)
 	}
 }
 
+/* Does an UPDATE have anything to set? */
+static bool
+sets_any(const SpineSink *sink)
+{
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		if (is_set(sink, i, NULL))
+			return true;
+	}
+	return false;
+}
+
 /* A value that an older event gives does not count if the row is newer than that event. */
 static void
 append_update(StringInfo sql, const SpineSink *sink)
@@ -151,7 +163,8 @@ write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which,
 			break;
 
 		case SPINE_SINK_UPDATE_PARTIAL:
-			append_update(sql, sink);
+			if (sets_any(sink))
+				append_update(sql, sink);
 			break;
 
 		case SPINE_SINK_INSERT_PARTIAL:

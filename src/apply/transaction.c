@@ -154,7 +154,7 @@ spine_subtransaction_run(SpineStep step, void *arg, SpineError *error)
 	MemoryContext caller_context = CurrentMemoryContext;
 	ResourceOwner caller_owner = CurrentResourceOwner;
 	MemoryContext step_context;
-	volatile bool is_kept = true;
+	volatile bool is_done = true;
 
 	Assert(IsTransactionState());
 
@@ -164,8 +164,10 @@ spine_subtransaction_run(SpineStep step, void *arg, SpineError *error)
 
 	PG_TRY();
 	{
-		step(arg);
-		ReleaseCurrentSubTransaction();
+		if (step(arg))
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
@@ -184,14 +186,14 @@ spine_subtransaction_run(SpineStep step, void *arg, SpineError *error)
 			ReThrowError(edata);
 		spine_error_copy(error, class, edata);
 		FreeErrorData(edata);
-		is_kept = false;
+		is_done = false;
 	}
 	PG_END_TRY();
 
 	MemoryContextSwitchTo(caller_context);
 	MemoryContextDelete(step_context);
 	CurrentResourceOwner = caller_owner;
-	return is_kept;
+	return is_done;
 }
 
 void

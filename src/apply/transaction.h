@@ -33,10 +33,10 @@ extern bool spine_step_run(SpineStep step, void *arg, SpineError *error);
 extern SpineTransactionEnd spine_transaction_run(SpineStep step, void *arg, SpineError *error);
 
 /*
- * Runs step in a subtransaction of the current transaction.  True: its work is kept.
- * False: its work is undone, and *error says why, in class SPINE_REFUSED or
- * SPINE_STRUCTURAL.  Any other error is rethrown and fails the whole transaction.
- * In each case, the subtransaction is over.
+ * Runs step in a subtransaction of the current transaction.  True: it has run to its end,
+ * and its work is kept or undone as it asked for.  False: its work is undone, and *error says
+ * why, in class SPINE_REFUSED or SPINE_STRUCTURAL.  Any other error is rethrown and fails the
+ * whole transaction.  In each case, the subtransaction is over.
  */
 extern bool spine_subtransaction_run(SpineStep step, void *arg, SpineError *error);
 

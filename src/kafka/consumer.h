@@ -67,7 +67,8 @@ extern bool spine_consumer_find_offsets(SpineConsumer *consumer, int n,
 /*
  * Reads these positions from now on, which are in the order of their topics (as strcmp has
  * it) and partitions; first each mark, where it is still in the log, to see that it is the
- * same log.  Drops the batch.  False: the consumer has to be connected again, or *error says why not.
+ * same log.  Drops the batch.  False: the consumer has to be connected again, or *error says
+ * why not.
  */
 extern bool spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n,
 								  SpineError *error);

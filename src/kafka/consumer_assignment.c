@@ -27,7 +27,8 @@ spine_consumer_find_partition(const SpineConsumer *consumer, const char *topic, 
 
 /*
  * Neighbours are mostly of one partition.  The library's object of a topic stays where it
- * is as long as a partition of the topic is assigned.
+ * is as long as a partition of the topic is assigned, so whoever ends an assignment forgets
+ * the last partition.
  */
 SpinePartition *
 spine_consumer_partition_of(SpineConsumer *consumer, const rd_kafka_message_t *message)
@@ -233,6 +234,7 @@ spine_consumer_restart(SpineConsumer *consumer, SpinePartition *const *partition
 	rd_kafka_topic_partition_list_t *list = make_list(consumer, partitions, n);
 	bool		done;
 
+	consumer->last_partition = NULL;	/* another topic's object may come to lie at its topic's place */
 	done = is_done(rd_kafka_incremental_unassign(rk, list));
 	await_library(rk);			/* as in spine_consumer_unassign */
 	await_library(rk);

@@ -139,7 +139,7 @@ spine_client_list_topics(SpineClient *client, int *n, int timeout_ms)
 	return topics;
 }
 
-/* One request for spine_client_find_offsets. */
+/* One request for spine_client_find_many_offsets. */
 static rd_kafka_resp_err_t
 ask_for_offsets(SpineClient *client, rd_kafka_topic_partition_list_t *list, int64 time_ms, int timeout_ms)
 {

@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "process/shared.h"
+#include "utils/resowner.h"
 
 PG_FUNCTION_INFO_V1(spine_catalog_changed);
 
@@ -22,18 +23,26 @@ static bool catalog_changed = false;
 /* A server or a user mapping was: these are PostgreSQL's own, and may be PREPAREd. */
 static bool server_changed = false;
 
+/*
+ * Servers and user mappings are read through caches.  So the others are told when the
+ * commit has also sent the messages that make the caches forget the old rows; the callbacks
+ * of XACT_EVENT_COMMIT run before that.
+ */
 static void
-tell_after_commit(XactEvent event, void *arg)
+tell_after_commit(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
 {
-	if (!catalog_changed && !server_changed)
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_commit || !is_top_level ||
+		(!catalog_changed && !server_changed))
 		return;
+	catalog_changed = server_changed = false;
+	spine_shared_request_probe(MyDatabaseId);
+}
 
+static void
+watch_end(XactEvent event, void *arg)
+{
 	switch (event)
 	{
-		case XACT_EVENT_COMMIT:
-			spine_shared_request_probe(MyDatabaseId);
-			catalog_changed = server_changed = false;
-			break;
 		case XACT_EVENT_PRE_PREPARE:
 			if (catalog_changed)
 				ereport(ERROR,
@@ -56,7 +65,8 @@ watch_transaction(void)
 
 	if (!registered)
 	{
-		RegisterXactCallback(tell_after_commit, NULL);
+		RegisterXactCallback(watch_end, NULL);
+		RegisterResourceReleaseCallback(tell_after_commit, NULL);
 		registered = true;
 	}
 }

@@ -4,7 +4,7 @@
  *		the way of, and keeps them out until the transaction is over.
  *
  * DROP DATABASE and its like fail while any process is connected, and DROP EXTENSION
- * could deadlock with a batch.  After the transaction the launcher looks at the database
+ * and ALTER EXTENSION UPDATE could deadlock with a batch.  After the transaction the launcher looks at the database
  * again.  Also here, because it looks at the same statements: the extension's schema
  * cannot be renamed.
  */
@@ -190,10 +190,12 @@ exclusive_database(Node *statement)
 }
 
 static bool
-drops_extension(Node *statement)
+changes_extension(Node *statement)
 {
 	ListCell   *cell;
 
+	if (IsA(statement, AlterExtensionStmt))
+		return strcmp(((AlterExtensionStmt *) statement)->extname, "spine") == 0;
 	if (!IsA(statement, DropStmt) || ((DropStmt *) statement)->removeType != OBJECT_EXTENSION)
 		return false;
 	foreach(cell, ((DropStmt *) statement)->objects)
@@ -213,7 +215,7 @@ watch_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 	refuse_rename(statement);
 	hold_named_database(exclusive_database(statement));
-	if (drops_extension(statement) && spine_owns_extension())
+	if (changes_extension(statement) && spine_owns_extension())
 		hold_database(MyDatabaseId);
 
 	if (prev_process_utility)

@@ -9,6 +9,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "process/own_pipeline.h"
 #include "process/settings.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -41,27 +42,6 @@ explain_sink(const SpineSink *sink, const SpineSinkDefinition *definition, Strin
 	appendStringInfo(text, "  statement: %s\n", sink->sql[SPINE_SINK_PLAIN]);
 }
 
-/* Making a plan locks the tables that it is about. */
-static SpinePipeline *
-load_own_pipeline(const NameData *name)
-{
-	SpinePipeline *pipeline = spine_pipeline_load_any(spine_extension_schema(), name);
-
-	if (pipeline == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("pipeline \"%s\" does not exist", NameStr(*name))));
-
-	/* SPI_finish frees it, and so does an error */
-	MemoryContextSetParent(pipeline->context, CurrentMemoryContext);
-	if (!has_privs_of_role(GetUserId(), pipeline->owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be a member of role \"%s\" to explain pipeline \"%s\"",
-						GetUserNameFromId(pipeline->owner, false), NameStr(*name))));
-	return pipeline;
-}
-
 /* spine_explain(pipeline name) */
 Datum
 spine_explain(PG_FUNCTION_ARGS)
@@ -75,7 +55,8 @@ spine_explain(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	initStringInfo(&text);
 	SPI_connect();
-	pipeline = load_own_pipeline(PG_GETARG_NAME(0));
+	/* making a plan locks the tables that it is about */
+	pipeline = spine_own_pipeline_load(spine_extension_schema(), PG_GETARG_NAME(0), "explain");
 	plan = spine_plan_make(pipeline, (size_t) spine_max_record_memory_kb * 1024);
 	MemoryContextSetParent(plan->context, CurrentMemoryContext);
 	for (int i = 0; i < plan->nsinks; i++)

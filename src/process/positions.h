@@ -24,9 +24,10 @@ typedef struct SpineLog
 /*
  * Fills next_offset and the mark of each position from the table, -1 where there is
  * none: a position that was moved by hand has no mark.  *known_topics: any partition of
- * the pipeline's topics has a row, even of a topic that is gone.  Rows that an earlier embedded broker left are deleted, and
- * *lost_log is set then: its log is gone.  Raises an error (structural) when the rows
- * belong to another cluster.  In a transaction with SPI, as the functions below.
+ * the pipeline's topics has a row, even of a topic that is gone.  Rows that an earlier
+ * embedded broker left are deleted, and *lost_log is set then: its log is gone.  Raises an
+ * error (structural) when the rows belong to another cluster.  In a transaction with SPI, as
+ * the functions below.
  */
 extern void spine_positions_load(const SpineLog *log, SpinePosition *positions, int n,
 								 bool *known_topics, bool *lost_log);

@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "process/find_topics.h"
 #include "process/look.h"
+#include "process/own_pipeline.h"
 #include "process/server_cluster.h"
 #include "process/settings.h"
 #include "storage/proc.h"
@@ -190,42 +191,6 @@ rehearse(void *arg)
  * The pipeline
  * -------------------------------------------------------------------------- */
 
-/* May the caller change the pipeline?  Then it may also see what the pipeline does. */
-static void
-check_member(const char *schema, const SpinePipeline *pipeline)
-{
-	Oid			types[] = {REGROLEOID, OIDOID, REGROLEOID};
-	Datum		args[] = {ObjectIdGetDatum(pipeline->owner),
-		ObjectIdGetDatum(spine_extension_table("spine_pipelines")), ObjectIdGetDatum(GetUserId())};
-	bool		isnull;
-
-	SPI_execute_with_args(psprintf("SELECT %s.spine_may_change($1, $2, $3)", schema), 3, types, args,
-						  NULL, true, 1);
-	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be a member of role \"%s\" to preview pipeline \"%s\"",
-						GetUserNameFromId(pipeline->owner, false), NameStr(pipeline->name)),
-				 errhint("You must be able to SET ROLE to that role.")));
-}
-
-/* In the current memory context, which frees it. */
-static SpinePipeline *
-load_pipeline(const char *schema, const NameData *name)
-{
-	int			level = spine_role_fix_settings();
-	SpinePipeline *pipeline = spine_pipeline_load_any(schema, name);
-
-	spine_role_restore_settings(level);
-	if (pipeline == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("pipeline \"%s\" does not exist", NameStr(*name))));
-	MemoryContextSetParent(pipeline->context, CurrentMemoryContext);
-	check_member(schema, pipeline);
-	return pipeline;
-}
-
 /* Where the records come from. */
 typedef struct Source
 {
@@ -344,7 +309,7 @@ static void
 preview(const NameData *name, int max, const SpineLook *look, ReturnSetInfo *result)
 {
 	char	   *schema = spine_extension_schema();
-	SpinePipeline *pipeline = load_pipeline(schema, name);
+	SpinePipeline *pipeline = spine_own_pipeline_load(schema, name, "preview");
 	SpinePlan  *plan = spine_plan_make(pipeline, (size_t) spine_max_record_memory_kb * 1024);
 	SpineDecoded decoded;
 	Source		source = {.schema = schema, .pipeline = pipeline, .look = *look};

@@ -7,6 +7,7 @@
  */
 #include "process/server_cluster.h"
 
+#include "catalog/pg_foreign_server.h"
 #include "catalog/server.h"
 #include "commands/defrem.h"
 #include "kafka/option_list.h"
@@ -14,6 +15,7 @@
 #include "miscadmin.h"
 #include "process/default_cluster.h"
 #include "process/server_options.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(spine_check_server);
@@ -160,10 +162,24 @@ spine_server_cluster_argument(FunctionCallInfo fcinfo, int server)
 	return spine_server_cluster_await(has_server ? NameStr(*PG_GETARG_NAME(server)) : NULL, role);
 }
 
-/* spine_check_server(name, regrole) */
+/*
+ * spine_check_server(name, regrole)
+ *
+ * Whoever drops or renames the server does not see the pipeline that is about to name it,
+ * and so has to wait.  The server is looked up again: it may have gone before the lock.
+ */
 Datum
 spine_check_server(PG_FUNCTION_ARGS)
 {
-	(void) spine_server_find(NameStr(*PG_GETARG_NAME(0)), PG_GETARG_OID(1));
+	const char *name = NameStr(*PG_GETARG_NAME(0));
+	Oid			role = PG_GETARG_OID(1);
+	Oid			locked = InvalidOid;
+	Oid			found;
+
+	while ((found = spine_server_find(name, role)->oid) != locked)
+	{
+		LockDatabaseObject(ForeignServerRelationId, found, 0, AccessShareLock);
+		locked = found;
+	}
 	PG_RETURN_VOID();
 }

@@ -73,7 +73,11 @@ ok(wait_applied($node, 'used'), 'events are applied with the old version');
 $node->safe_psql('used', q{CREATE VIEW of_a_user AS SELECT * FROM spine_status});
 $node->safe_psql('used', q{INSERT INTO spine_dead_letters (pipeline, topic, kafka_partition, kafka_offset, sqlstate, reason)
 	VALUES ('orders', 'events', 0, 0, '22P02', 'x'), ('gone', 'events', 0, 0, '22P02', 'x')});
-$node->safe_psql('used', 'ALTER EXTENSION spine UPDATE');
+is($node->safe_psql('used', q{
+	BEGIN;
+	ALTER EXTENSION spine UPDATE;
+	SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'spine%';
+	COMMIT;}), '0', 'no worker is in the way of the update');
 is($node->safe_psql('used', 'SELECT count(*) >= 1000 FROM events'), 't', 'rows are kept');
 $node->safe_psql('used', q{SELECT spine_produce('acme', 1000)});
 ok(wait_applied($node, 'used'), 'events are applied with the new version');

@@ -4,7 +4,8 @@
 # Broken when a decoded field in place of value->'a'->>'b' has another value than the
 # operators give; when an expression is more than one expression, or runs with another role's
 # rights; when an error does not say where in the text it is; when an expression blames the
-# wrong record, or is not evaluated for a record that another one supersedes; when a record
+# wrong record, or is not evaluated for a record that another one supersedes, or is twice for
+# a row; when a record
 # that the filter leaves out is evaluated or not counted; or when a plan outlives what it
 # depends on.
 use strict;
@@ -315,6 +316,47 @@ x|1
 y|1
 ROWS
 
+# ... as is what fails when such a row is not there, in a sub-SELECT or in a function; what a
+# function writes is written once for each record, and not at all for one that is refused
+query(<<'SQL');
+CREATE DOMAIN reference AS int NOT NULL;
+CREATE TABLE strict_child (parent reference, line int);
+CREATE TABLE found_child (parent int, line int CHECK (line < 9));
+CREATE TABLE journal (line text);
+CREATE FUNCTION parent_of(text) RETURNS int LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	found int;
+BEGIN
+	SELECT id INTO STRICT found FROM public.parent WHERE code = $1;
+	RETURN found;
+END
+$$;
+CREATE FUNCTION note(text) RETURNS text LANGUAGE sql AS 'INSERT INTO public.journal VALUES ($1) RETURNING line';
+SQL
+is(query(<<'SQL') =~ s/ DETAIL.*//r, <<'ROWS' =~ s/\n$//r, 'a good record survives the search, and is computed once');
+BEGIN;
+SELECT module.plan('parent', '{"code": "code"}', NULL, 'append', '{code}') AS plan \gset
+SELECT module.free_plan(:plan) \gset
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES
+	('tried', 'strict_child', 'append', '{"line": "line", "parent": {"sql": "(SELECT p.id FROM public.parent p WHERE p.code = record.value->>''code'')"}}'),
+	('tried', 'found_child', 'append', '{"line": {"sql": "public.note(value->>''line'')::int"}, "parent": {"sql": "public.parent_of(value->>''code'')"}}');
+SELECT module.make_plan('tried') AS plan \gset
+SELECT module.apply_all(:plan, 'search', ARRAY['{"code": "v", "line": "?"}', '{"code": "w", "line": 1}', '{"code": "x", "line": 9}', '{"code": "y", "line": 2}']);
+SELECT code, s.line, f.line FROM parent p JOIN strict_child s ON s.parent = p.id JOIN found_child f ON f.parent = p.id ORDER BY 1;
+SELECT * FROM journal ORDER BY 1;
+SELECT module.free_plan(:plan) \gset
+ROLLBACK;
+SQL
+22P02 invalid input syntax for type integer: "?" COLUMN: line
+applied
+23514 new row for relation "found_child" violates check constraint "found_child_line_check"
+applied
+w|1|1
+y|2|2
+1
+2
+ROWS
+
 #
 # In a worker
 #
@@ -406,5 +448,9 @@ is(query('SELECT count(*) FROM spine_dead_letters'), '0', 'no record was blamed 
 query('CREATE ROLE other LOGIN; CREATE ROLE member LOGIN IN ROLE ingest');
 like(error_of(q{SET ROLE other; SELECT spine_explain('sales')}), qr/42501: must be a member of role "ingest" to explain pipeline "sales"/, 'spine_explain is for members of the owner');
 unlike(error_of(q{SET ROLE member; SELECT spine_explain('sales')}), qr/ERROR/, '... and for each of them');
+query('GRANT EXECUTE ON FUNCTION spine_create_pipeline TO ingest');
+like(error_of(qq{SET ROLE ingest; SELECT spine_create_pipeline('nosy', 'x', 'sale', columns => '{"id": "id", "price": {"sql": "$_->[0]"}}')}),
+	qr/42501: permission denied for $_->[1]/, "refused at once: $_->[0]")
+  foreach [ '(SELECT id FROM public.parent)', 'table parent' ], [ q{pg_catalog.length(pg_catalog.pg_read_file(''x''))}, 'function pg_read_file' ];
 
 done_testing();

@@ -109,6 +109,20 @@ is(after('plain', "$plain OFFSET 2",
 	"5|2|2|b|first\n6|1|1|b6|n6", 'a new row is made of several events, beside one that is whole');
 
 #
+# What has a default in the mapping is never absent; what a path of PostgreSQL's jsonpath does
+# not find, and a header that is not there, are.
+#
+query(q{CREATE TABLE sources (id int PRIMARY KEY, a int[] DEFAULT '{7}', b text, c int, h text)});
+make_pipeline($node, name => 'sources', topic => 'x', target => 'sources', mode => 'upsert',
+	columns => '{"id": "id", "a": {"default": "{1,2}"}, "b": "b", "c": "$.c[*] ? (@ > 0)", "h": "$headers.h"}');
+query(q{INSERT INTO sources VALUES (1, '{0}', 'one', 1, 'h1'), (2, '{0}', 'two', 2, 'h2')});
+my $sources = 'SELECT * FROM sources ORDER BY id';
+is(after('sources', $sources, [ '{"id": 1}' ], [ '{"id": 2, "b": "second"}', '{"id": 3, "c": 3}' ]),
+	"1|{1,2}|one|1|h1\n2|{1,2}|second|2|h2\n3|{1,2}||3|", 'a default of the mapping is written, what is not found is not');
+is(after('sources', $sources, [ '{"id": 1, "a": [5], "c": [0, 9]}', '{"id": 1, "b": "I"}', '{"id": 2, "c": null}', '{"id": 2, "c": -1, "b": null}' ]),
+	"1|{1,2}|I|9|h1\n2|{1,2}||2|h2\n3|{1,2}||3|", '... also where events of one key add up');
+
+#
 # Columns that no record has, and what may look at a row before it is known to exist
 #
 query('CREATE SEQUENCE used');

@@ -133,6 +133,12 @@ SELECT * FROM log_order ORDER BY 1;
 SQL
 is(query(q{SELECT module.batch('only_key', 'plain', '{"k": 1}', '{"k": 2}', '{"k": 1}'); SELECT module.batch('only_key', 'search', '{"k": 1}'); SELECT * FROM only_key}),
 	"applied\napplied\napplied\napplied\n1\n2", 'a table of nothing but a key');
+is(query(q{CREATE TABLE only_number (k int PRIMARY KEY, number int GENERATED ALWAYS AS IDENTITY);
+	SELECT spine_create_pipeline('get_or_create', 'x', 'only_key', 'upsert');
+	SELECT spine_create_pipeline('numbered', 'x', 'only_number', 'upsert');
+	SELECT module.batch('numbered', 'plain', '{"k": 1, "number": 5}', '{"k": 2}', '{"k": 1}');
+	SELECT * FROM only_number ORDER BY 1}),
+	"\n\napplied\napplied\napplied\n1|5\n2|1", '... which the functions create, too; and one of a key and an identity');
 like(error_of('no_order'), qr/42883: version column "v" is of type point, whose values have no order/, 'a version whose type has no order');
 like(error_of('list_version'), qr/0A000: version column "v" of table public.list_version is of type integer\[\]/, 'a version of which there are no arrays');
 

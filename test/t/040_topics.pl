@@ -183,23 +183,33 @@ ok(wait_applied($node), 'the pipeline goes on');
 is(applied('list'), once('a', 'b', 'c'), 'everything is applied once');
 
 #
-# A batch with records of two topics that is committed in parts, as many are refused
+# A batch with records of two topics that is committed in parts, as many are refused.  The
+# offsets of the first are beyond the end of the second: a position of the second that is
+# taken from a record of the first would skip records.
 #
+send_to('a', 0, 1000);
+ok(wait_applied($node), 'one topic is much longer than the other');
 query('ALTER TABLE list ADD CHECK (n > 0)');
+set_config($node, 'spine.kafka_options' => 'fetch.wait.max.ms=10');
+send_to('c', 0, 1);
+ok(wait_applied($node), 'a client that soon asks again');
 my $holder = $node->background_psql('postgres');
 $holder->query_safe('BEGIN; LOCK TABLE list');
-send_to('c', 0, 1);
-wait_for_held_batch($node);
 foreach my $topic ('a', 'b')
 {
 	send_lines($address, $topic, 0, join('', map { sprintf("k\t{\"topic\": \"$topic\", \"n\": %d}\n", $_ % 2 ? ++$sent{$topic} : -$_) } 1 .. 300));
+	wait_for_held_batch($node);		# with the records of the first; the others follow them
 }
 $holder->query_safe('COMMIT');
 $holder->quit;
 ok(wait_applied($node), 'many records of two topics are refused');
+set_config($node, 'spine.kafka_options' => '');
 is(applied('list'), once('a', 'b', 'c'), 'the others are applied once');
 is(query(q{SELECT topic, count(DISTINCT kafka_offset) FROM spine_dead_letters WHERE kafka_partition = 0 GROUP BY 1 ORDER BY 1}), "a|150\nb|150",
 	'each refused record is a dead letter of its topic');
+is(query(q{SELECT topic, next_offset FROM spine_offsets WHERE pipeline = 'list' AND topic IN ('a', 'b') AND partition = 0 ORDER BY 1}),
+	join("\n", map { "$_|" . query("SELECT end_offset FROM spine_topic_offsets('$_') WHERE partition = 0") } 'a', 'b'),
+	'each position is the end of its own log');
 kill9_and_start($node);
 send_to($_, 0, 1) foreach ('a', 'b');
 ok(wait_applied($node), 'after a restart the logs are taken for those that were read');

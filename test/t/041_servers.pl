@@ -158,10 +158,10 @@ is(query('SELECT count(*) FROM notes_east'), '2', 'each record is there once');
 is(worker_of('notes_east'), $worker, 'it is the same process');
 
 query('REVOKE USAGE ON FOREIGN SERVER east FROM ann');
-query(q{SELECT spine_send('notes', 'k', '{"note": "revoked"}', partition => 0, server => 'east')});	# as superuser
-comes_to_state('USAGE is revoked: the pipeline fails', 'notes_east', 'failed',
+comes_to_state('USAGE is revoked: the pipeline fails, although nothing is sent to it', 'notes_east', 'failed',
 	'permission denied for foreign server east.*HINT: GRANT USAGE ON FOREIGN SERVER east TO ann');
 is(threads_of($worker), '', 'and the client is closed');
+query(q{SELECT spine_send('notes', 'k', '{"note": "revoked"}', partition => 0, server => 'east')});	# as superuser
 query('GRANT USAGE ON FOREIGN SERVER east TO ann');
 comes_to_state('USAGE is granted: it runs', 'notes_east', 'running', '');
 is(worker_of('notes_east'), $worker, 'in the same process');
@@ -232,6 +232,35 @@ query(q{BEGIN; DROP SERVER IF EXISTS nowhere; SAVEPOINT a; DELETE FROM spine_pip
 is(query(q{SELECT count(*) FROM pg_foreign_server WHERE srvname = 'north'}), '1', 'what was rolled back is there');
 query(q{DELETE FROM spine_pipelines WHERE name = 'notes_north'; ALTER SERVER north RENAME TO south; DROP SERVER south});
 query('ALTER SERVER other RENAME TO another; DROP SERVER another');
+
+# Who names a server, and who drops or renames it at the same time, wait for each other.
+query("CREATE SERVER south FOREIGN DATA WRAPPER spine_kafka OPTIONS (brokers '$east->{address}')");
+foreach my $change (['drop', 'DROP SERVER south'], ['rename', 'ALTER SERVER south RENAME TO north'])
+{
+	my ($verb, $statement) = @$change;
+	my $creates = $node->background_psql('postgres', on_error_stop => 0);
+	my $changes = $node->background_psql('postgres', on_error_stop => 0);
+	my $waits = q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND backend_type = 'client backend'};
+
+	$creates->query_safe(q{BEGIN; SELECT spine_create_pipeline('of_south', 'notes', server => 'south')});
+	$changes->query_until(qr/waits/, "\\echo waits\n$statement;\n");
+	comes_to($node, "$verb: waits", $waits);
+	$creates->query_safe('COMMIT');
+	$changes->query('SELECT 1');
+	like($changes->{stderr}, qr/cannot $verb server south because/, "$verb: the pipeline was first");
+	$changes->{stderr} = '';
+	query(q{SELECT spine_drop_pipeline('of_south')});
+
+	$changes->query_safe("BEGIN; $statement");
+	$creates->query_until(qr/waits/, qq{\\echo waits\nSELECT spine_create_pipeline('of_south', 'notes', server => 'south');\n});
+	comes_to($node, "$verb: is waited for", $waits);
+	$changes->query_safe('COMMIT');
+	$creates->query('SELECT 1');
+	like($creates->{stderr}, qr/server "south" does not exist/, "$verb: the pipeline was second");
+	$_->quit foreach ($creates, $changes);
+	query("CREATE SERVER south FOREIGN DATA WRAPPER spine_kafka OPTIONS (brokers '$east->{address}')") if $verb eq 'drop';
+}
+query('DROP SERVER north');
 
 #
 # Dump and restore

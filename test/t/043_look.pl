@@ -153,6 +153,14 @@ infer_and_run('parcels');
 is(query('SELECT state, record_key FROM parcels ORDER BY 2'), "sent|p1\nsent|p2\nsent|p3", 'the key of the record has a column');
 is(query(q{SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'parcels'::regclass}), 'PRIMARY KEY (record_key)', 'and is the key');
 
+# a field tells the records apart, and nothing is their key; an error of a key is not one of a value
+send_values($address, 'clicks', 0, [ map { qq({"id": $_, "page": "a"}) } 1 .. 3 ]);
+infer_and_run('clicks');
+is(query(q{SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'clicks'::regclass}), 'PRIMARY KEY (id)', 'a unique id without a key');
+send_lines($address, 'mixed', 0, qq{\xff\t{"id": 1}\nk\tnot JSON\n});
+my ($status, $out, $notice) = $node->psql('postgres', q{SELECT spine_infer('mixed')});
+like($notice, qr/1 of 2 records.*DETAIL:  value: /s, 'a record that is no JSON, and why');
+
 # a record that wants its text to be run
 my $evil = q{x\n; DROP TABLE readings; -- ' \" $$ \\\\ };
 my $long = 'l' x 70;

@@ -83,6 +83,15 @@ like(($node->psql('postgres', q{SELECT module.batch(module.make_plan('plain'), '
 like(query(q{SELECT module.apply(module.make_plan('plain'), 'search', ARRAY['{"id": 3, "version": 1, "a": 1}', '{"id": 1, "version": 4}']::bytea[], 0)}),
 	qr/^\{"23502 null value in column \\"needed\\" .*",applied\}$/s, '... or is a dead letter, which harms no other record');
 
+# a mapping's default stands for what is absent, so that nothing is missing
+make_target('given', 'id int PRIMARY KEY, version int, a int', '{id}', 'version');
+query(q{UPDATE spine_sinks SET columns = '{"id": "id", "version": "version", "a": {"path": "a", "default": 7}}' WHERE pipeline = 'given'});
+my $given = 'SELECT id, version, a FROM given ORDER BY id';
+is(after('given', $given, [ '{"id": 1, "version": 1, "a": 5}', '{"id": 1, "version": 2}', '{"id": 2, "version": 1, "a": 5}' ]),
+	"1|2|7\n2|1|5", 'a default of the mapping wins over an older event');
+is(after('given', $given, [ '{"id": 1, "version": 3, "a": 5}' ], [ '{"id": 2, "version": 2}', '{"id": 1, "version": 4}' ]),
+	"1|4|7\n2|2|7", 'and over the row that is there, also if no event of the batch has the column');
+
 #
 # Several events of one key in a batch
 #

@@ -135,8 +135,11 @@ foreach my $shape (@shapes)
 	send_records('documents', '{"id":"before"}', $record, '{"id":"after"}');
 	ok(wait_applied($node), "$id: the record is read");
 	peaks_are_small($id);
-	is(fate('documents', $id, $record, q{concat_ws(' ', md5(as_text), md5(as_json::text), as_jsonb = as_json::jsonb)}),
-		$documents || join(' ', md5_hex($text), md5_hex($value), 't'), "$id: what becomes of it as text, json and jsonb");
+
+	# a string in a json column is spelled as PostgreSQL spells it
+	my $spelled = defined $unescaped ? q{as_json::text = to_json(as_text)::text} : sprintf q{md5(as_json::text) = '%s'}, md5_hex($value);
+	is(fate('documents', $id, $record, "concat_ws(' ', md5(as_text), $spelled, as_jsonb = as_json::jsonb)"),
+		$documents || join(' ', md5_hex($text), 't', 't'), "$id: what becomes of it as text, json and jsonb");
 	is(fate('texts', $id, $record, 'md5(v)'), $texts || md5_hex($text), "$id: what becomes of it as text");
 }
 is(query(q{SELECT count(*) FILTER (WHERE id = 'before'), count(*) FILTER (WHERE id = 'after') FROM documents}),
@@ -223,7 +226,7 @@ is(query(q{SELECT sqlstate FROM spine_dead_letters WHERE pipeline = 'guarded'}),
 #
 query('DELETE FROM spine_pipelines');
 query('CREATE TABLE wide (' . join(', ', map { "c$_ bool" } 1 .. 1600) . ')');
-send_lines($broker->{address}, 'wide', 0, "k\t{}\n" x 50_000);
+send_lines($broker->{address}, 'wide', 0, qq{k\t{"c1":true}\n} x 50_000);
 make_pipeline($node, name => 'wide', topic => 'wide', target => 'wide', mode => 'append');
 ok(wait_applied($node), 'small records for a wide table: they are read');
 peaks_are_small('small records for a wide table');

@@ -293,9 +293,9 @@ SET search_path = own, pg_catalog;
 SELECT "offset", action FROM public.spine_preview('stock');
 SQL
 query(q{SELECT spine_seek('stock', NULL, 'latest')});
-my ($status, $out, $err) = $node->psql('postgres', q{SELECT * FROM spine_preview('stock')});
-is($out, '', 'nothing to read');
-like($err, qr/NOTICE:  there is nothing to read for pipeline "stock"/, 'and that is said');
+my (undef, $preview, $said) = $node->psql('postgres', q{SELECT * FROM spine_preview('stock')});
+is($preview, '', 'nothing to read');
+like($said, qr/NOTICE:  there is nothing to read for pipeline "stock"/, 'and that is said');
 is(query(q{SELECT next_offset FROM spine_offsets WHERE pipeline = 'stock' AND partition = 0}), '8', 'no position is moved');
 
 is(query(<<SQL), "stock|8\nstock2|1", 'several topics');

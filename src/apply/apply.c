@@ -151,3 +151,118 @@ spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n, SpineSinkStatem
 		apply_sink(plan, &plan->sinks[i], events, n, which, &counts);
 	return counts;
 }
+
+/* --------------------------------------------------------------------------
+ * Piece by piece
+ * -------------------------------------------------------------------------- */
+
+struct SpineApplying
+{
+	SpinePlan  *plan;
+	MemoryContext context;		/* of the writers */
+	MemoryContext call_context; /* of one call of a writer */
+	SpineSinkWriter **writers;	/* by sink; NULL: it takes statements */
+	SpineApplyCounts counts;
+};
+
+/* Before a call of a sink's writer.  Returns the caller's memory context. */
+static MemoryContext
+enter_writer(SpineApplying *applying, const SpineSink *sink, MemoryContext context, SpineRole *saved)
+{
+	spine_trust_guard(applying->plan->trust, applying->call_context);
+	spine_role_assume(saved, sink->run_as);
+	return MemoryContextSwitchTo(context);
+}
+
+static void
+leave_writer(SpineApplying *applying, MemoryContext old_context, SpineRole *saved)
+{
+	spine_role_resume(saved);
+	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(applying->call_context);
+}
+
+SpineApplying *
+spine_apply_start(SpinePlan *plan)
+{
+	SpineApplying *applying = palloc0(sizeof(SpineApplying));
+
+	Assert(IsTransactionState());
+	applying->plan = plan;
+	applying->context = AllocSetContextCreate(CurrentMemoryContext, "spine writers", ALLOCSET_DEFAULT_SIZES);
+	applying->call_context = AllocSetContextCreate(CurrentMemoryContext, "spine apply", ALLOCSET_DEFAULT_SIZES);
+	applying->writers = palloc0(plan->nsinks * sizeof(SpineSinkWriter *));
+	for (int i = 0; i < plan->nsinks; i++)
+	{
+		SpineSink  *sink = &plan->sinks[i];
+		SpineRole	saved;
+		MemoryContext old_context;
+
+		if (sink->kind->begin == NULL)
+			continue;
+		old_context = enter_writer(applying, sink, applying->context, &saved);
+		applying->writers[i] = sink->kind->begin(sink);
+		leave_writer(applying, old_context, &saved);
+	}
+	return applying;
+}
+
+void
+spine_apply_add(SpineApplying *applying, const SpineEvent *events, size_t n)
+{
+	for (int i = 0; i < applying->plan->nsinks; i++)
+	{
+		SpineSink  *sink = &applying->plan->sinks[i];
+		SpineRole	saved;
+		MemoryContext old_context;
+
+		if (applying->writers[i] == NULL)
+		{
+			apply_sink(applying->plan, sink, events, n, SPINE_SINK_PLAIN, &applying->counts);
+			continue;
+		}
+		old_context = enter_writer(applying, sink, applying->call_context, &saved);
+		sink->kind->add(applying->writers[i], events, n, &applying->counts);
+		leave_writer(applying, old_context, &saved);
+	}
+}
+
+size_t
+spine_apply_held(const SpineApplying *applying)
+{
+	size_t		held = 0;
+
+	for (int i = 0; i < applying->plan->nsinks; i++)
+	{
+		const SpineSinkKind *kind = applying->plan->sinks[i].kind;
+
+		if (applying->writers[i] && kind->held)
+			held += kind->held(applying->writers[i]);
+	}
+	return held;
+}
+
+SpineApplyCounts
+spine_apply_finish(SpineApplying *applying)
+{
+	SpineApplyCounts counts;
+
+	for (int i = 0; i < applying->plan->nsinks; i++)
+	{
+		SpineSink  *sink = &applying->plan->sinks[i];
+		SpineRole	saved;
+		MemoryContext old_context;
+
+		if (applying->writers[i] == NULL)
+			continue;
+		old_context = enter_writer(applying, sink, applying->call_context, &saved);
+		sink->kind->finish(applying->writers[i], &applying->counts);
+		leave_writer(applying, old_context, &saved);
+	}
+	counts = applying->counts;
+	MemoryContextDelete(applying->call_context);
+	MemoryContextDelete(applying->context);
+	pfree(applying->writers);
+	pfree(applying);
+	return counts;
+}

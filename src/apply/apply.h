@@ -32,18 +32,34 @@ extern void spine_apply_convert(const SpinePlan *plan, const SpineSink *sink,
 								const SpineEvent *events, size_t n, size_t *at,
 								bool *looking_up);
 
-/* What applying events came to. */
-typedef struct SpineApplyCounts
-{
-	uint64		nupserts;		/* rows written by sinks that count them */
-	uint64		nfiltered;		/* events that a sink's filter has left out, over all sinks */
-} SpineApplyCounts;
-
 /*
  * Applies events[0..n-1], in log order, to every sink.  With SPI.  Raises what the
  * database says, and what spine_apply_convert would.
  */
 extern SpineApplyCounts spine_apply(SpinePlan *plan, const SpineEvent *events, size_t n,
 									SpineSinkStatement which);
+
+/*
+ * The sinks of a plan while events are added to them, piece by piece, in one transaction.
+ * Lives in the memory context of its start.  An error leaves it to the end of the
+ * transaction.
+ */
+typedef struct SpineApplying SpineApplying;
+
+/* After spine_apply_begin. */
+extern SpineApplying *spine_apply_start(SpinePlan *plan);
+
+/*
+ * Applies events[0..n-1], in log order, behind those added before.  Of sinks that update
+ * rows it may keep the rows in memory until the finish; the events need not last.  Raises
+ * what spine_apply would with SPINE_SINK_PLAIN.
+ */
+extern void spine_apply_add(SpineApplying *applying, const SpineEvent *events, size_t n);
+
+/* About how many bytes of rows are kept in memory. */
+extern size_t spine_apply_held(const SpineApplying *applying);
+
+/* Writes what is kept, and ends. */
+extern SpineApplyCounts spine_apply_finish(SpineApplying *applying);
 
 #endif							/* SPINE_APPLY_H */

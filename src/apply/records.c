@@ -66,7 +66,10 @@ spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded, SpineApplied *
 		return SPINE_PLAN_OUTDATED;
 	if (decoded->nevents > 0)
 	{
-		applied->counts = spine_apply(plan, decoded->events, decoded->nevents, SPINE_SINK_PLAIN);
+		SpineApplying *applying = spine_apply_start(plan);
+
+		spine_apply_add(applying, decoded->events, decoded->nevents);
+		applied->counts = spine_apply_finish(applying);
 		applied->refusals.n = 0;
 	}
 

@@ -78,12 +78,11 @@ run_transaction(void *arg)
 	/* the bookkeeping tables are found by name: they must still be in this schema */
 	if (schema == NULL || strcmp(schema, batch->log.schema) != 0)
 		return roll_back(run, SPINE_BATCH_GONE);
-	if (!spine_positions_lock(&batch->log, batch->moves, batch->nmoves))
+	if (!spine_positions_move(&batch->log, batch->moves, batch->nmoves))
 		return roll_back(run, SPINE_BATCH_MOVED);
 	if (!apply(run))
 		return false;
 	spine_dead_letters_write(schema, &batch->log.pipeline, run->applied.letters, run->applied.nletters);
-	spine_positions_move(&batch->log, batch->moves, batch->nmoves);
 	return true;
 }
 

@@ -18,6 +18,7 @@ my $broker = start_broker('rows', 1);
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$broker->{address}'
 spine.batch_interval = '200ms'		# what is sent at once is one batch
+spine.enabled = off					# no worker reads the pipelines, at first
 CONF
 
 sub query
@@ -50,18 +51,6 @@ sub is_direct
 	return query("SELECT count(*) FROM spine_explain('$pipeline') AS line WHERE line LIKE '%as COPY%'");
 }
 
-# A pipeline that no worker reads.
-sub make_resting
-{
-	my ($name, $target, %sink) = @_;
-	my $or_null = sub { defined $_[0] ? "\$q\$$_[0]\$q\$" : 'NULL' };
-
-	query("BEGIN; INSERT INTO spine_pipelines (name, topic, enabled) VALUES ('$name', 'none', false);
-		INSERT INTO spine_sinks (pipeline, target, mode, key, columns) VALUES ('$name', '$target', 'append', "
-		  . join(', ', map { $or_null->($_) } @sink{qw(key columns)}) . '); COMMIT');
-	return;
-}
-
 # In two schemas, the same tables are made by the same SQL ("SCHEMA" is the schema's name).
 # The records go into the one as they always do, and into the other by the statement.  "rows"
 # is what must be the same afterwards.  Returns these rows, or what became of the records.
@@ -76,7 +65,8 @@ sub same
 		my $name = 'w' . $npipelines++;
 
 		query(join ';', "CREATE SCHEMA $name", $test{tables} =~ s/SCHEMA/$name/gr);
-		make_resting($name, "$name.t", %test);
+		make_pipeline($node, name => $name, topic => 'none', target => "$name.t", mode => 'append', key => $test{key},
+			columns => $test{columns});
 		push @direct, is_direct($name);
 		push @outcome, query("SELECT module.batch('$name', '$way', \$r\$$test{records}\$r\$)") =~ s/$name/SCHEMA/gr;
 		push @rows, query($test{rows} =~ s/SCHEMA/$name/gr) =~ s/$name\b/SCHEMA/gr;
@@ -285,7 +275,7 @@ ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
 CREATE POLICY few ON guarded USING (k <> 4);
 GRANT USAGE ON SCHEMA public TO auditor;
 SQL
-make_resting('guarded', 'guarded');
+make_pipeline($node, name => 'guarded', topic => 'none', target => 'guarded', mode => 'append');
 my ($status, undef, $err) = $node->psql('postgres', <<'SQL');
 SELECT module.make_plan('guarded');
 SELECT module.apply(0, 'plain', ARRAY['{"k": 4}'::bytea], 0);
@@ -330,7 +320,7 @@ REVOKE ALL ON FUNCTION owned.secret() FROM PUBLIC;
 GRANT USAGE ON SCHEMA owned TO writer;
 GRANT INSERT (a, c) ON owned.t TO writer;
 GRANT USAGE ON SCHEMA public, module TO writer;
-INSERT INTO spine_pipelines (name, topic, enabled, owner) VALUES ('right', 'none', false, 'writer');
+INSERT INTO spine_pipelines (name, topic, owner) VALUES ('right', 'none', 'writer');
 INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('right', 'owned.t', 'append', '{"a": "a"}');
 SQL
 is(query(q{SELECT module.batch('right', 'plain', '[{"a": 1}]'); SELECT * FROM owned.t}), "applied\n1||5", 'a role that may insert into the columns');
@@ -345,14 +335,16 @@ like($err, qr/permission denied for function secret/, '... nor call the function
 # By a worker: a refusal in the middle, a lock, and an end with kill -9
 #
 query(<<'SQL');
+DELETE FROM spine_pipelines;
 CREATE TABLE streamed (id int NOT NULL, v text CHECK (v <> 'bad'), seen_by int DEFAULT pg_backend_pid());
 CREATE TABLE reached (id int);
 CREATE FUNCTION reach() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); INSERT INTO reached SELECT id FROM added; RETURN NULL; END $$;
 CREATE TRIGGER reach AFTER INSERT ON streamed REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION reach();
 SELECT spine_create_pipeline('streamed', 'rows', 'streamed');
 SQL
+set_config($node, 'spine.enabled' => 'on');
 is(is_direct('streamed'), 1, 'the table is written as COPY');
-wait_for_state($node, 'streaming') or die;
+wait_for_state($node, 'running') or die;
 
 sub send_rows
 {

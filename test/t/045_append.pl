@@ -338,7 +338,7 @@ query(<<'SQL');
 DELETE FROM spine_pipelines;
 CREATE TABLE streamed (id int NOT NULL, v text CHECK (v <> 'bad'), seen_by int DEFAULT pg_backend_pid());
 CREATE TABLE reached (id int);
-CREATE FUNCTION reach() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); INSERT INTO reached SELECT id FROM added; RETURN NULL; END $$;
+CREATE FUNCTION reach() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); INSERT INTO public.reached SELECT id FROM added; RETURN NULL; END $$;
 CREATE TRIGGER reach AFTER INSERT ON streamed REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION reach();
 SELECT spine_create_pipeline('streamed', 'rows', 'streamed');
 SQL

@@ -39,7 +39,8 @@ typedef enum SpineSinkStatement
 /* What applying events came to. */
 typedef struct SpineApplyCounts
 {
-	uint64		nupserts;		/* rows written by sinks that count them */
+	uint64		nupserts;		/* rows written by sinks that update rows */
+	uint64		nunchanged;		/* rows of theirs that were not: what is there is the same or newer */
 	uint64		nfiltered;		/* events that a sink's filter has left out, over all sinks */
 } SpineApplyCounts;
 

@@ -178,13 +178,11 @@ apply_piece(BatchRun *run, MemoryContext transaction_context)
 	/* the bookkeeping tables are found by name: they must still be in this schema */
 	if (schema == NULL || strcmp(schema, batch->log.schema) != 0)
 		return roll_back(run, SPINE_BATCH_GONE);
-	if (!spine_positions_lock(&batch->log, piece->moves, piece->nmoves))
+	if (!spine_positions_move(&batch->log, piece->moves, piece->nmoves))
 		return roll_back(run, SPINE_BATCH_MOVED);
 	if (!(run->searching ? search(run) : apply(run, transaction_context)))
 		return false;
 	spine_dead_letters_write(schema, &batch->log.pipeline, run->applied.letters, run->applied.nletters);
-	spine_positions_move(&batch->log, piece->moves, piece->nmoves);
-
 	count_per_partition(piece, run->applied.letters, run->applied.nletters);
 	run->nevents += piece->nrecords - run->applied.nletters;
 	run->ndead_letters += run->applied.nletters;

@@ -84,6 +84,7 @@ spine_worker_publish(SpineWorker *worker)
 	SpineProgressReport *reports = spine_consumer_report(worker->consumer, &n);
 
 	spine_status_publish_positions(&worker->log, reports, n);
+	spine_worker_note_backlog(worker, reports, n);
 	pfree(reports);
 }
 
@@ -101,7 +102,10 @@ spine_worker_meet_error(SpineWorker *worker)
 	spine_worker_status_trouble(&worker->status, &worker->error, true);
 	worker->rest_ms = spine_worker_status_rest_ms(&worker->status, &worker->error);
 	if (worker->error.class != SPINE_TRANSIENT)
+	{
 		spine_worker_forget_pipeline(worker);	/* to look at what was mended */
+		spine_worker_give_back(worker); /* the others may be well */
+	}
 	return SPINE_RESTING;
 }
 
@@ -151,6 +155,7 @@ static SpineStage
 notice_changes(SpineWorker *worker)
 {
 	bool		changed = false;
+	bool		share_changed;
 	SpineDatabase *db;
 	uint64		generation;
 
@@ -167,6 +172,7 @@ notice_changes(SpineWorker *worker)
 	LWLockAcquire(spine_shared->lock, LW_SHARED);
 	db = spine_shared_find_database(worker->database);
 	generation = db ? db->catalog_generation : worker->catalog_generation;
+	share_changed = worker->status.slot->share_changed;
 	LWLockRelease(spine_shared->lock);
 	if (servers_changed)
 	{
@@ -182,6 +188,13 @@ notice_changes(SpineWorker *worker)
 		worker->catalog_generation = generation;
 		spine_worker_forget_pipeline(worker);
 		worker->is_assigned = false;	/* a position may have been moved by hand */
+		changed = true;
+	}
+
+	/* what is in hand is applied first */
+	if (share_changed && worker->is_assigned && !spine_consumer_has_batch(worker->consumer))
+	{
+		worker->is_assigned = false;
 		changed = true;
 	}
 
@@ -227,6 +240,7 @@ attach(SpineWorker *worker, int slot_number)
 		worker->catalog_generation = db->catalog_generation;
 		slot->pid = MyProcPid;
 		slot->latch = MyLatch;
+		slot->is_idle = slot->share_changed = false;
 		if (slot->state != SPINE_FAILED)
 		{
 			slot->state = SPINE_STARTING;
@@ -246,6 +260,7 @@ detach(int code, Datum arg)
 	/* an error that nobody classified: it is why the process ends */
 	if (code != 0 && worker->error.class != SPINE_NO_ERROR)
 		spine_status_set_state(slot, SPINE_WAITING, &worker->error);
+	spine_worker_give_back(worker);
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	if (slot->pid == MyProcPid)

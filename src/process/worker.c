@@ -146,12 +146,32 @@ note_server_change(Datum arg, int cache, uint32 hash)
 	servers_changed = true;
 }
 
+/* The catalog's generation; of a database that is not known any more, the old one. */
+static uint64
+catalog_generation(const SpineWorker *worker)
+{
+	const SpineDatabase *db;
+	uint64		generation;
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	db = spine_shared_find_database(worker->database);
+	generation = db ? db->catalog_generation : worker->catalog_generation;
+	LWLockRelease(spine_shared->lock);
+	return generation;
+}
+
+bool
+spine_worker_has_news(SpineWorker *worker)
+{
+	return ConfigReloadPending || servers_changed ||
+		catalog_generation(worker) != worker->catalog_generation;
+}
+
 /* Configuration and catalog: what has changed since the last look. */
 static SpineStage
 notice_changes(SpineWorker *worker)
 {
 	bool		changed = false;
-	SpineDatabase *db;
 	uint64		generation;
 
 	if (ConfigReloadPending)
@@ -164,10 +184,7 @@ notice_changes(SpineWorker *worker)
 		changed = true;
 	}
 
-	LWLockAcquire(spine_shared->lock, LW_SHARED);
-	db = spine_shared_find_database(worker->database);
-	generation = db ? db->catalog_generation : worker->catalog_generation;
-	LWLockRelease(spine_shared->lock);
+	generation = catalog_generation(worker);
 	if (servers_changed)
 	{
 		servers_changed = false;
@@ -189,7 +206,7 @@ notice_changes(SpineWorker *worker)
 	{
 		SpineCluster cluster = spine_worker_cluster(worker);
 
-		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
+		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_settings_max_piece()))
 		{
 			spine_worker_leave_log(worker);
 			changed = true;
@@ -224,6 +241,7 @@ attach(SpineWorker *worker, int slot_number)
 		worker->database = slot->database;
 		worker->index = slot->index;
 		worker->workers = slot->workers;
+		worker->max_pieces = 1;
 		worker->catalog_generation = db->catalog_generation;
 		slot->pid = MyProcPid;
 		slot->latch = MyLatch;

@@ -54,7 +54,8 @@ typedef struct SpineWorker
 	bool		has_stuck;		/* a partition that is not well */
 
 	SpineRefusals refusals;		/* in a row, over the batches */
-	size_t		piece;			/* the most records of a batch while many are refused; 0: all */
+	size_t		part;			/* the most records of a batch while many are refused; 0: all */
+	size_t		max_pieces;		/* of the next batch, if there is a backlog */
 
 	/*
 	 * Since when the oldest record of the batch may have been there, which is since the
@@ -101,6 +102,9 @@ extern void spine_worker_leave_log(SpineWorker *worker);
 
 /* The catalog or a target has changed: load them again. */
 extern void spine_worker_forget_pipeline(SpineWorker *worker);
+
+/* Has something changed that the worker is to look at before the next batch? */
+extern bool spine_worker_has_news(SpineWorker *worker);
 
 /* Publishes where the assigned partitions stand, and where they end. */
 extern void spine_worker_publish(SpineWorker *worker);

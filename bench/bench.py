@@ -38,21 +38,22 @@ PARTS = {'drain': drain.run, 'append': append.run, 'latency': latency.run,
 ONLY_IF_ASKED_FOR = ('scale',)
 
 RATES = (100, 1000, 5000, 20000)
+CHEAP = ('drain', 'append', 'latency', 'latency-busy', 'produce', 'start')
 SIZES = {
     'tiny': {
-        'runs': 1, 'drain_events': 20_000, 'latency_seconds': 2, 'latency_rates': RATES[:2],
+        'runs': {}, 'drain_events': 20_000, 'latency_seconds': 2, 'latency_rates': RATES[:2],
         'produce_events': 20_000, 'growth_steps': (20_000, 100_000), 'growth_drain': 20_000,
         'http_seconds': 1, 'http_events': 20_000, 'scale_events': 200_000},
     'quick': {
-        'runs': 1, 'drain_events': 200_000, 'latency_seconds': 3, 'latency_rates': RATES,
+        'runs': {}, 'drain_events': 200_000, 'latency_seconds': 3, 'latency_rates': RATES,
         'produce_events': 200_000, 'growth_steps': (200_000, 1_000_000), 'growth_drain': 100_000,
         'http_seconds': 1, 'http_events': 100_000, 'scale_events': 1_000_000},
     'normal': {
-        'runs': 5, 'drain_events': 1_000_000, 'latency_seconds': 8, 'latency_rates': RATES,
+        'runs': dict.fromkeys(CHEAP, 3), 'drain_events': 1_000_000, 'latency_seconds': 6, 'latency_rates': RATES,
         'produce_events': 1_000_000, 'growth_steps': (1_000_000, 10_000_000), 'growth_drain': 500_000,
         'http_seconds': 2, 'http_events': 500_000, 'scale_events': 100_000_000},
     'large': {
-        'runs': 5, 'drain_events': 5_000_000, 'latency_seconds': 30, 'latency_rates': RATES,
+        'runs': dict.fromkeys(CHEAP, 5), 'drain_events': 5_000_000, 'latency_seconds': 30, 'latency_rates': RATES,
         'produce_events': 2_000_000, 'growth_steps': (1_000_000, 10_000_000, 50_000_000), 'growth_drain': 1_000_000,
         'http_seconds': 10, 'http_events': 1_000_000, 'scale_events': 100_000_000},
 }
@@ -119,8 +120,8 @@ def main(parts):
     unknown = [part for part in parts if part not in PARTS]
     if unknown or size not in SIZES:
         sys.exit('bench: there is no %s' % ' '.join(unknown or [size]))
-    sizes = dict(SIZES[size])
-    sizes['runs'] = int(os.environ.get('RUNS') or sizes['runs'])
+    sizes = SIZES[size]
+    runs = {part: int(os.environ.get('RUNS') or sizes['runs'].get(part, 1)) for part in parts}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     busy = quiet_before()
@@ -138,10 +139,10 @@ def main(parts):
         for part in parts:
             before, began = len(results.rows), time.monotonic()
             try:
-                PARTS[part](private, results, sizes, sizes['runs'])
+                PARTS[part](private, results, sizes, runs[part])
             finally:
                 results.about['machine']['load_after'] = os.getloadavg()[0]
-                results.about['parts'][part] = {'at': results.about['at'], 'size': size, 'runs': sizes['runs'],
+                results.about['parts'][part] = {'at': results.about['at'], 'size': size, 'runs': runs[part],
                                                 'seconds': round(time.monotonic() - began)}
                 results.save(output + '/results.json')
             print(results.table(before), flush=True)
@@ -153,7 +154,7 @@ def main(parts):
         private.close()
     print()
     show(results.about)
-    print('medians of %d runs; a ratio is the median of the ratios within each run\n' % sizes['runs'])
+    print('medians of the runs; a ratio is the median of the ratios within each run\n')
     print(results.table())
     print('\n' + judge(results.rows))
     print('\nall results: build/bench/results.json')

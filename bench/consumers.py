@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import append
 from private import BENCH, TREE, say
@@ -135,7 +136,5 @@ def end_peer(process):
     process.wait()
 
 
-def make_directory(private, database):
-    directory = '%s/%s' % (private.directory, database)
-    os.mkdir(directory)
-    return directory
+def make_directory(private, name):
+    return tempfile.mkdtemp(prefix=name + '.', dir=private.directory)

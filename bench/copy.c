@@ -63,7 +63,7 @@ cpu_seconds(void)
 	char		line[1024];
 	struct rusage usage;
 	unsigned long user = 0,
-				system = 0;
+				  system = 0;
 	FILE	   *file;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", PQbackendPID(db));

@@ -147,7 +147,7 @@ def new_database(private, database, topic):
 def run(private, results, sizes, runs, is_busy=False):
     part = 'latency-busy' if is_busy else 'latency'
     private.start_kafka()
-    topic = 'latency'
+    topic = part
     new_database(private, DATABASE, topic)
     seconds = sizes['latency_seconds'] + WARM_UP_S
     for rate in sizes['latency_rates']:

@@ -92,11 +92,12 @@ def run_peer(private, database, log, command):
     return began, float(output.splitlines()[-1])
 
 
-def measure_peer(private, peer, prepare, case, events, last, expected, number):
+def measure_peer(private, peer, prepare, case, events, last, expected):
     """A rate, also spine's, is measured from the start of the first transaction to the last commit. The time before
     is start_up_seconds. The CPU time is that of the peer, and of the whole server."""
-    database = '%s_%d' % (peer.replace('-', '_'), number)
-    command = prepare(private, TOPIC, events, last, make_directory(private, database))
+    directory = make_directory(private, peer)
+    database = os.path.basename(directory).lower().replace('-', '_').replace('.', '_')      # of no other run
+    command = prepare(private, TOPIC, events, last, directory)
     make_peer_database(private, database, case)
     wal = drain.wal_position(private, database)
     with private.watch() as watch:
@@ -120,7 +121,7 @@ def measure(private, results, peer, title, prepare, case, events, runs):
     for number in range(runs):
         sides = list(found) if number % 2 == 0 else list(reversed(found))
         for side in sides:
-            found[side].append(measure_peer(private, peer, prepare, case, events, last, expected, number)
+            found[side].append(measure_peer(private, peer, prepare, case, events, last, expected)
                                if side == peer else run_spine(private, case, events, side, expected))
         results.add_raw(peer, case=case, **{str(side): found[side][-1] for side in found})
         say('peers: %s' % ', '.join('%s %.0f events/s, start-up %.1f s' % (

@@ -140,10 +140,10 @@ def main(parts):
             before, began = len(results.rows), time.monotonic()
             try:
                 PARTS[part](private, results, sizes, runs[part])
-            finally:
-                results.about['machine']['load_after'] = os.getloadavg()[0]
                 results.about['parts'][part] = {'at': results.about['at'], 'size': size, 'runs': runs[part],
                                                 'seconds': round(time.monotonic() - began)}
+            finally:
+                results.about['machine']['load_after'] = os.getloadavg()[0]
                 results.save(output + '/results.json')
             print(results.table(before), flush=True)
             say('%s took %d s' % (part, time.monotonic() - began))

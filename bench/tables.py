@@ -41,7 +41,8 @@ def introduction(found):
     machine, versions = about['machine'], about['versions']
     lines = ['Commit `{}`, {}: {}, {} cores, {:,.0f} GB. {}.'.format(
         about['commit'], about['at'], machine['cpu'], machine['cores'], machine['memory_mb'] / 1024,
-        ', '.join('%s %s' % (name, version) for name, version in versions.items() if isinstance(version, str)))]
+        ', '.join('%s %s' % (name, re.search(r'\d[\d.]*\d', version).group()) for name, version in versions.items()
+                  if isinstance(version, str)))]
     parts = about.get('parts', {})
     if parts:
         lines.append('Parts: ' + ', '.join('*{}* ({}, {} run{}, {:.1f} min)'.format(

@@ -33,8 +33,8 @@ def run(private, results, sizes, runs):
         say('append: %s: the batches that spine makes' % case)
         run_spine(private, TOPIC, has_key)
         copy_database(private, DATABASE, 1)
-        found = in_turn({'spine': lambda: run_spine(private, TOPIC, has_key),
-                         'COPY by hand': lambda: copy(private, BY_HAND, 1, kind='append')}, runs)
+        found = in_turn(private, {'spine': lambda: run_spine(private, TOPIC, has_key),
+                                  'COPY by hand': lambda: copy(private, BY_HAND, 1, kind='append')}, runs)
         private.drop_database(BY_HAND)
         private.drop_database(DATABASE)
         spine, others = found['spine'], found['COPY by hand']

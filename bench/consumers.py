@@ -63,6 +63,8 @@ def versions():
     for name in ('spark', 'connect'):
         if os.path.isdir('%s/%s' % (HOME, name)):
             found[name] = sorted(os.listdir('%s/%s' % (HOME, name)))
+    if os.environ.get('JDBC_SINK'):
+        found['jdbc_sink'] = sorted(os.listdir(os.environ['JDBC_SINK']))
     return found
 
 

@@ -179,10 +179,12 @@ def rate(run):
     return run['events'] / run['seconds']
 
 
-def in_turn(sides, runs):
+def in_turn(private, sides, runs):
     """Measures all sides (functions of the same name) in each run, in another order each time, and once more
-    before, which does not count. Returns the runs of each side."""
+    before, which does not count. Autovacuum is off: it would come to one side for what the other has written.
+    Returns the runs of each side."""
     found = {name: [] for name in sides}
+    private.set('autovacuum', 'off')
     for number in range(runs + 1):
         names = list(sides) if number % 2 == 0 else list(reversed(sides))
         run = {name: sides[name]() for name in names}
@@ -191,6 +193,7 @@ def in_turn(sides, runs):
                 found[name].append(run[name])
             say('run %d of %d: %s' % (number, runs, ', '.join('%s %.0f events/s' % (name, rate(run[name]))
                                                               for name in sides)))
+    private.set('autovacuum', 'on')
     return found
 
 
@@ -212,9 +215,9 @@ def run(private, results, sizes, runs):
             run_spine(private, topic, workers)
             copy_database(private, DATABASE, workers)
             prepare_by_hand(private, workers)
-            found = in_turn({'spine': lambda: run_spine(private, topic, workers),
-                             'hand-written SQL': lambda: hand_write(private, BY_HAND, workers),
-                             'COPY by hand': lambda: copy(private, BY_HAND, workers)}, runs)
+            found = in_turn(private, {'spine': lambda: run_spine(private, topic, workers),
+                                      'hand-written SQL': lambda: hand_write(private, BY_HAND, workers),
+                                      'COPY by hand': lambda: copy(private, BY_HAND, workers)}, runs)
             private.drop_database(BY_HAND)
             private.drop_database(DATABASE)
             spine = found.pop('spine')

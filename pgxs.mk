@@ -50,6 +50,7 @@ OBJS = \
 	src/apply/view.o \
 	src/apply/conflict.o \
 	src/apply/table.o \
+	src/apply/table_insert.o \
 	src/apply/populate.o \
 	src/apply/column.o \
 	src/apply/field_text.o \

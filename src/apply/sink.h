@@ -15,6 +15,7 @@
 #include "apply/column.h"
 #include "apply/projection.h"
 #include "apply/statement.h"
+#include "apply/table_insert.h"
 #include "catalog/pipeline.h"
 #include "lib/stringinfo.h"
 
@@ -106,10 +107,15 @@ struct SpineSink
 	int			nkeys;
 	int		   *keys;			/* indexes into columns */
 	int			version;		/* index into columns, -1: it has none */
+	MemoryContext context;		/* that the sink lives in */
 	TupleDesc	row_type;		/* of spine_rows: see rows.h */
 	int			nwords;			/* how many m<i> they have */
 	char	   *sql[SPINE_SINK_STATEMENTS];
 	SpineStatement statements[SPINE_SINK_STATEMENTS];	/* prepared under run_as */
+
+	/* of sinks that write rows without a statement: set by the first writer */
+	bool		knows_target;
+	SpineInsertTarget *target;	/* NULL: the table needs a statement */
 };
 
 /* The kinds. */

@@ -84,7 +84,7 @@ spine_worker_publish(SpineWorker *worker)
 	SpineProgressReport *reports = spine_consumer_report(worker->consumer, &n);
 
 	spine_status_publish_positions(&worker->log, reports, n);
-	spine_worker_note_backlog(worker, reports, n);
+	spine_worker_note_lag(worker, reports, n);
 	pfree(reports);
 }
 

@@ -288,8 +288,7 @@ finish_batch(SpineWorker *worker, const SpineBatch *batch, TimestampTz started, 
 	if (worker->part >= (size_t) spine_settings_max_piece())
 		worker->part = 0;
 
-	spine_worker_note_pace(worker, batch->nrecords, INSTR_TIME_GET_MILLISEC(duration));
-	spine_worker_share(worker);
+	spine_worker_share(worker, batch, INSTR_TIME_GET_MILLISEC(duration));
 }
 
 /* A batch could not be committed, for worker->error. */

@@ -10,6 +10,7 @@
 #include "apply/plan.h"
 #include "apply/search.h"
 #include "kafka/consumer.h"
+#include "process/batch.h"
 #include "process/positions.h"
 #include "process/worker_status.h"
 
@@ -65,7 +66,7 @@ typedef struct SpineWorker
 
 	/* see worker_share.c */
 	double		record_ms;		/* that a record takes; 0: not known yet */
-	double		backlog_ms;		/* that the assigned partitions were behind when last published */
+	int64		lag;			/* of all assigned partitions; -1: not known */
 	TimestampTz gave_at;		/* some of them away */
 
 	SpineError	error;			/* the last one */
@@ -93,12 +94,11 @@ extern bool spine_worker_find_topics(SpineWorker *worker);
 extern SpineStage spine_worker_read(SpineWorker *worker);
 extern SpineStage spine_worker_apply(SpineWorker *worker);
 
-/* worker_share.c: what a batch, or what is published, tells about the load. */
-extern void spine_worker_note_pace(SpineWorker *worker, size_t nrecords, double batch_ms);
-extern void spine_worker_note_backlog(SpineWorker *worker, const SpineProgressReport *reports, int n);
+/* worker_share.c: how far the worker is behind, as it is about to publish. */
+extern void spine_worker_note_lag(SpineWorker *worker, const SpineProgressReport *reports, int n);
 
-/* Gives partitions to an idle worker, if there is one and it is worth it.  At a batch's end. */
-extern void spine_worker_share(SpineWorker *worker);
+/* A batch is committed: gives partitions to an idle worker, if there is one and it is worth it. */
+extern void spine_worker_share(SpineWorker *worker, const SpineBatch *batch, double batch_ms);
 
 /* Gives back what others gave to this worker; if there is something, that ends the assignment. */
 extern void spine_worker_give_back(SpineWorker *worker);

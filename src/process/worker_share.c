@@ -27,53 +27,65 @@
 /* A batch tells it if it is large, or takes long: small ones take as long as a commit. */
 #define TELLING_RECORDS	1000
 
-void
-spine_worker_note_pace(SpineWorker *worker, size_t nrecords, double batch_ms)
-{
-	if (nrecords >= TELLING_RECORDS || (nrecords > 0 && batch_ms >= WORTH_MS))
-		worker->record_ms = batch_ms / nrecords;
-}
-
-/* How long it would take to apply what a partition is behind; -1: that is not known. */
+/* How long it takes to apply so many records, as far as is known. */
 static double
-backlog_ms(const SpineWorker *worker, const SpineProgressReport *report)
+work_ms(const SpineWorker *worker, int64 records)
 {
-	double		record_ms = worker->record_ms > 0 ? worker->record_ms : FIRST_RECORD_MS;
+	return records * (worker->record_ms > 0 ? worker->record_ms : FIRST_RECORD_MS);
+}
 
-	if (report->high_watermark < 0)
-		return -1;
-	return Max(report->high_watermark - report->next_offset, 0) * record_ms;
+static int64
+lag_of(const SpineProgressReport *report)
+{
+	return Max(report->high_watermark - report->next_offset, 0);
+}
+
+static void
+set_lag(SpineWorker *worker, int64 lag)
+{
+	worker->lag = lag;
+	spine_share_set_idle(worker->status.slot, lag >= 0 && work_ms(worker, lag) < IDLE_MS);
 }
 
 void
-spine_worker_note_backlog(SpineWorker *worker, const SpineProgressReport *reports, int n)
+spine_worker_note_lag(SpineWorker *worker, const SpineProgressReport *reports, int n)
 {
-	bool		is_known = true;
+	int64		lag = 0;
 
 	if (worker->workers == 1)
 		return;
-	worker->backlog_ms = 0;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && lag >= 0; i++)
 	{
-		double		ms = backlog_ms(worker, &reports[i]);
-
-		is_known = is_known && ms >= 0;
-		worker->backlog_ms += Max(ms, 0);
+		if (reports[i].is_well)
+			lag = reports[i].high_watermark < 0 ? -1 : lag + lag_of(&reports[i]);
 	}
-	spine_share_set_idle(worker->status.slot, is_known && worker->backlog_ms < IDLE_MS);
+	set_lag(worker, lag);
+}
+
+/* The same after a batch, and how long a record takes. */
+static void
+note_batch(SpineWorker *worker, const SpineBatch *batch, double batch_ms)
+{
+	int64		lag = worker->lag;
+
+	if (batch->nrecords >= TELLING_RECORDS || (batch->nrecords > 0 && batch_ms >= WORTH_MS))
+		worker->record_ms = batch_ms / batch->nrecords;
+	for (int i = 0; i < batch->nmoves && lag >= 0; i++)
+		lag = Max(lag - (batch->moves[i].to - batch->moves[i].from), 0);
+	set_lag(worker, lag);
 }
 
 typedef struct Candidate
 {
 	SpineTopicPartition partition;
-	double		backlog_ms;
+	int64		lag;
 } Candidate;
 
 static int
-compare_backlogs(const void *a, const void *b)
+compare_lags(const void *a, const void *b)
 {
-	double		x = ((const Candidate *) a)->backlog_ms;
-	double		y = ((const Candidate *) b)->backlog_ms;
+	int64		x = ((const Candidate *) a)->lag;
+	int64		y = ((const Candidate *) b)->lag;
 
 	return (x < y) - (x > y);
 }
@@ -87,47 +99,48 @@ choose_partitions(const SpineWorker *worker, const SpineProgressReport *reports,
 				  SpineTopicPartition **chosen)
 {
 	Candidate  *candidates = palloc_extended(Max(n, 1) * sizeof(Candidate), MCXT_ALLOC_HUGE);
-	double		rest_ms = 0;
-	double		given_ms = 0;
+	int64		kept = 0;
+	int64		given = 0;
 	int			ncandidates = 0;
 	int			nchosen = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		double		ms = backlog_ms(worker, &reports[i]);
-
-		if (!reports[i].is_well || ms <= 0)
+		if (!reports[i].is_well || lag_of(&reports[i]) == 0)
 			continue;
-		candidates[ncandidates++] = (Candidate) {{reports[i].topic, reports[i].partition}, ms};
-		rest_ms += ms;
+		candidates[ncandidates++] = (Candidate) {{reports[i].topic, reports[i].partition}, lag_of(&reports[i])};
+		kept += lag_of(&reports[i]);
 	}
-	qsort(candidates, ncandidates, sizeof(Candidate), compare_backlogs);
+	qsort(candidates, ncandidates, sizeof(Candidate), compare_lags);
 
 	*chosen = palloc_extended(Max(ncandidates, 1) * sizeof(SpineTopicPartition), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < ncandidates; i++)
 	{
 		SpineTopicPartition partition = candidates[i].partition;
-		double		ms = candidates[i].backlog_ms;
+		int64		lag = candidates[i].lag;
 
-		if (given_ms + ms > rest_ms - ms ||
+		if (given + lag > kept - lag ||
 			!spine_share_may_give(&worker->pipeline_name, partition.topic, partition.partition))
 			continue;
 		(*chosen)[nchosen++] = partition;
-		given_ms += ms;
-		rest_ms -= ms;
+		given += lag;
+		kept -= lag;
 	}
-	return given_ms >= WORTH_MS ? nchosen : 0;
+	return work_ms(worker, given) >= WORTH_MS ? nchosen : 0;
 }
 
 void
-spine_worker_share(SpineWorker *worker)
+spine_worker_share(SpineWorker *worker, const SpineBatch *batch, double batch_ms)
 {
 	SpineProgressReport *reports;
 	SpineTopicPartition *chosen;
 	int			n;
 	int			nchosen;
 
-	if (worker->workers == 1 || worker->backlog_ms < 2 * WORTH_MS || worker->part > 0 ||
+	if (worker->workers == 1)
+		return;
+	note_batch(worker, batch, batch_ms);
+	if (work_ms(worker, worker->lag) < 2 * WORTH_MS || worker->part > 0 ||
 		spine_consumer_has_batch(worker->consumer) ||
 		!spine_worker_is_due(worker->gave_at, INTERVAL_MS) ||
 		!spine_share_has_taker(worker->status.slot))

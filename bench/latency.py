@@ -10,13 +10,14 @@ import subprocess
 import time
 
 from drain import TENANTS
-from private import BENCH, say
+from private import BENCH, cpu_seconds, say
 
 PARTITIONS = 3
 ORDERS = 2000
 DATABASE = 'latency'
 PATIENCE_S = 30
 WARM_UP_S = 1           # the start of each stretch is left out: connections, plans, first pages
+WAL_SEGMENTS = 64       # more than a stretch fills
 
 
 def percentiles(values):
@@ -62,15 +63,26 @@ def commit_ms(private, database):
                                'FROM bench_commits', database))
 
 
+def prepare_wal(private, database):
+    """A server that has run for a while recycles its segments of WAL. A new server has to make
+    each of them, which takes as long as writing and flushing 16 MB, in the middle of a commit."""
+    private.set('min_wal_size', '%dMB' % (16 * 2 * WAL_SEGMENTS))
+    private.sql("SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal();" * WAL_SEGMENTS, database)
+    private.sql('CHECKPOINT', database)
+
+
 def spine_ms(private, database, topic, rate, seconds, seed):
     """How long it takes until spine's tables have each event. The pipeline must run and have caught up."""
     private.sql('TRUNCATE bench_seen', database)
     start = private.value('SELECT clock_timestamp()', database)
+    workers = private.worker_pids(database)
+    cpu_before = sum(cpu_seconds(pid) for pid in workers)
     observer = subprocess.Popen(private.psql(database, '-c', "CALL bench_observe('%s', %f)" % (topic, seconds + 3)),
                                 env=private.environment)
     try:
         generator = private.load(*pace_arguments(topic, rate, seconds, seed))
         private.value("SELECT spine_wait('2 min')", database)
+        cpu = sum(cpu_seconds(pid) for pid in workers) - cpu_before
     finally:
         failed = observer.wait()    # the observer ends by itself
     if failed:
@@ -94,7 +106,8 @@ def spine_ms(private, database, topic, rate, seconds, seed):
         else:
             missed += 1
     # events that came after the observer had ended have the worst latency: they are counted, not dropped
-    return percentiles(waits) | {'unseen': missed, 'generator': generator}
+    return percentiles(waits) | {'unseen': missed, 'generator': generator,
+                                 'worker_cpu_us_per_event': 1e6 * cpu / int(rate * seconds)}
 
 
 def measure(private, database, topic, rate, seconds, seed):
@@ -120,10 +133,12 @@ def run(private, results, sizes, runs):
     for rate in sizes['latency_rates']:
         found = []
         for number in range(runs):
+            prepare_wal(private, DATABASE)
             found.append(measure(private, DATABASE, topic, rate, seconds, 1000 * rate + number))
             results.add_raw('latency', **found[-1])
-            say('latency: %d events/s, run %d: p50 %.1f ms, p99 %.1f ms' % (
-                rate, number + 1, found[-1]['spine']['p50'], found[-1]['spine']['p99']))
+            say('latency: %d events/s, run %d: p50 %.1f ms, p99 %.1f ms, %.0f us of CPU per event' % (
+                rate, number + 1, found[-1]['spine']['p50'], found[-1]['spine']['p99'],
+                found[-1]['spine']['worker_cpu_us_per_event']))
             if found[-1]['spine']['unseen']:
                 say('latency: %d events were not seen in time' % found[-1]['spine']['unseen'])
         for name in ('p50', 'p99', 'p999'):

@@ -56,11 +56,7 @@ typedef struct SpineWorker
 	SpineRefusals refusals;		/* in a row, over the batches */
 	size_t		piece;			/* the most records of a batch while many are refused; 0: all */
 
-	/*
-	 * Since when the oldest record of the batch may have been there, which is since the
-	 * batch before it began; 0: nothing is read yet.
-	 */
-	TimestampTz batch_started;
+	TimestampTz rests_until;	/* after a batch; until then only a full one is applied */
 
 	SpineError	error;			/* the last one */
 	long		rest_ms;
@@ -110,6 +106,9 @@ extern void spine_worker_report_running(SpineWorker *worker);
 
 /* Sleeps until the time is over or something happens. */
 extern void spine_worker_sleep(SpineWorker *worker, long timeout_ms);
+
+/* Sleeps until the time is over, also when there are more records. */
+extern void spine_worker_nap(SpineWorker *worker, long timeout_ms);
 
 /* Has the interval passed? */
 extern bool spine_worker_is_due(TimestampTz since, int interval_ms);

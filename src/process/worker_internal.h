@@ -60,11 +60,7 @@ typedef struct SpineWorker
 	size_t		nsuspects;		/* so many records are read again, as a batch of several
 								 * pieces has failed: each piece by itself */
 
-	/*
-	 * Since when the oldest record of the batch may have been there, which is since the
-	 * batch before it began; 0: nothing is read yet.
-	 */
-	TimestampTz batch_started;
+	TimestampTz rests_until;	/* after a batch; until then only a full one is applied */
 
 	/* see worker_share.c */
 	double		record_ms;		/* that a record takes; 0: not known yet */
@@ -131,6 +127,9 @@ extern void spine_worker_report_running(SpineWorker *worker);
 
 /* Sleeps until the time is over or something happens. */
 extern void spine_worker_sleep(SpineWorker *worker, long timeout_ms);
+
+/* Sleeps until the time is over, also when there are more records. */
+extern void spine_worker_nap(SpineWorker *worker, long timeout_ms);
 
 /* Has the interval passed? */
 extern bool spine_worker_is_due(TimestampTz since, int interval_ms);

@@ -118,7 +118,7 @@ spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, d
 	{
 		SpineProgress *progress = enter_progress(log, moves[i].topic, moves[i].partition);
 
-		if (progress == NULL)
+		if (progress == NULL || moves[i].to == moves[i].from)
 			continue;
 		progress->next_offset = moves[i].to;
 		progress->last_batch_rows = moves[i].nrecords;

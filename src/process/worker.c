@@ -150,13 +150,39 @@ note_server_change(Datum arg, int cache, uint32 hash)
 	servers_changed = true;
 }
 
+/*
+ * The catalog's generation; of a database that is not known any more, the old one.
+ * *share_changed: are there partitions for this worker to look for?
+ */
+static uint64
+catalog_generation(const SpineWorker *worker, bool *share_changed)
+{
+	const SpineDatabase *db;
+	uint64		generation;
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	db = spine_shared_find_database(worker->database);
+	generation = db ? db->catalog_generation : worker->catalog_generation;
+	*share_changed = worker->status.slot->share_changed;
+	LWLockRelease(spine_shared->lock);
+	return generation;
+}
+
+bool
+spine_worker_has_news(SpineWorker *worker)
+{
+	bool		share_changed;	/* can wait */
+
+	return ConfigReloadPending || servers_changed ||
+		catalog_generation(worker, &share_changed) != worker->catalog_generation;
+}
+
 /* Configuration and catalog: what has changed since the last look. */
 static SpineStage
 notice_changes(SpineWorker *worker)
 {
 	bool		changed = false;
 	bool		share_changed;
-	SpineDatabase *db;
 	uint64		generation;
 
 	if (ConfigReloadPending)
@@ -169,11 +195,7 @@ notice_changes(SpineWorker *worker)
 		changed = true;
 	}
 
-	LWLockAcquire(spine_shared->lock, LW_SHARED);
-	db = spine_shared_find_database(worker->database);
-	generation = db ? db->catalog_generation : worker->catalog_generation;
-	share_changed = worker->status.slot->share_changed;
-	LWLockRelease(spine_shared->lock);
+	generation = catalog_generation(worker, &share_changed);
 	if (servers_changed)
 	{
 		servers_changed = false;
@@ -202,7 +224,7 @@ notice_changes(SpineWorker *worker)
 	{
 		SpineCluster cluster = spine_worker_cluster(worker);
 
-		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
+		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_settings_max_piece()))
 		{
 			spine_worker_leave_log(worker);
 			changed = true;
@@ -237,6 +259,7 @@ attach(SpineWorker *worker, int slot_number)
 		worker->database = slot->database;
 		worker->index = slot->index;
 		worker->workers = slot->workers;
+		worker->max_pieces = 1;
 		worker->catalog_generation = db->catalog_generation;
 		slot->pid = MyProcPid;
 		slot->latch = MyLatch;

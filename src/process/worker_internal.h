@@ -55,7 +55,8 @@ typedef struct SpineWorker
 	bool		has_stuck;		/* a partition that is not well */
 
 	SpineRefusals refusals;		/* in a row, over the batches */
-	size_t		piece;			/* the most records of a batch while many are refused; 0: all */
+	size_t		part;			/* the most records of a batch while many are refused; 0: all */
+	size_t		max_pieces;		/* of the next batch, if there is a backlog */
 
 	/*
 	 * Since when the oldest record of the batch may have been there, which is since the
@@ -66,7 +67,8 @@ typedef struct SpineWorker
 	/* see worker_share.c */
 	double		record_ms;		/* that a record takes; 0: not known yet */
 	int64		lag;			/* of all assigned partitions; -1: not known */
-	TimestampTz gave_at;		/* some of them away */
+	bool		has_choice;		/* several of them are behind */
+	TimestampTz shared_at;		/* when it last looked which of them to give away */
 
 	SpineError	error;			/* the last one */
 	long		rest_ms;
@@ -99,6 +101,9 @@ extern void spine_worker_note_lag(SpineWorker *worker, const SpineProgressReport
 /* A batch is committed: gives partitions to an idle worker, if there is one and it is worth it. */
 extern void spine_worker_share(SpineWorker *worker, const SpineBatch *batch, double batch_ms);
 
+/* Should this batch, of which there could be more, end so that partitions can be given? */
+extern bool spine_worker_wants_to_share(const SpineWorker *worker, const SpineBatch *batch);
+
 /* Gives back what others gave to this worker; if there is something, that ends the assignment. */
 extern void spine_worker_give_back(SpineWorker *worker);
 
@@ -116,6 +121,9 @@ extern void spine_worker_leave_log(SpineWorker *worker);
 
 /* The catalog or a target has changed: load them again. */
 extern void spine_worker_forget_pipeline(SpineWorker *worker);
+
+/* Has something changed that the worker is to look at before the next batch? */
+extern bool spine_worker_has_news(SpineWorker *worker);
 
 /* Publishes where the assigned partitions stand, and where they end. */
 extern void spine_worker_publish(SpineWorker *worker);

@@ -226,7 +226,8 @@ next_piece(SpineBatch *batch, void *arg)
 	SpinePiece *piece = &batch->piece;
 	MemoryContext old_context;
 
-	if (!has_room(batch, growth) || spine_worker_has_news(worker) || !has_backlog(worker))
+	if (!has_room(batch, growth) || spine_worker_has_news(worker) || !has_backlog(worker) ||
+		spine_worker_wants_to_share(worker, batch))
 		return false;
 
 	spine_consumer_finish_batch(worker->consumer, piece->nrecords, piece->moves, piece->nmoves);

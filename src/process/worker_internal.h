@@ -65,7 +65,8 @@ typedef struct SpineWorker
 	/* see worker_share.c */
 	double		record_ms;		/* that a record takes; 0: not known yet */
 	int64		lag;			/* of all assigned partitions; -1: not known */
-	TimestampTz gave_at;		/* some of them away */
+	bool		has_choice;		/* several of them are behind */
+	TimestampTz shared_at;		/* when it last looked which of them to give away */
 
 	SpineError	error;			/* the last one */
 	long		rest_ms;
@@ -97,6 +98,9 @@ extern void spine_worker_note_lag(SpineWorker *worker, const SpineProgressReport
 
 /* A batch is committed: gives partitions to an idle worker, if there is one and it is worth it. */
 extern void spine_worker_share(SpineWorker *worker, const SpineBatch *batch, double batch_ms);
+
+/* Should this batch, of which there could be more, end so that partitions can be given? */
+extern bool spine_worker_wants_to_share(const SpineWorker *worker, const SpineBatch *batch);
 
 /* Gives back what others gave to this worker; if there is something, that ends the assignment. */
 extern void spine_worker_give_back(SpineWorker *worker);

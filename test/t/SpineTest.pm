@@ -395,7 +395,8 @@ DO \$\$ BEGIN
 	END IF;
 END \$\$;
 GRANT USAGE ON SCHEMA $schema TO spine_http;
-GRANT SELECT ON $schema.events, $schema.current_orders, $schema.spine_order_totals TO spine_http;
+GRANT SELECT ON $schema.events, $schema.current_orders, $schema.spine_order_totals,
+	$schema.spine_order_sums, $schema.spine_order_counts, $schema.spine_order_changes TO spine_http;
 GRANT EXECUTE ON FUNCTION $schema.spine_readiness(), $schema.spine_metrics_text() TO spine_http;
 SQL
 	return;

@@ -88,7 +88,9 @@ OBJS = \
 	src/process/server_guard.o \
 	src/process/positions.o \
 	src/process/batch.o \
+	src/process/share.o \
 	src/process/worker_batch.o \
+	src/process/worker_share.o \
 	src/process/worker_startup.o \
 	src/process/worker.o \
 	src/process/worker_status.o \

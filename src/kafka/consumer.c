@@ -469,6 +469,7 @@ spine_consumer_report(SpineConsumer *consumer, int *n)
 		report[i].partition = partition->partition;
 		report[i].next_offset = partition->next_offset;
 		report[i].high_watermark = partition->high_watermark;
+		report[i].is_well = partition->health == SPINE_HEALTH_WELL;
 	}
 	consumer->reached_end = false;
 	*n = consumer->npartitions;

@@ -73,6 +73,12 @@ extern bool spine_consumer_find_offsets(SpineConsumer *consumer, int n,
 extern bool spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n,
 								  SpineError *error);
 
+/*
+ * Reads these partitions no more, and drops what was fetched of them; the others are read
+ * on.  Not while there is a batch.  False: all have to be assigned again.
+ */
+extern bool spine_consumer_release(SpineConsumer *consumer, const SpineTopicPartition *partitions, int n);
+
 /* --------------------------------------------------------------------------
  * Reading
  * -------------------------------------------------------------------------- */
@@ -154,6 +160,7 @@ typedef struct SpineProgressReport
 	int32		partition;
 	int64		next_offset;
 	int64		high_watermark; /* -1: not known */
+	bool		is_well;		/* it can be read, as far as is known */
 } SpineProgressReport;
 
 /* What is known of the assigned partitions; palloc'ed. */

@@ -84,6 +84,7 @@ spine_worker_publish(SpineWorker *worker)
 	SpineProgressReport *reports = spine_consumer_report(worker->consumer, &n);
 
 	spine_status_publish_positions(&worker->log, reports, n);
+	spine_worker_note_lag(worker, reports, n);
 	pfree(reports);
 }
 
@@ -101,7 +102,10 @@ spine_worker_meet_error(SpineWorker *worker)
 	spine_worker_status_trouble(&worker->status, &worker->error, true);
 	worker->rest_ms = spine_worker_status_rest_ms(&worker->status, &worker->error);
 	if (worker->error.class != SPINE_TRANSIENT)
+	{
 		spine_worker_forget_pipeline(worker);	/* to look at what was mended */
+		spine_worker_give_back(worker); /* the others may be well */
+	}
 	return SPINE_RESTING;
 }
 
@@ -146,9 +150,12 @@ note_server_change(Datum arg, int cache, uint32 hash)
 	servers_changed = true;
 }
 
-/* The catalog's generation; of a database that is not known any more, the old one. */
+/*
+ * The catalog's generation; of a database that is not known any more, the old one.
+ * *share_changed: are there partitions for this worker to look for?
+ */
 static uint64
-catalog_generation(const SpineWorker *worker)
+catalog_generation(const SpineWorker *worker, bool *share_changed)
 {
 	const SpineDatabase *db;
 	uint64		generation;
@@ -156,6 +163,7 @@ catalog_generation(const SpineWorker *worker)
 	LWLockAcquire(spine_shared->lock, LW_SHARED);
 	db = spine_shared_find_database(worker->database);
 	generation = db ? db->catalog_generation : worker->catalog_generation;
+	*share_changed = worker->status.slot->share_changed;
 	LWLockRelease(spine_shared->lock);
 	return generation;
 }
@@ -163,8 +171,10 @@ catalog_generation(const SpineWorker *worker)
 bool
 spine_worker_has_news(SpineWorker *worker)
 {
+	bool		share_changed;	/* can wait */
+
 	return ConfigReloadPending || servers_changed ||
-		catalog_generation(worker) != worker->catalog_generation;
+		catalog_generation(worker, &share_changed) != worker->catalog_generation;
 }
 
 /* Configuration and catalog: what has changed since the last look. */
@@ -172,6 +182,7 @@ static SpineStage
 notice_changes(SpineWorker *worker)
 {
 	bool		changed = false;
+	bool		share_changed;
 	uint64		generation;
 
 	if (ConfigReloadPending)
@@ -184,7 +195,7 @@ notice_changes(SpineWorker *worker)
 		changed = true;
 	}
 
-	generation = catalog_generation(worker);
+	generation = catalog_generation(worker, &share_changed);
 	if (servers_changed)
 	{
 		servers_changed = false;
@@ -199,6 +210,13 @@ notice_changes(SpineWorker *worker)
 		worker->catalog_generation = generation;
 		spine_worker_forget_pipeline(worker);
 		worker->is_assigned = false;	/* a position may have been moved by hand */
+		changed = true;
+	}
+
+	/* what is in hand is applied first */
+	if (share_changed && worker->is_assigned && !spine_consumer_has_batch(worker->consumer))
+	{
+		worker->is_assigned = false;
 		changed = true;
 	}
 
@@ -245,6 +263,7 @@ attach(SpineWorker *worker, int slot_number)
 		worker->catalog_generation = db->catalog_generation;
 		slot->pid = MyProcPid;
 		slot->latch = MyLatch;
+		slot->is_idle = slot->share_changed = false;
 		if (slot->state != SPINE_FAILED)
 		{
 			slot->state = SPINE_STARTING;
@@ -264,6 +283,7 @@ detach(int code, Datum arg)
 	/* an error that nobody classified: it is why the process ends */
 	if (code != 0 && worker->error.class != SPINE_NO_ERROR)
 		spine_status_set_state(slot, SPINE_WAITING, &worker->error);
+	spine_worker_give_back(worker);
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	if (slot->pid == MyProcPid)

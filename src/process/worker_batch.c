@@ -287,6 +287,8 @@ finish_batch(SpineWorker *worker, const SpineBatch *batch, TimestampTz started, 
 		worker->part *= 2;
 	if (worker->part >= (size_t) spine_settings_max_piece())
 		worker->part = 0;
+
+	spine_worker_share(worker, batch, INSTR_TIME_GET_MILLISEC(duration));
 }
 
 /* A batch could not be committed, for worker->error. */

@@ -14,6 +14,7 @@
 #include "process/find_topics.h"
 #include "process/server_cluster.h"
 #include "process/settings.h"
+#include "process/share.h"
 #include "process/status.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -274,6 +275,7 @@ spine_worker_assign(SpineWorker *worker)
 	SpinePosition *positions;
 	int			n;
 
+	spine_share_begin_assignment(worker->status.slot);
 	if (!spine_worker_find_topics(worker))
 		return spine_worker_meet_error(worker);
 	request.topics = worker->topics;

@@ -18,7 +18,7 @@ from quiet import busy_core, tree_cpu_seconds
 PARTITIONS = 3
 WARM_UP_S = 10
 AFTER_S = 10            # longer than any consumer waits before it writes
-PATIENCE_S = 180
+PATIENCE_S = 300
 SPINE = 'spine'
 DATABASE = 'latency_of_'
 
@@ -101,6 +101,7 @@ def run(private, results, left_out, is_busy=False):
             if name == SPINE:
                 raise
             left_out['latency of ' + name] = '%s: %s' % (type(reason).__name__, reason)
+            say('latency: ' + left_out['latency of ' + name])
             continue
         results.add_raw(part, consumer=name, title=title, rate=rate, is_busy=is_busy, **found[name])
         say('latency: p50 %.1f ms, p99 %.1f ms, %.1f µs of CPU an event' % (

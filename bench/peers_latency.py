@@ -1,9 +1,9 @@
 """How long it takes from the making of an event until a query shows it: spine, and each of the
 consumers that one would use instead, with the same generator and the same observer (observe.sql).
 
-Once the consumer has written something, a warm-up begins, which does not count: connections, plans,
-the JIT of a JVM. The
-CPU time is that of the consumer and of the whole server, without the observer's.
+Once the consumer has written something, a warm-up begins, which does not count: connections,
+plans, the JIT of a JVM. The CPU time is that of the consumer and of the whole server, without the
+observer's.
 """
 import os
 import subprocess

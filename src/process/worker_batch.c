@@ -161,7 +161,7 @@ has_backlog(SpineWorker *worker)
 static bool
 may_grow(SpineWorker *worker)
 {
-	return worker->max_pieces > 1 && worker->part == 0 &&
+	return worker->max_pieces > 1 && worker->part == 0 && worker->nsuspects == 0 &&
 		spine_batch_rows >= 2 * piece_limit(worker) &&
 		!looks_up(worker->plan) && has_backlog(worker);
 }
@@ -236,13 +236,15 @@ next_piece(SpineBatch *batch, void *arg)
 
 /*
  * How many pieces the next batch may have, after this one.  What is refused is found in
- * batches of one piece, so they are the rule until all is well.
+ * batches of one piece, so they are the rule until all is well again.
  */
 static void
 adjust_growth(SpineWorker *worker, const SpineBatch *batch, bool is_well, double took_ms)
 {
 	if (!is_well)
 		worker->max_pieces = 1;
+	else if (worker->nsuspects > 0)
+		return;
 	else if (took_ms > MAX_BATCH_MS)
 		worker->max_pieces = Max(batch->npieces / 2, 1);
 	else if (took_ms < MAX_BATCH_MS / 2)
@@ -357,8 +359,13 @@ spine_worker_apply(SpineWorker *worker)
 	spine_counters_add_records(&worker->pipeline_name, spine_consumer_take_count(worker->consumer));
 	adjust_growth(worker, &batch, outcome == SPINE_BATCH_COMMITTED && !batch.was_searched,
 				  INSTR_TIME_GET_MILLISEC(duration));
-	if (outcome != SPINE_BATCH_COMMITTED && batch.is_partly_freed)
+	if (outcome == SPINE_BATCH_COMMITTED)
+		worker->nsuspects -= Min(worker->nsuspects, batch.nrecords);
+	else if (batch.is_partly_freed)
+	{
+		worker->nsuspects = batch.nrecords;
 		worker->is_assigned = false;	/* to read from where the database stands */
+	}
 
 	switch (outcome)
 	{

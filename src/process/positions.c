@@ -1,20 +1,24 @@
 /*
  * positions.c
- *		Reads, locks, checks and moves the rows of spine_offsets.
+ *		Reads and moves the rows of spine_offsets.
  *
- * The row lock is the fence between two workers that both believe a partition is theirs
- * (spine.workers was changed, a crashed worker's transaction is still going away).  The
- * second worker waits, then sees that the position has moved, and drops its batch.
+ * A move is the fence between two workers that both believe a partition is theirs
+ * (spine.workers was changed, a crashed worker's transaction is still going away): it
+ * moves only a row that stands where the worker believes.  The second worker waits for
+ * the first one's transaction, then sees that the position has moved, and drops its batch.
+ * Rows are not locked in an order of their own before that, which would take a statement
+ * more in each batch.  So two such workers can deadlock; that is a transient error, and one
+ * of them tries again.
  *
  * While somebody holds an old snapshot, no version of a row can be removed, and a search
  * for the row by its key walks through all versions: after an hour with a hundred batches
  * a second, 360,000.  So the worker remembers where it has put the newest version of each
  * row, and finds the row there.  It looks for a row by its key only when the row is
- * elsewhere: it was changed by hand, the table was rewritten, or the transaction was
- * rolled back.
+ * elsewhere: it was changed by hand, or the table was rewritten.
  */
 #include "process/positions.h"
 
+#include "access/xact.h"
 #include "apply/statement.h"
 #include "catalog/pg_type.h"
 #include "catalog/topics.h"
@@ -28,10 +32,9 @@
 
 #define NARGS	9
 
-/* The statements that every batch runs. */
-static SpineStatement lock_statement;
-static SpineStatement lock_by_key_statement;
+/* The statements that batches run. */
 static SpineStatement move_statement;
+static SpineStatement move_by_key_statement;
 
 /*
  * Where the newest version of a row is, as far as known.  Found by a hash of its topic and
@@ -41,13 +44,13 @@ typedef struct Place
 {
 	uint64		hash;
 	ItemPointerData place;
+	ItemPointerData before;		/* where it is if the transaction that moved it is rolled
+								 * back; invalid: not known */
+	uint64		moved_in;		/* that transaction, as `transaction` counts */
 } Place;
 
 static HTAB *places = NULL;
-
-/* The moves as rows, in a FROM clause. */
-#define MOVES \
-	"ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4)) WITH ORDINALITY AS m(topic, partition, ordinal)"
+static uint64 transaction = 0;
 
 static uint64
 hash_of(const SpineMove *move)
@@ -56,15 +59,44 @@ hash_of(const SpineMove *move)
 											move->partition));
 }
 
+/* The rows that a transaction has moved are where they were, if it was rolled back. */
+static void
+end_transaction(XactEvent event, void *arg)
+{
+	HASH_SEQ_STATUS scan;
+	Place	   *place;
+
+	if (event == XACT_EVENT_ABORT)
+	{
+		hash_seq_init(&scan, places);
+		while ((place = hash_seq_search(&scan)) != NULL)
+			if (place->moved_in == transaction)
+				place->place = place->before;
+	}
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT)
+		transaction++;
+}
+
 static void
 remember_place(const SpineMove *move, ItemPointer at)
 {
 	uint64		hash = hash_of(move);
 	HASHCTL		info = {.keysize = sizeof(uint64), .entrysize = sizeof(Place)};
+	Place	   *place;
+	bool		found;
 
 	if (places == NULL)
+	{
 		places = hash_create("spine places", 64, &info, HASH_ELEM | HASH_BLOBS);
-	((Place *) hash_search(places, &hash, HASH_ENTER, NULL))->place = *at;
+		RegisterXactCallback(end_transaction, NULL);
+	}
+	place = hash_search(places, &hash, HASH_ENTER, &found);
+	if (!found)
+		ItemPointerSetInvalid(&place->place);
+	if (!found || place->moved_in != transaction)
+		place->before = place->place;
+	place->moved_in = transaction;
+	place->place = *at;
 }
 
 /* NULL: it is not known. */
@@ -74,7 +106,7 @@ known_place(const SpineMove *move)
 	uint64		hash = hash_of(move);
 	Place	   *found = places ? hash_search(places, &hash, HASH_FIND, NULL) : NULL;
 
-	return found ? &found->place : NULL;
+	return found && ItemPointerIsValid(&found->place) ? &found->place : NULL;
 }
 
 /* The arguments: see run. */
@@ -262,7 +294,9 @@ spine_positions_load(const SpineLog *log, SpinePosition *positions, int n, bool 
 	run(NULL,
 		psprintf("SELECT m.ordinal, o.next_offset,"
 				 " CASE WHEN o.worker_next_offset = o.next_offset THEN o.mark_offset END, o.mark_crc"
-				 " FROM " MOVES " JOIN %s.spine_offsets o USING (topic, partition)"
+				 " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4))"
+				 " WITH ORDINALITY AS m(topic, partition, ordinal)"
+				 " JOIN %s.spine_offsets o USING (topic, partition)"
 				 " WHERE o.pipeline = $1 AND o.cluster_id = $3", log->schema),
 		log, wanted, n, SPI_OK_SELECT);
 	fill_positions(log, positions);
@@ -290,71 +324,48 @@ spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int 
 }
 
 /*
- * Do the rows of (ordinal, next_offset, ctid) say of all moves what the worker believes?
- * Remembers where the rows are.
+ * Moves the rows that stand at `from` and that the condition finds; returns how many.  A row
+ * that somebody else is moving is waited for, and then looked at again.
  */
-static bool
-check_and_remember(const SpineMove *moves, int n)
+static int
+move(SpineStatement *kept, const char *condition, const SpineLog *log, const SpineMove *moves, int n)
 {
-	bool		right = SPI_processed == (uint64) n;
-
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		const SpineMove *move = &moves[int64_value(row, 1, 0) - 1];
-		bool		isnull;
-
-		remember_place(move, (ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[row],
-																		 SPI_tuptable->tupdesc, 3, &isnull)));
-		right = right && int64_value(row, 2, -1) == move->from;
-	}
-	return right;
-}
-
-/*
- * The rows at their places, if all are there.  The conditions are on expressions that no
- * index has (a name as a text, a sum), so the rows are found by their places.
- */
-#define AT_PLACES(alias) \
-	alias ".ctid = ANY ($9) AND " alias ".pipeline::text = $1::text AND " alias ".cluster_id = $3" \
-	" AND " alias ".topic || '' = m.topic AND " alias ".partition + 0 = m.partition"
-
-bool
-spine_positions_lock(const SpineLog *log, const SpineMove *moves, int n)
-{
-	/* in one order, so that two workers cannot deadlock; none, or all */
-	run(&lock_statement,
-		psprintf("SELECT m.ordinal, o.next_offset, o.ctid FROM %s.spine_offsets o, " MOVES
-				 " WHERE " AT_PLACES("o")
-				 " AND (SELECT pg_catalog.count(*) FROM %s.spine_offsets a, " MOVES
-				 " WHERE " AT_PLACES("a") ") = pg_catalog.cardinality($4)"
-				 " ORDER BY o.topic, o.partition FOR UPDATE OF o", log->schema, log->schema),
-		log, moves, n, SPI_OK_SELECT);
-	if (SPI_processed == (uint64) n)
-		return check_and_remember(moves, n);
-
-	run(&lock_by_key_statement,
-		psprintf("SELECT m.ordinal, o.next_offset, o.ctid"
-				 " FROM " MOVES " JOIN %s.spine_offsets o USING (topic, partition)"
-				 " WHERE o.pipeline = $1 AND o.cluster_id = $3"
-				 " ORDER BY o.topic, o.partition FOR UPDATE OF o", log->schema),
-		log, moves, n, SPI_OK_SELECT);
-	return check_and_remember(moves, n);
-}
-
-void
-spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
-{
-	run(&move_statement,
+	run(kept,
 		psprintf("UPDATE %s.spine_offsets o SET next_offset = m.read_to, worker_next_offset = m.read_to,"
 				 " mark_offset = nullif(m.mark_offset, -1), mark_crc = m.mark_crc,"
 				 " updated_at = pg_catalog.now()"
-				 " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4), pg_catalog.unnest($6),"
-				 " pg_catalog.unnest($7), pg_catalog.unnest($8)) WITH ORDINALITY"
-				 " AS m(topic, partition, read_to, mark_offset, mark_crc, ordinal)"
-				 " WHERE " AT_PLACES("o")
-				 " RETURNING m.ordinal, o.next_offset, o.ctid", log->schema),
+				 " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4), pg_catalog.unnest($5),"
+				 " pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8)) WITH ORDINALITY"
+				 " AS m(topic, partition, read_from, read_to, mark_offset, mark_crc, ordinal)"
+				 " WHERE %s AND o.cluster_id = $3 AND o.next_offset = m.read_from"
+				 " RETURNING m.ordinal, o.ctid", log->schema, condition),
 		log, moves, n, SPI_OK_UPDATE_RETURNING);
-	if (SPI_processed != (uint64) n)
-		elog(ERROR, "moved %llu of %d positions", (unsigned long long) SPI_processed, n);
-	(void) check_and_remember(moves, n);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		bool		isnull;
+		Datum		place = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2, &isnull);
+
+		remember_place(&moves[int64_value(row, 1, 0) - 1], (ItemPointer) DatumGetPointer(place));
+	}
+	return (int) SPI_processed;
+}
+
+bool
+spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
+{
+	/*
+	 * The conditions are on expressions that no index has (a name as a text, a sum), so the
+	 * rows are found by their places.
+	 */
+	int			nmoved = move(&move_statement,
+							  "o.ctid = ANY ($9) AND o.pipeline::text = $1::text"
+							  " AND o.topic || '' = m.topic AND o.partition + 0 = m.partition",
+					  log, moves, n);
+
+	/* those that have moved do not stand at `from` any more */
+	if (nmoved < n)
+		nmoved += move(&move_by_key_statement,
+					   "o.pipeline = $1 AND o.topic = m.topic AND o.partition = m.partition",
+					   log, moves, n);
+	return nmoved == n;
 }

@@ -36,12 +36,10 @@ extern void spine_positions_load(const SpineLog *log, SpinePosition *positions, 
 extern void spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int n);
 
 /*
- * Locks the rows until the transaction ends.  False: one of them is not at `from`, since
- * someone else has moved it.
+ * Moves the rows from `from` to `to`, and the marks; nobody else can until the transaction
+ * ends.  False: one of the rows does not stand at `from`, since somebody else has moved it.
+ * The transaction is to be rolled back then.
  */
-extern bool spine_positions_lock(const SpineLog *log, const SpineMove *moves, int n);
-
-/* Moves the rows to `to`, and the marks.  Only after spine_positions_lock. */
-extern void spine_positions_move(const SpineLog *log, const SpineMove *moves, int n);
+extern bool spine_positions_move(const SpineLog *log, const SpineMove *moves, int n);
 
 #endif							/* SPINE_POSITIONS_H */

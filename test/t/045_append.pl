@@ -359,7 +359,7 @@ sub is_whole
 {
 	my ($last, $what) = @_;
 
-	is(query('SELECT count(*), count(DISTINCT id), min(id), max(id), (SELECT count(*) FROM reached), (SELECT count(*) FROM spine_dead_letters WHERE topic = 'rows') FROM streamed'),
+	is(query(q{SELECT count(*), count(DISTINCT id), min(id), max(id), (SELECT count(*) FROM reached), (SELECT count(*) FROM spine_dead_letters WHERE topic = 'rows') FROM streamed}),
 		join('|', $last - 1, $last - 1, 1, $last, $last - 1, 1), $what);
 	return;
 }

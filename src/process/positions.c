@@ -338,7 +338,7 @@ move(SpineStatement *kept, const char *condition, const SpineLog *log, const Spi
 				 " ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4)) WITH ORDINALITY"
 				 " AS m(topic, partition, ordinal)"
 				 " WHERE %s AND o.cluster_id = $3 ORDER BY m.ordinal FOR UPDATE OF o) ",
-				 log->schema, condition);
+											  log->schema, condition);
 
 	run(kept,
 		psprintf("%sUPDATE %s.spine_offsets o SET next_offset = m.read_to, worker_next_offset = m.read_to,"

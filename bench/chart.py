@@ -118,14 +118,17 @@ def draw_lines(part, steps):
     def per_event(step):
         return step['drain']['wal_bytes'] / step['drain']['events']
 
-    def bytes_each(table, key):
-        return lambda step: (step['tables'][table]['table_bytes'] + step['tables'][table]['index_bytes']) / max(key(step), 1)
+    def bytes_each(name):
+        def of(step):
+            table = step['tables'][name]
+            return (table['table_bytes'] + table['index_bytes']) / max(table['live'], 1)
+        return of
 
     panels = [('events/s', [('drain', lambda step: step['drain']['events'] / step['drain']['seconds'])]),
               ('ms', [('p50', lambda step: step['latency']['p50']), ('p99', lambda step: step['latency']['p99'])]),
               ('bytes of WAL an event', [('', per_event)]),
-              ('bytes a row, with indexes', [('events', bytes_each('events', lambda step: step['events'])),
-                                             ('current_orders', bytes_each('current_orders', lambda step: step['tables']['current_orders']['live']))]),
+              ('bytes a row, with indexes', [('events', bytes_each('events')),
+                                             ('current_orders', bytes_each('current_orders'))]),
               ('dead rows for 100 rows of current_orders', [('', lambda step: 100 * step['tables']['current_orders']['dead'] /
                                                              max(step['tables']['current_orders']['live'], 1))]),
               ('MB of memory of a worker', [('its own', lambda step: step['drain']['memory']['own_mb'])])]

@@ -54,7 +54,8 @@ def peer_versions(python):
 
 def let_spine_http_read(private, database):
     private.sql("""CREATE ROLE spine_http LOGIN;
-        GRANT SELECT ON events, current_orders, spine_order_totals TO spine_http;
+        GRANT SELECT ON events, current_orders, spine_order_totals, spine_order_sums,
+            spine_order_counts, spine_order_changes TO spine_http;
         GRANT EXECUTE ON FUNCTION spine_readiness(), spine_metrics_text() TO spine_http""", database)
 
 

@@ -1,8 +1,9 @@
 """How long it takes from the making of an event until a query shows it: spine, and each of the
 consumers that one would use instead, with the same generator and the same observer (observe.sql).
 
-A stretch begins with a warm-up, which does not count: connections, plans, the JIT of a JVM. The
-CPU time is that of the consumer and of the whole server, without the observer's.
+Once the consumer has written something, a warm-up begins, which does not count: connections,
+plans, the JIT of a JVM. The CPU time is that of the consumer and of the whole server, without the
+observer's.
 """
 import os
 import subprocess
@@ -18,7 +19,7 @@ from quiet import busy_core, tree_cpu_seconds
 PARTITIONS = 3
 WARM_UP_S = 10
 AFTER_S = 10            # longer than any consumer waits before it writes
-PATIENCE_S = 180
+PATIENCE_S = 300
 SPINE = 'spine'
 DATABASE = 'latency_of_'
 
@@ -43,8 +44,9 @@ def stretch(private, database, topic, rate, seconds, is_busy, process):
         private.load('pace', topic, int(rate * length), PARTITIONS, TENANTS, ORDERS, seed, rate)
 
     roots = [private.postmaster_pid()] + ([process.pid] if process else [])
-    pace(WARM_UP_S, 1)
-    await_events(private, database, rate * WARM_UP_S, lambda: process is None or process.poll() is None)
+    pace(1, 1)
+    await_events(private, database, rate, lambda: process is None or process.poll() is None)
+    pace(WARM_UP_S, 3)
     start = private.value('SELECT clock_timestamp()', database)
     with busy_core(is_busy), private.watch() as watch:
         observer = subprocess.Popen(private.psql(database, '-c', 'CALL bench_observe(%d, %f)'
@@ -101,6 +103,7 @@ def run(private, results, left_out, is_busy=False):
             if name == SPINE:
                 raise
             left_out['latency of ' + name] = '%s: %s' % (type(reason).__name__, reason)
+            say('latency: ' + left_out['latency of ' + name])
             continue
         results.add_raw(part, consumer=name, title=title, rate=rate, is_busy=is_busy, **found[name])
         say('latency: p50 %.1f ms, p99 %.1f ms, %.1f µs of CPU an event' % (

@@ -89,12 +89,34 @@ BEGIN
 				  HINT = 'Use a transaction with isolation level READ COMMITTED.';
 	END IF;
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals'::regclass);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_sums'::regclass);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_counts'::regclass);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_changes'::regclass);
 	LOCK TABLE @extschema@.current_orders IN SHARE ROW EXCLUSIVE MODE;
 	DELETE FROM @extschema@.spine_order_totals;
+	DELETE FROM @extschema@.spine_order_sums;
+	DELETE FROM @extschema@.spine_order_counts;
+	DELETE FROM @extschema@.spine_order_changes;
 	INSERT INTO @extschema@.spine_order_totals
 	SELECT tenant, currency, status, 0, count(*), sum(amount_cents), max(updated_at)
 	FROM @extschema@.current_orders
 	GROUP BY 1, 2, 3;
+	INSERT INTO @extschema@.spine_order_sums
+	SELECT currency, status, 0, sum(orders), sum(amount_cents)
+	FROM @extschema@.spine_order_totals
+	GROUP BY 1, 2;
+	INSERT INTO @extschema@.spine_order_counts
+	SELECT tenant, 0, sum(orders)
+	FROM @extschema@.spine_order_totals
+	GROUP BY 1;
+	INSERT INTO @extschema@.spine_order_changes (newest, tenants, order_ids, updated_at, since)
+	SELECT max(n.updated_at), array_agg(n.tenant), array_agg(n.order_id), array_agg(n.updated_at),
+		   CASE WHEN count(*) = 1000 THEN min(n.updated_at) END
+	FROM (SELECT tenant, order_id, updated_at
+		  FROM @extschema@.current_orders
+		  ORDER BY updated_at DESC
+		  LIMIT 1000) n
+	HAVING count(*) > 0;
 END
 $$;
 
@@ -359,6 +381,9 @@ RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	my_session	integer;
+	change		bigint;
 BEGIN
 	-- in any other trigger, new_orders and old_orders could be temporary tables of the caller
 	IF TG_RELID <> '@extschema@.current_orders'::regclass OR NOT EXISTS (
@@ -376,14 +401,18 @@ BEGIN
 				  HINT = 'Drop the trigger.';
 	END IF;
 	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_totals'::regclass);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_sums'::regclass);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_counts'::regclass);
+	PERFORM @extschema@.spine_check_triggers('@extschema@.spine_order_changes'::regclass);
+	my_session := @extschema@.spine_session_number();
 	-- see spine_session_adds_up
 	IF TG_OP <> 'TRUNCATE' AND @extschema@.spine_session_adds_up() THEN
 		WITH mine AS (
 			DELETE FROM @extschema@.spine_order_totals
-			WHERE session > 262143 AND session % 262144 = @extschema@.spine_session_number()
+			WHERE session > 262143 AND session % 262144 = my_session
 			RETURNING *)
 		INSERT INTO @extschema@.spine_order_totals AS t
-		SELECT m.tenant, m.currency, m.status, @extschema@.spine_session_number(),
+		SELECT m.tenant, m.currency, m.status, my_session,
 			   sum(m.orders), sum(m.amount_cents), max(m.newest)
 		FROM mine m
 		GROUP BY 1, 2, 3
@@ -391,41 +420,123 @@ BEGIN
 		SET orders = t.orders + EXCLUDED.orders,
 			amount_cents = t.amount_cents + EXCLUDED.amount_cents,
 			newest = greatest(t.newest, EXCLUDED.newest);
+		WITH mine AS (
+			DELETE FROM @extschema@.spine_order_sums
+			WHERE session > 262143 AND session % 262144 = my_session
+			RETURNING *)
+		INSERT INTO @extschema@.spine_order_sums AS t
+		SELECT m.currency, m.status, my_session, sum(m.orders), sum(m.amount_cents)
+		FROM mine m
+		GROUP BY 1, 2
+		ON CONFLICT (currency, status, session) DO UPDATE
+		SET orders = t.orders + EXCLUDED.orders,
+			amount_cents = t.amount_cents + EXCLUDED.amount_cents;
+		WITH mine AS (
+			DELETE FROM @extschema@.spine_order_counts
+			WHERE session > 262143 AND session % 262144 = my_session
+			RETURNING *)
+		INSERT INTO @extschema@.spine_order_counts AS t
+		SELECT m.tenant, my_session, sum(m.orders)
+		FROM mine m
+		GROUP BY 1
+		ON CONFLICT (tenant, session) DO UPDATE
+		SET orders = t.orders + EXCLUDED.orders;
 	END IF;
 
 	IF TG_OP = 'INSERT' THEN
+		WITH counted AS MATERIALIZED (
+			SELECT n.tenant, n.currency, n.status, count(*) AS orders,
+				   sum(n.amount_cents) AS amount_cents, max(n.updated_at) AS newest
+			FROM new_orders n
+			GROUP BY 1, 2, 3
+		), summed AS (
+			INSERT INTO @extschema@.spine_order_sums AS t
+			SELECT c.currency, c.status, my_session, sum(c.orders), sum(c.amount_cents)
+			FROM counted c
+			GROUP BY 1, 2
+			ON CONFLICT (currency, status, session) DO UPDATE
+			SET orders = t.orders + EXCLUDED.orders,
+				amount_cents = t.amount_cents + EXCLUDED.amount_cents
+		), per_tenant AS (
+			INSERT INTO @extschema@.spine_order_counts AS t
+			SELECT c.tenant, my_session, sum(c.orders)
+			FROM counted c
+			GROUP BY 1
+			HAVING sum(c.orders) <> 0
+			ON CONFLICT (tenant, session) DO UPDATE
+			SET orders = t.orders + EXCLUDED.orders
+		)
 		INSERT INTO @extschema@.spine_order_totals AS t
-		SELECT n.tenant, n.currency, n.status, @extschema@.spine_session_number(),
-			   count(*), sum(n.amount_cents), max(n.updated_at)
-		FROM new_orders n
-		GROUP BY 1, 2, 3
+		SELECT c.tenant, c.currency, c.status, my_session, c.orders, c.amount_cents, c.newest
+		FROM counted c
 		ON CONFLICT (tenant, currency, status, session) DO UPDATE
 		SET orders = t.orders + EXCLUDED.orders,
 			amount_cents = t.amount_cents + EXCLUDED.amount_cents,
 			newest = greatest(t.newest, EXCLUDED.newest);
 	ELSIF TG_OP = 'UPDATE' THEN
+		WITH counted AS MATERIALIZED (
+			SELECT d.tenant, d.currency, d.status, sum(d.orders) AS orders,
+				   sum(d.orders * d.amount_cents::numeric) AS amount_cents, max(d.updated_at) AS newest
+			FROM (
+				SELECT tenant, currency, status, amount_cents, updated_at, 1 AS orders FROM new_orders
+				UNION ALL
+				SELECT tenant, currency, status, amount_cents, updated_at, -1 FROM old_orders
+			) d
+			GROUP BY 1, 2, 3
+		), summed AS (
+			INSERT INTO @extschema@.spine_order_sums AS t
+			SELECT c.currency, c.status, my_session, sum(c.orders), sum(c.amount_cents)
+			FROM counted c
+			GROUP BY 1, 2
+			ON CONFLICT (currency, status, session) DO UPDATE
+			SET orders = t.orders + EXCLUDED.orders,
+				amount_cents = t.amount_cents + EXCLUDED.amount_cents
+		), per_tenant AS (
+			INSERT INTO @extschema@.spine_order_counts AS t
+			SELECT c.tenant, my_session, sum(c.orders)
+			FROM counted c
+			GROUP BY 1
+			HAVING sum(c.orders) <> 0
+			ON CONFLICT (tenant, session) DO UPDATE
+			SET orders = t.orders + EXCLUDED.orders
+		)
 		INSERT INTO @extschema@.spine_order_totals AS t
-		SELECT d.tenant, d.currency, d.status, @extschema@.spine_session_number(),
-			   sum(d.orders), sum(d.orders * d.amount_cents::numeric), max(d.updated_at)
-		FROM (
-			SELECT tenant, currency, status, amount_cents, updated_at, 1 AS orders FROM new_orders
-			UNION ALL
-			SELECT tenant, currency, status, amount_cents, updated_at, -1 FROM old_orders
-		) d
-		GROUP BY 1, 2, 3
+		SELECT c.tenant, c.currency, c.status, my_session, c.orders, c.amount_cents, c.newest
+		FROM counted c
 		ON CONFLICT (tenant, currency, status, session) DO UPDATE
 		SET orders = t.orders + EXCLUDED.orders,
 			amount_cents = t.amount_cents + EXCLUDED.amount_cents,
 			newest = greatest(t.newest, EXCLUDED.newest);
 	ELSIF TG_OP = 'DELETE' THEN
+		WITH counted AS MATERIALIZED (
+			SELECT o.tenant, o.currency, o.status, -count(*) AS orders,
+				   -sum(o.amount_cents) AS amount_cents, max(o.updated_at) AS newest
+			FROM old_orders o
+			GROUP BY 1, 2, 3
+		), summed AS (
+			INSERT INTO @extschema@.spine_order_sums AS t
+			SELECT c.currency, c.status, my_session, sum(c.orders), sum(c.amount_cents)
+			FROM counted c
+			GROUP BY 1, 2
+			ON CONFLICT (currency, status, session) DO UPDATE
+			SET orders = t.orders + EXCLUDED.orders,
+				amount_cents = t.amount_cents + EXCLUDED.amount_cents
+		), per_tenant AS (
+			INSERT INTO @extschema@.spine_order_counts AS t
+			SELECT c.tenant, my_session, sum(c.orders)
+			FROM counted c
+			GROUP BY 1
+			HAVING sum(c.orders) <> 0
+			ON CONFLICT (tenant, session) DO UPDATE
+			SET orders = t.orders + EXCLUDED.orders
+		)
 		INSERT INTO @extschema@.spine_order_totals AS t
-		SELECT o.tenant, o.currency, o.status, @extschema@.spine_session_number(),
-			   -count(*), -sum(o.amount_cents), max(o.updated_at)
-		FROM old_orders o
-		GROUP BY 1, 2, 3
+		SELECT c.tenant, c.currency, c.status, my_session, c.orders, c.amount_cents, c.newest
+		FROM counted c
 		ON CONFLICT (tenant, currency, status, session) DO UPDATE
 		SET orders = t.orders + EXCLUDED.orders,
-			amount_cents = t.amount_cents + EXCLUDED.amount_cents;
+			amount_cents = t.amount_cents + EXCLUDED.amount_cents,
+			newest = greatest(t.newest, EXCLUDED.newest);
 	ELSE
 		-- an older snapshot would not show all rows to delete
 		IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
@@ -435,10 +546,305 @@ BEGIN
 					  HINT = 'Use a transaction with isolation level READ COMMITTED.';
 		END IF;
 		DELETE FROM @extschema@.spine_order_totals;
+		DELETE FROM @extschema@.spine_order_sums;
+		DELETE FROM @extschema@.spine_order_counts;
+		DELETE FROM @extschema@.spine_order_changes;
+	END IF;
+
+	IF TG_OP IN ('INSERT', 'UPDATE') THEN
+		INSERT INTO @extschema@.spine_order_changes (newest, tenants, order_ids, updated_at, since)
+		SELECT max(n.updated_at), array_agg(n.tenant), array_agg(n.order_id), array_agg(n.updated_at),
+			   CASE WHEN count(*) = 1000 THEN min(n.updated_at) END
+		FROM (SELECT tenant, order_id, updated_at
+			  FROM new_orders
+			  ORDER BY updated_at DESC
+			  LIMIT 1000) n
+		HAVING count(*) > 0
+		RETURNING id INTO change;
+
+		-- Rows that another session removes are left to it, if that is not an error.
+		IF change % 256 = 0
+			AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+			DELETE FROM @extschema@.spine_order_changes
+			WHERE ctid = ANY (ARRAY(
+				SELECT c.ctid
+				FROM @extschema@.spine_order_changes c
+				WHERE (c.newest, c.id) < (
+					SELECT k.newest, k.id
+					FROM (SELECT newest, id,
+								 sum(cardinality(order_ids)) OVER (ORDER BY newest DESC, id DESC) AS orders
+						  FROM @extschema@.spine_order_changes) k
+					WHERE k.orders >= 10000
+					ORDER BY k.newest DESC, k.id DESC
+					LIMIT 1)
+				FOR UPDATE SKIP LOCKED));
+		END IF;
 	END IF;
 	RETURN NULL;
 END
 $$;
+
+--
+-- Sums, the largest tenants and the newest changes: no answer reads the totals of every tenant
+--
+
+-- The same added up over the tenants, so that nobody has to read the totals of all tenants
+-- for a sum.
+CREATE TABLE @extschema@.spine_order_sums (
+	currency		text COLLATE "C" NOT NULL,
+	status			text COLLATE "C" NOT NULL,
+	session			integer NOT NULL,
+	orders			bigint NOT NULL,
+	amount_cents	numeric NOT NULL,
+	PRIMARY KEY (currency, status, session)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE @extschema@.spine_order_sums IS
+'spine_order_totals, added up over the tenants';
+
+-- The number of orders of each tenant, with an index that has the largest first.  A row
+-- changes when a tenant gets or loses an order, not when an order changes.
+CREATE TABLE @extschema@.spine_order_counts (
+	tenant			text COLLATE "C" NOT NULL,
+	session			integer NOT NULL,
+	orders			bigint NOT NULL,
+	PRIMARY KEY (tenant, session)
+);
+CREATE INDEX spine_order_counts_largest ON @extschema@.spine_order_counts (session, orders DESC, tenant);
+COMMENT ON TABLE @extschema@.spine_order_counts IS
+'spine_order_totals, added up over currencies and statuses';
+
+-- The newest orders that each statement has written.  Rows are only added, and removed
+-- when the rows that have a later `newest` list 10000 orders.  So the orders are complete
+-- down to the last of the first rows that list 10000, or to the end.
+CREATE TABLE @extschema@.spine_order_changes (
+	newest			timestamptz NOT NULL,
+	id				bigint GENERATED ALWAYS AS IDENTITY,
+	tenants			text[] NOT NULL,
+	order_ids		text[] NOT NULL,
+	updated_at		timestamptz[] NOT NULL,
+	since			timestamptz,
+	PRIMARY KEY (newest, id)
+);
+COMMENT ON TABLE @extschema@.spine_order_changes IS
+'the newest orders that each statement has written to current_orders, where spine_orders looks first';
+COMMENT ON COLUMN @extschema@.spine_order_changes.newest IS 'time of the newest of these orders';
+COMMENT ON COLUMN @extschema@.spine_order_changes.since IS
+'the statement has written more orders, and none of them is newer than this; NULL: all are listed';
+
+-- The newest max_orders orders that the changes list.  Every order that is newer than
+-- `since` is among them, and if `since` is null, every order is.
+CREATE FUNCTION @extschema@.spine_changed_orders(
+	max_orders integer, OUT tenants text[], OUT order_ids text[], OUT since timestamptz)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	change	record;
+	times	timestamptz[] := '{}';
+BEGIN
+	tenants := '{}';
+	order_ids := '{}';
+	FOR change IN
+		SELECT c.* FROM @extschema@.spine_order_changes c ORDER BY c.newest DESC, c.id DESC
+	LOOP
+		tenants := tenants || change.tenants;
+		order_ids := order_ids || change.order_ids;
+		times := times || change.updated_at;
+		since := greatest(since, change.since);
+		IF cardinality(times) >= max_orders THEN
+			since := greatest(since, change.newest);
+			EXIT;
+		END IF;
+	END LOOP;
+
+	IF cardinality(times) > max_orders THEN
+		SELECT array_agg(l.tenant), array_agg(l.order_id), greatest(since, min(l.updated_at))
+		INTO tenants, order_ids, since
+		FROM (SELECT u.*
+			  FROM unnest(tenants, order_ids, times) AS u (tenant, order_id, updated_at)
+			  ORDER BY u.updated_at DESC
+			  LIMIT max_orders) l;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_changed_orders(integer) IS
+'the orders that the newest changes have written; part of spine_orders';
+
+-- The n tenants with the most orders, or fewer if there are fewer.  A tenant's orders are
+-- counted by several sessions, and each session's largest tenants are found through an
+-- index.  A tenant that is not among the first of any session has no more orders than
+-- the last ones of all sessions together.
+CREATE FUNCTION @extschema@.spine_largest_tenants(n integer)
+RETURNS TABLE (tenant text, orders bigint)
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	depth		bigint := n;
+	candidates	text[];
+	at_most		numeric;	-- what a tenant that is not a candidate can have
+	largest		text[];
+	counts		bigint[];
+BEGIN
+	LOOP
+		SELECT array_agg(DISTINCT f.tenant), sum(f.orders) FILTER (WHERE f.place = depth)
+		INTO candidates, at_most
+		FROM (SELECT DISTINCT session FROM @extschema@.spine_order_sums) s
+		CROSS JOIN LATERAL (
+			SELECT c.tenant, c.orders, row_number() OVER (ORDER BY c.orders DESC, c.tenant) AS place
+			FROM @extschema@.spine_order_counts c
+			WHERE c.session = s.session AND c.orders > 0
+			ORDER BY c.orders DESC, c.tenant
+			LIMIT depth) f;
+
+		SELECT array_agg(l.tenant), array_agg(l.orders)
+		INTO largest, counts
+		FROM (SELECT u.tenant, o.orders
+			  FROM unnest(candidates) AS u (tenant)
+			  CROSS JOIN LATERAL (
+				  SELECT sum(c.orders)::bigint AS orders
+				  FROM @extschema@.spine_order_counts c
+				  WHERE c.tenant = u.tenant) o
+			  WHERE o.orders > 0
+			  ORDER BY o.orders DESC, u.tenant
+			  LIMIT n) l;
+
+		EXIT WHEN at_most IS NULL OR counts[n] >= at_most;
+		depth := 4 * depth;
+	END LOOP;
+	RETURN QUERY SELECT * FROM unnest(largest, counts);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_largest_tenants(integer) IS
+'the n tenants with the most orders; of tenants with equally many, any may be left out';
+
+-- The first n tenants, in the order of bytes, whose names begin with a text.
+CREATE FUNCTION @extschema@.spine_tenants_named(name_prefix text, n integer)
+RETURNS SETOF text
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	found_name	text;
+	found_names	integer := 0;
+BEGIN
+	FOR found_name IN
+		SELECT c.tenant
+		FROM @extschema@.spine_order_counts c
+		WHERE c.tenant >= name_prefix
+		GROUP BY c.tenant
+		HAVING sum(c.orders) > 0
+		ORDER BY c.tenant
+	LOOP
+		EXIT WHEN found_names = n OR NOT starts_with(found_name, name_prefix);
+		RETURN NEXT found_name;
+		found_names := found_names + 1;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_tenants_named(text, integer) IS
+'the first n tenants with orders whose names begin with a text';
+
+-- spine_stats for a bounded number of tenants, and for all others in one.  The settings
+-- keep the planner from reading all rows of a table, whatever the statistics say.
+CREATE FUNCTION @extschema@.spine_stats_summary(
+	of_tenant text DEFAULT NULL, name_prefix text DEFAULT NULL, max_tenants integer DEFAULT 100)
+RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb, tenants bigint)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET jit = off
+SET enable_sort = off SET enable_hashagg = off SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	shown		text[];
+	has_others	boolean;
+	others		bigint;		-- how many; null: more than 1000
+BEGIN
+	IF max_tenants IS NULL OR max_tenants NOT BETWEEN 1 AND 100000 THEN
+		RAISE EXCEPTION 'max_tenants must be between 1 and 100000'
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+
+	IF of_tenant IS NOT NULL THEN
+		shown := ARRAY[of_tenant];
+	ELSIF name_prefix IS NOT NULL THEN
+		shown := ARRAY(SELECT t FROM @extschema@.spine_tenants_named(name_prefix, max_tenants) t);
+	ELSE
+		shown := ARRAY(SELECT t.tenant FROM @extschema@.spine_largest_tenants(max_tenants) t);
+	END IF;
+
+	has_others := of_tenant IS NULL AND name_prefix IS NULL AND cardinality(shown) = max_tenants;
+	IF has_others THEN
+		SELECT CASE WHEN count(*) <= max_tenants + 1000 THEN count(*) - max_tenants END
+		INTO others
+		FROM (SELECT c.tenant
+			  FROM @extschema@.spine_order_counts c
+			  GROUP BY c.tenant
+			  HAVING sum(c.orders) > 0
+			  ORDER BY c.tenant
+			  LIMIT max_tenants + 1001) t;
+	END IF;
+
+	RETURN QUERY
+		WITH of_shown AS MATERIALIZED (
+			SELECT o.*
+			FROM unnest(shown) AS u (tenant)
+			CROSS JOIN LATERAL (
+				SELECT t.tenant, t.currency, t.status, t.orders, t.amount_cents
+				FROM @extschema@.spine_order_totals t
+				WHERE t.tenant = u.tenant) o
+		)
+		SELECT s.tenant, s.currency, sum(s.orders)::bigint,
+			   coalesce(sum(s.amount_cents) FILTER (WHERE s.status <> 'order_cancelled'), 0),
+			   jsonb_object_agg(s.status, jsonb_build_object('orders', s.orders,
+															 'amount_cents', s.amount_cents)),
+			   CASE WHEN s.tenant IS NULL THEN others ELSE 1 END
+		FROM (SELECT p.tenant, p.currency, p.status,
+					 sum(p.orders) AS orders, sum(p.amount_cents) AS amount_cents
+			  FROM (SELECT * FROM of_shown
+					UNION ALL
+					SELECT NULL, currency, status, orders, amount_cents
+					FROM @extschema@.spine_order_sums
+					WHERE has_others
+					UNION ALL
+					SELECT NULL, currency, status, -orders, -amount_cents
+					FROM of_shown
+					WHERE has_others) p
+			  GROUP BY 1, 2, 3
+			  HAVING sum(p.orders) <> 0) s
+		GROUP BY 1, 2
+		ORDER BY s.tenant IS NULL, 3 DESC, 1, 2;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.spine_stats_summary(text, text, integer) IS
+'spine_stats of the tenants with the most orders, or whose names begin with a text; a row without a tenant adds up the others';
+
+CREATE OR REPLACE FUNCTION @extschema@.spine_stats(of_tenant text DEFAULT NULL)
+RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb)
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT s.tenant, s.currency, sum(s.orders)::bigint,
+		   coalesce(sum(s.amount_cents) FILTER (WHERE s.status <> 'order_cancelled'), 0),
+		   jsonb_object_agg(s.status, jsonb_build_object('orders', s.orders,
+														 'amount_cents', s.amount_cents))
+	FROM (SELECT t.tenant, t.currency, t.status,
+				 sum(t.orders) AS orders, sum(t.amount_cents) AS amount_cents
+		  FROM (SELECT * FROM @extschema@.spine_order_totals WHERE of_tenant IS NULL
+				UNION ALL
+				SELECT * FROM @extschema@.spine_order_totals WHERE tenant = of_tenant) t
+		  GROUP BY 1, 2, 3
+		  HAVING sum(t.orders) <> 0) s
+	GROUP BY 1, 2
+	ORDER BY 3 DESC, 1, 2
+$$;
+
+-- fills the new tables; locks current_orders
+SELECT @extschema@.spine_recount_orders();
 
 --
 -- Literals have a type.  Without one, a function of the same name that takes text would be
@@ -458,6 +864,9 @@ DECLARE
 	tenants		integer;
 	per_tenant	integer;
 	oldest		timestamptz := '-infinity';
+	max_listed	integer;
+	changed		record;
+	listed		@extschema@.spine_order[];
 BEGIN
 	IF max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 1000000 THEN
 		RAISE EXCEPTION 'max_rows must be between 1 and 1000000'
@@ -470,6 +879,27 @@ BEGIN
 			FROM @extschema@.spine_tenant_orders(of_tenant, of_status, timestamptz '-infinity', max_rows);
 		RETURN;
 	END IF;
+
+	-- no row is removed from the changes that the last number would need
+	FOREACH max_listed IN ARRAY ARRAY[least(2 * max_rows, 10000), 10000] LOOP
+		changed := @extschema@.spine_changed_orders(max_listed);
+		listed := ARRAY(
+			SELECT ROW(o.order_id, o.tenant, o.status, o.amount_cents, o.currency, o.updated_at)::@extschema@.spine_order
+			FROM (SELECT DISTINCT * FROM unnest(changed.tenants, changed.order_ids)) AS u (tenant, order_id)
+			CROSS JOIN LATERAL (
+				SELECT c.order_id, c.tenant, c.status, c.amount_cents, c.currency, c.updated_at
+				FROM @extschema@.current_orders c
+				WHERE c.tenant = u.tenant AND c.order_id = u.order_id
+				LIMIT 1) o
+			WHERE (changed.since IS NULL OR o.updated_at >= changed.since)
+				AND (of_status IS NULL OR o.status = of_status)
+			ORDER BY o.updated_at DESC, o.tenant, o.order_id
+			LIMIT max_rows);
+		IF changed.since IS NULL OR cardinality(listed) = max_rows THEN
+			RETURN QUERY SELECT * FROM unnest(listed);
+			RETURN;
+		END IF;
+	END LOOP;
 
 	SELECT count(DISTINCT tenant)
 	INTO tenants
@@ -687,14 +1117,15 @@ FROM @extschema@.spine_produced() p
 GROUP BY p.tenant;
 COMMENT ON VIEW @extschema@.spine_produced_metrics IS 'spine_produced as metrics; part of spine_metrics';
 
-CREATE FUNCTION @extschema@.spine_pipeline_filtered(OUT pipeline name, OUT filtered bigint)
+CREATE FUNCTION @extschema@.spine_pipeline_skipped(
+	OUT pipeline name, OUT filtered bigint, OUT unchanged bigint)
 RETURNS SETOF record
-AS 'MODULE_PATHNAME', 'spine_pipeline_filtered'
+AS 'MODULE_PATHNAME', 'spine_pipeline_skipped'
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.spine_pipeline_filtered() IS
-'how many events the filters of each pipeline''s sinks have left out since the server started, from shared memory';
-REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_filtered() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_filtered() TO pg_monitor;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_skipped() IS
+'what each pipeline has not written since the server started, from shared memory: events that a filter left out, and rows that would not have changed';
+REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_skipped() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_skipped() TO pg_monitor;
 
 CREATE OR REPLACE VIEW @extschema@.spine_metrics AS
 WITH partitions AS (
@@ -723,8 +1154,13 @@ FROM (
 	FROM pipelines
 	UNION ALL
 	SELECT 'spine_filtered_total', 'counter', 'Events that a sink''s filter has left out, over all sinks.', '',
-		   jsonb_build_object('pipeline', f.pipeline), f.filtered
-	FROM @extschema@.spine_pipeline_filtered() f
+		   jsonb_build_object('pipeline', s.pipeline), s.filtered
+	FROM @extschema@.spine_pipeline_skipped() s
+	UNION ALL
+	SELECT 'spine_unchanged_total', 'counter',
+		   'Rows that sinks in mode upsert did not write, because the row in the table is the same or newer.', '',
+		   jsonb_build_object('pipeline', s.pipeline), s.unchanged
+	FROM @extschema@.spine_pipeline_skipped() s
 	UNION ALL
 	SELECT 'spine_batches_total', 'counter', 'Batches committed.', '', labels, batches
 	FROM pipelines

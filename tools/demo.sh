@@ -283,7 +283,8 @@ make_http_role() {
     sql >/dev/null <<-'SQL'
 		SELECT 'CREATE ROLE spine_http LOGIN'
 		WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'spine_http') \gexec
-		GRANT SELECT ON events, current_orders, spine_order_totals TO spine_http;
+		GRANT SELECT ON events, current_orders, spine_order_totals, spine_order_sums,
+		    spine_order_counts, spine_order_changes TO spine_http;
 		GRANT EXECUTE ON FUNCTION spine_readiness(), spine_metrics_text() TO spine_http;
 	SQL
 }

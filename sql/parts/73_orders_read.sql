@@ -113,18 +113,17 @@ $$;
 COMMENT ON FUNCTION @extschema@.spine_tenant_orders(text, text, timestamptz, integer) IS
 'the newest orders of one tenant; part of spine_orders';
 
--- The orders that the newest changes list, until they list max_orders.  All orders that
--- are newer than `since` are among them, and if `since` is null, all orders are.
+-- The newest max_orders orders that the changes list.  Every order that is newer than
+-- `since` is among them, and if `since` is null, every order is.
 CREATE FUNCTION @extschema@.spine_changed_orders(
 	max_orders integer, OUT tenants text[], OUT order_ids text[], OUT since timestamptz)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
+#variable_conflict use_variable
 DECLARE
 	change	record;
 	times	timestamptz[] := '{}';
-	is_cut	boolean := false;
 BEGIN
 	tenants := '{}';
 	order_ids := '{}';
@@ -141,12 +140,14 @@ BEGIN
 		END IF;
 	END LOOP;
 
-	-- an order that is as new as `since` is listed with its time
-	SELECT coalesce(array_agg(l.tenant), '{}'), coalesce(array_agg(l.order_id), '{}')
-	INTO tenants, order_ids
-	FROM (SELECT DISTINCT u.tenant, u.order_id
-		  FROM unnest(tenants, order_ids, times) AS u (tenant, order_id, updated_at)
-		  WHERE since IS NULL OR u.updated_at >= since) l;
+	IF cardinality(times) > max_orders THEN
+		SELECT array_agg(l.tenant), array_agg(l.order_id), greatest(since, min(l.updated_at))
+		INTO tenants, order_ids, since
+		FROM (SELECT u.*
+			  FROM unnest(tenants, order_ids, times) AS u (tenant, order_id, updated_at)
+			  ORDER BY u.updated_at DESC
+			  LIMIT max_orders) l;
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.spine_changed_orders(integer) IS
@@ -187,11 +188,11 @@ BEGIN
 	END IF;
 
 	-- no row is removed from the changes that the last number would need
-	FOREACH max_listed IN ARRAY ARRAY[least(max_rows, 1000), 10000] LOOP
+	FOREACH max_listed IN ARRAY ARRAY[least(2 * max_rows, 10000), 10000] LOOP
 		changed := @extschema@.spine_changed_orders(max_listed);
 		listed := ARRAY(
 			SELECT ROW(o.order_id, o.tenant, o.status, o.amount_cents, o.currency, o.updated_at)::@extschema@.spine_order
-			FROM unnest(changed.tenants, changed.order_ids) AS u (tenant, order_id)
+			FROM (SELECT DISTINCT * FROM unnest(changed.tenants, changed.order_ids)) AS u (tenant, order_id)
 			CROSS JOIN LATERAL (
 				SELECT c.order_id, c.tenant, c.status, c.amount_cents, c.currency, c.updated_at
 				FROM @extschema@.current_orders c
@@ -318,7 +319,7 @@ COMMENT ON FUNCTION @extschema@.spine_largest_tenants(integer) IS
 'the n tenants with the most orders; of tenants with equally many, any may be left out';
 
 -- The first n tenants, in the order of bytes, whose names begin with a text.
-CREATE FUNCTION @extschema@.spine_tenants_named(beginning text, n integer)
+CREATE FUNCTION @extschema@.spine_tenants_named(name_prefix text, n integer)
 RETURNS SETOF text
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
 SET search_path = pg_catalog, pg_temp
@@ -331,12 +332,12 @@ BEGIN
 	FOR found_name IN
 		SELECT c.tenant
 		FROM @extschema@.spine_order_counts c
-		WHERE c.tenant >= beginning
+		WHERE c.tenant >= name_prefix
 		GROUP BY c.tenant
 		HAVING sum(c.orders) > 0
 		ORDER BY c.tenant
 	LOOP
-		EXIT WHEN found_names = n OR NOT starts_with(found_name, beginning);
+		EXIT WHEN found_names = n OR NOT starts_with(found_name, name_prefix);
 		RETURN NEXT found_name;
 		found_names := found_names + 1;
 	END LOOP;
@@ -348,7 +349,7 @@ COMMENT ON FUNCTION @extschema@.spine_tenants_named(text, integer) IS
 -- spine_stats for a bounded number of tenants, and for all others in one.  The settings
 -- keep the planner from reading all rows of a table, whatever the statistics say.
 CREATE FUNCTION @extschema@.spine_stats_summary(
-	of_tenant text DEFAULT NULL, name_begins text DEFAULT NULL, max_tenants integer DEFAULT 100)
+	of_tenant text DEFAULT NULL, name_prefix text DEFAULT NULL, max_tenants integer DEFAULT 100)
 RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb, tenants bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -359,7 +360,7 @@ AS $$
 DECLARE
 	shown		text[];
 	has_others	boolean;
-	others		bigint;		-- how many; null: more than 10000
+	others		bigint;		-- how many; null: more than 1000
 BEGIN
 	IF max_tenants IS NULL OR max_tenants NOT BETWEEN 1 AND 100000 THEN
 		RAISE EXCEPTION 'max_tenants must be between 1 and 100000'
@@ -368,22 +369,22 @@ BEGIN
 
 	IF of_tenant IS NOT NULL THEN
 		shown := ARRAY[of_tenant];
-	ELSIF name_begins IS NOT NULL THEN
-		shown := ARRAY(SELECT t FROM @extschema@.spine_tenants_named(name_begins, max_tenants) t);
+	ELSIF name_prefix IS NOT NULL THEN
+		shown := ARRAY(SELECT t FROM @extschema@.spine_tenants_named(name_prefix, max_tenants) t);
 	ELSE
 		shown := ARRAY(SELECT t.tenant FROM @extschema@.spine_largest_tenants(max_tenants) t);
 	END IF;
 
-	has_others := of_tenant IS NULL AND name_begins IS NULL AND cardinality(shown) = max_tenants;
+	has_others := of_tenant IS NULL AND name_prefix IS NULL AND cardinality(shown) = max_tenants;
 	IF has_others THEN
-		SELECT CASE WHEN count(*) <= max_tenants + 10000 THEN count(*) - max_tenants END
+		SELECT CASE WHEN count(*) <= max_tenants + 1000 THEN count(*) - max_tenants END
 		INTO others
 		FROM (SELECT c.tenant
 			  FROM @extschema@.spine_order_counts c
 			  GROUP BY c.tenant
 			  HAVING sum(c.orders) > 0
 			  ORDER BY c.tenant
-			  LIMIT max_tenants + 10001) t;
+			  LIMIT max_tenants + 1001) t;
 	END IF;
 
 	RETURN QUERY

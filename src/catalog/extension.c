@@ -49,13 +49,18 @@ spine_extension_schema(void)
 }
 
 Oid
-spine_extension_table(const char *name)
+spine_extension_find_table(const char *name)
 {
 	FormData_pg_extension extension;
-	Oid			table = InvalidOid;
 
-	if (find_extension(&extension))
-		table = get_relname_relid(name, extension.extnamespace);
+	return find_extension(&extension) ? get_relname_relid(name, extension.extnamespace) : InvalidOid;
+}
+
+Oid
+spine_extension_table(const char *name)
+{
+	Oid			table = spine_extension_find_table(name);
+
 	if (!OidIsValid(table))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

@@ -13,7 +13,10 @@
  */
 extern char *spine_extension_schema(void);
 
-/* A table of the extension's; raises an error when it is not there. */
+/* A table of the extension's; InvalidOid when this version of the extension has none such. */
+extern Oid	spine_extension_find_table(const char *name);
+
+/* The same; raises an error when it is not there. */
 extern Oid	spine_extension_table(const char *name);
 
 /* Does the object belong to the extension? */

@@ -62,8 +62,11 @@ spine_own_tables_written_by_batches(void)
 	Assert(IsTransactionState());
 	for (int i = 0; i < nown_tables; i++)
 	{
-		if (own_tables[i].written_by_batches)
-			tables = lappend_oid(tables, spine_extension_table(own_tables[i].name));
+		Oid			table = own_tables[i].written_by_batches ?
+			spine_extension_find_table(own_tables[i].name) : InvalidOid;
+
+		if (OidIsValid(table))
+			tables = lappend_oid(tables, table);
 	}
 	return tables;
 }

@@ -1,6 +1,6 @@
 /*
  * orders.c
- *		What the page shows: the newest orders, and the totals of each tenant.
+ *		What the page shows: the newest orders, and the totals of the largest tenants.
  *		No other C file of spine-http knows what the rows are.
  */
 #include "endpoints.h"
@@ -12,8 +12,8 @@ static const DbStatement orders_statement = {
 };
 
 static const DbStatement stats_statement = {
-	"stats", DB_WITH_ETAG("coalesce(pg_catalog.json_agg(s), '[]')::text", "spine_stats($1::text) s", "$2"),
-	1, true, 256 * 1024
+	"stats", DB_WITH_ETAG("coalesce(pg_catalog.json_agg(s), '[]')::text", "spine_stats_summary($1::text, $2::text, $3::integer) s", "$4"),
+	3, true, 256 * 1024
 };
 
 const Endpoint endpoint_rows = {
@@ -23,6 +23,7 @@ const Endpoint endpoint_rows = {
 };
 
 const Endpoint endpoint_totals = {
-	"/stats", "orders and revenue of each tenant [tenant=]", &stats_statement,
-	CONTENT_JSON, "no-cache", 1, {{"tenant", PARAMETER_TEXT}}
+	"/stats", "orders and revenue of the largest tenants [tenant=, prefix=, limit=1..1000 (100)]", &stats_statement,
+	CONTENT_JSON, "no-cache", 3,
+	{{"tenant", PARAMETER_TEXT}, {"prefix", PARAMETER_TEXT}, {"limit", PARAMETER_LIMIT}}
 };

@@ -297,7 +297,8 @@ as_super(q{DELETE FROM spine_pipelines WHERE name = 'referenced'; DROP TABLE ref
 #
 # TRIGGER and REFERENCES on the extension's own tables
 #
-my @own = qw(spine_pipelines spine_sinks spine_offsets spine_dead_letters spine_order_totals);
+my @own = qw(spine_pipelines spine_sinks spine_offsets spine_dead_letters spine_order_totals
+	spine_order_sums spine_order_counts spine_order_changes);
 foreach my $table (@own)
 {
 	like(as_app("CREATE TRIGGER t BEFORE INSERT OR UPDATE OR DELETE ON $table FOR EACH ROW EXECUTE FUNCTION app.evil_trigger()"),

@@ -283,23 +283,31 @@ is_deeply([ grep { $_->{tenant} ne 'acme' || $_->{status} ne 'order_paid' } @{ a
 #
 # The statistics
 #
-foreach ([ '', 'NULL', 'true' ], [ '?tenant=acme', q{'acme'}, q{tenant = 'acme'} ], [ '?tenant=nobody', q{'nobody'}, q{tenant = 'nobody'} ])
+foreach ([ '', 'NULL', 'true' ], [ '?tenant=acme', q{'acme'}, q{tenant = 'acme'} ], [ '?tenant=nobody', q{'nobody'}, q{tenant = 'nobody'} ],
+	[ '?prefix=a', q{NULL, 'a'}, q{starts_with(tenant, 'a')} ])
 {
 	my ($parameters, $arguments, $condition) = @$_;
 	my $stats = ask_json("/stats$parameters");
 
-	is_deeply($stats, $json->decode(query("SELECT coalesce(json_agg(s), '[]') FROM spine_stats($arguments) s")),
-		"/stats$parameters is spine_stats($arguments)");
+	is_deeply($stats, $json->decode(query("SELECT coalesce(json_agg(s), '[]') FROM spine_stats_summary($arguments) s")),
+		"/stats$parameters is spine_stats_summary($arguments)");
 	is_deeply($stats, $json->decode(query(<<SQL)), "/stats$parameters agrees with current_orders");
 SELECT coalesce(json_agg(g ORDER BY orders DESC, tenant, currency), '[]')
 FROM (SELECT tenant, currency, sum(orders) AS orders,
 			 coalesce(sum(amount_cents) FILTER (WHERE status <> 'order_cancelled'), 0) AS revenue_cents,
-			 json_object_agg(status, json_build_object('orders', orders, 'amount_cents', amount_cents)) AS by_status
+			 json_object_agg(status, json_build_object('orders', orders, 'amount_cents', amount_cents)) AS by_status,
+			 1 AS tenants
 	  FROM (SELECT tenant, currency, status, count(*) AS orders, sum(amount_cents) AS amount_cents
 			FROM current_orders WHERE $condition GROUP BY 1, 2, 3) s
 	  GROUP BY 1, 2) g
 SQL
 }
+my $bounded = ask_json('/stats?limit=1');
+is($bounded->[0]{tenant}, query('SELECT tenant FROM current_orders GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1'), '/stats?limit=1 has the largest tenant');
+is($bounded->[-1]{tenants}, query('SELECT count(DISTINCT tenant) - 1 FROM current_orders'), '/stats?limit=1 counts the others');
+my $sum = 0;
+$sum += $_->{orders} foreach @$bounded;
+is($sum, query('SELECT count(*) FROM current_orders'), '/stats?limit=1 adds up to all orders');
 my ($acme) = @{ ask_json('/stats?tenant=acme') };
 cmp_ok($acme->{by_status}{order_cancelled}{amount_cents}, '>', 0, 'some orders are cancelled');
 my $uncancelled = 0;
@@ -331,7 +339,8 @@ is_error('/orders?=x', '');
 is_error('/orders?m%c3%bcll=x', 'müll');
 is_error("$_?tenant=acme", 'tenant') foreach qw(/metrics /healthz /readyz);
 is_error('/stats?status=order_paid', 'status');
-is_error('/stats?limit=1', 'limit');
+is_error('/stats?limit=1001', 'limit');
+is_error('/stats?prefix=%ff', 'prefix');
 foreach my $name (qw(tenant status))
 {
 	is_error("/orders?$name=$_", $name)
@@ -505,14 +514,14 @@ foreach my $sql ('DELETE FROM current_orders', 'UPDATE events SET amount_cents =
 
 	like($err, qr/permission denied|must be a member of role/, "refused for spine_http: $sql");
 }
-my $definition = query(q{SELECT pg_get_functiondef('spine_stats'::regproc)});
+my $definition = query(q{SELECT pg_get_functiondef('spine_stats_summary'::regproc)});
 query(<<'SQL');
 CREATE TABLE written (i integer);
 GRANT ALL ON written TO PUBLIC;
 CREATE FUNCTION write_it() RETURNS bigint LANGUAGE sql AS 'INSERT INTO public.written VALUES (1) RETURNING 1::bigint';
-CREATE OR REPLACE FUNCTION spine_stats(of_tenant text DEFAULT NULL)
-RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb)
-LANGUAGE sql VOLATILE AS $$ SELECT 'a', 'b', public.write_it(), 1.0, '{}'::jsonb $$;
+CREATE OR REPLACE FUNCTION spine_stats_summary(of_tenant text DEFAULT NULL, name_prefix text DEFAULT NULL, max_tenants integer DEFAULT 100)
+RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb, tenants bigint)
+LANGUAGE sql VOLATILE AS $$ SELECT 'a', 'b', public.write_it(), 1.0, '{}'::jsonb, 1::bigint $$;
 SQL
 is(ask('/stats')->{status}, 500, 'a session of spine-http cannot write');
 like(slurp_file($http->{log}), qr/stats: .*read-only transaction/, 'the log says why');
@@ -571,7 +580,7 @@ is($own->{samples}{'spine_http_request_duration_seconds_count{endpoint="/orders"
 cmp_ok($own->{samples}{'spine_http_request_duration_seconds_sum{endpoint="/orders"}'}, '>', 0, 'requests took time');
 is_deeply(
 	$metrics->{types},
-	{   (map { ("spine_${_}_total" => 'counter') } qw(events_produced records_consumed events_applied upserts filtered dead_letters batches http_requests)),
+	{   (map { ("spine_${_}_total" => 'counter') } qw(events_produced records_consumed events_applied upserts unchanged filtered dead_letters batches http_requests)),
 		(map { ("spine_$_" => 'gauge') } qw(next_offset high_watermark_offset lag_records last_commit_timestamp_seconds worker_up worker_failed
 			  pipeline_enabled database_up)),
 		(map { ("spine_$_" => 'histogram') } qw(batch_duration_seconds http_request_duration_seconds)) },

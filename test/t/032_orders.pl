@@ -2,7 +2,8 @@
 # current_orders, in every snapshot, whoever changes orders: with whatever statement, in
 # however many sessions, rolled back, refused in the middle of a batch, killed, or
 # restored from a dump.  spine_orders is the same as ORDER BY updated_at DESC LIMIT n over
-# current_orders, without reading all of it.
+# current_orders, without reading all of it.  spine_stats_summary shows the tenants with the
+# most orders, and adds up to all orders, without reading the totals of every tenant.
 #
 # Broken when
 # - a trigger misses a kind of statement, counts for the new key but not against the old
@@ -64,11 +65,28 @@ sub send_as_a_batch
 # How the totals differ from the orders, in one snapshot.  Where no orders are left, no
 # money may be left.  `newest` may be newer than the newest order, but not older.
 my $test_functions = <<'SQL';
+-- The first n tenants have as many orders as the largest n, are shown as spine_stats shows
+-- them, and the others are all that is left.
+CREATE FUNCTION summary_differs(n integer) RETURNS boolean LANGUAGE sql STABLE
+SECURITY DEFINER SET search_path = public AS $$
+	WITH answer AS MATERIALIZED (SELECT * FROM spine_stats_summary(max_tenants => n)),
+		counts AS MATERIALIZED (SELECT tenant, count(*) AS orders FROM current_orders GROUP BY 1)
+	SELECT ARRAY(SELECT sum(orders) FROM answer WHERE tenant IS NOT NULL GROUP BY tenant ORDER BY 1 DESC)
+			<> ARRAY(SELECT orders::numeric FROM counts ORDER BY 1 DESC LIMIT n)
+		OR EXISTS (SELECT tenant, currency, orders, revenue_cents, by_status FROM answer WHERE tenant IS NOT NULL
+				   EXCEPT SELECT * FROM spine_stats())
+		OR EXISTS ((SELECT currency, sum(orders), sum(revenue_cents) FROM answer GROUP BY 1)
+				   EXCEPT SELECT currency, sum(orders), sum(revenue_cents) FROM spine_stats() GROUP BY 1)
+		OR (SELECT sum(orders) FROM answer) IS DISTINCT FROM (SELECT sum(orders) FROM counts)
+		OR EXISTS (SELECT FROM answer WHERE tenant IS NULL AND tenants IS DISTINCT FROM (
+				   SELECT CASE WHEN count(*) <= n + 1000 THEN count(*) - n END FROM counts))
+$$;
+
 CREATE FUNCTION totals_differ() RETURNS text LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path = public AS $$
 	SELECT coalesce(string_agg(d::text, E'\n'), 'nothing')
 	FROM (
-		SELECT tenant, currency, status, t.orders, t.cents, t.newest, o.orders, o.cents, o.newest
+		(SELECT tenant, currency, status, t.orders, t.cents, t.newest, o.orders, o.cents, o.newest
 		FROM (SELECT tenant, currency, status, sum(orders) AS orders,
 					 sum(amount_cents) AS cents, max(newest) AS newest
 			  FROM spine_order_totals GROUP BY 1, 2, 3) t
@@ -79,7 +97,29 @@ SECURITY DEFINER SET search_path = public AS $$
 		WHERE t.orders IS DISTINCT FROM coalesce(o.orders, 0)
 			OR t.cents IS DISTINCT FROM coalesce(o.cents, 0)
 			OR t.newest < o.newest
-		LIMIT 5) d
+		LIMIT 5)
+		UNION ALL
+		(SELECT 'sum', currency, status, t.orders, t.cents, NULL, o.orders, o.cents, NULL
+		FROM (SELECT currency, status, sum(orders) AS orders, sum(amount_cents) AS cents
+			  FROM spine_order_sums GROUP BY 1, 2) t
+		FULL JOIN (SELECT currency, status, count(*) AS orders, sum(amount_cents) AS cents
+				   FROM current_orders GROUP BY 1, 2) o
+		USING (currency, status)
+		WHERE t.orders IS DISTINCT FROM coalesce(o.orders, 0)
+			OR t.cents IS DISTINCT FROM coalesce(o.cents, 0)
+		LIMIT 5)
+		UNION ALL
+		(SELECT tenant, 'count', '', t.orders, 0, NULL, o.orders, 0, NULL
+		FROM (SELECT tenant, sum(orders) AS orders FROM spine_order_counts GROUP BY 1) t
+		FULL JOIN (SELECT tenant, count(*) AS orders FROM current_orders GROUP BY 1) o
+		USING (tenant)
+		WHERE t.orders IS DISTINCT FROM coalesce(o.orders, 0)
+		LIMIT 5)
+		UNION ALL
+		(SELECT '', 'a summary', n::text, 0, 0, NULL, 0, 0, NULL
+		FROM unnest(ARRAY[1, 3, 50]) n
+		WHERE summary_differs(n)
+		LIMIT 5)) d
 $$;
 
 -- How spine_orders differs from the plain query.  Orders of the same time may come in any
@@ -440,6 +480,11 @@ SQL
 my $hot = query(q{SELECT round(n_tup_hot_upd / n_tup_upd::numeric, 3) FROM pg_stat_user_tables WHERE relname = 'current_orders'});
 cmp_ok($hot, '>=', 0.9, 'at least 90 % of the updates of current_orders are HOT');
 note "HOT: $hot";
+foreach my $table ('spine_order_totals', 'spine_order_sums')
+{
+	my $share = query(qq{SELECT round(n_tup_hot_upd / n_tup_upd::numeric, 3) FROM pg_stat_user_tables WHERE relname = '$table'});
+	cmp_ok($share, '>=', 0.9, "at least 90 % of the updates of $table are HOT");
+}
 totals_agree('after 100,000 events');
 
 #
@@ -541,6 +586,7 @@ SQL
 		[ "at random: @pick", sprintf 'SELECT fill(%d, %s)', 100 + rand 8000, join ', ', @pick ]
 	} 1 .. 8));
 
+my @clerks;
 my $seen = 0;
 foreach my $case (@cases)
 {
@@ -605,6 +651,85 @@ foreach my $when ('before ANALYZE', 'after ANALYZE')
 	}
 	query('ANALYZE events, current_orders, spine_order_totals');
 }
+
+# However many tenants there are
+sub buffers
+{
+	my ($call) = @_;
+
+	return (measure($call))[0];
+}
+
+my @bounded = (q{spine_orders()}, q{spine_orders(NULL, 'order_paid')}, q{spine_stats_summary()}, q{spine_stats_summary('tenant-7')},
+	q{spine_stats_summary(NULL, 'tenant-1')}, q{spine_stats('tenant-7')});
+my %few;
+foreach my $tenants (300, 3000)
+{
+	query(<<SQL);
+SELECT fill(0, 1, 1);
+INSERT INTO events
+SELECT 'tenant-' || i % $tenants, gen_random_uuid(), (ARRAY['order_placed', 'order_paid'])[1 + i / $tenants % 2],
+	   'ord-' || i, 100, timestamptz '2026-01-01Z' + i * interval '1 s', 0, i
+FROM generate_series(1, 4 * $tenants + 200) i;
+SELECT remake_orders();
+SQL
+	foreach my $call (@bounded)
+	{
+		my $buffers = buffers($call);
+
+		note "$call, $tenants tenants: $buffers buffers";
+		$few{$call} //= $buffers;
+		# the tenants beside those that are shown are counted, up to 1000
+		my $most = 1.3 * $few{$call} + 100 + ($call eq 'spine_stats_summary()' ? 2500 : 0);
+		cmp_ok($buffers, '<', $most, "$call reads no more for $tenants tenants than for 300");
+	}
+}
+totals_agree('of 3000 tenants');
+is(query(q{SELECT tenants FROM spine_stats_summary(max_tenants => 2500) WHERE tenant IS NULL}), '500', 'the others are counted');
+is(query(q{SELECT count(*), count(tenants) FROM spine_stats_summary() WHERE tenant IS NULL}), '1|0', 'more than 1000 others are not counted');
+is(query(q{SELECT string_agg(tenant, ' ') FROM spine_stats_summary(NULL, 'tenant-299', 3)}), 'tenant-299 tenant-2990 tenant-2991',
+	'the first tenants whose names begin with a text');
+is(query(q{SELECT string_agg(tenant, ' ' ORDER BY tenant) FROM spine_stats_summary(NULL, 'tenant-299')}),
+	join(' ', 'tenant-299', map { "tenant-299$_" } 0 .. 9), 'all tenants whose names begin with a text');
+is(query(q{SELECT count(*) FROM spine_stats_summary(NULL, 'nobody')}), '0', 'no tenant has such a name');
+query(q{DELETE FROM current_orders WHERE tenant = 'tenant-299'});
+is(query(q{SELECT count(*) FROM spine_stats_summary(NULL, 'tenant-299')}), '10', 'a tenant without orders is not found');
+query(q{DELETE FROM current_orders WHERE tenant IN (SELECT tenant FROM spine_largest_tenants(50)) AND order_id LIKE '%1%'});
+totals_agree('after orders of the largest tenants were deleted');
+
+# Tenants whose orders several sessions count
+foreach my $session (1 .. 3)
+{
+	my $other = $node->background_psql('postgres');
+
+	push @clerks, $other;
+	$other->query_safe(qq{INSERT INTO current_orders SELECT 'tenant-' || i, 'more-$session-' || j, 'order_paid', 5, 'EUR', now()
+		FROM generate_series(1, 400) i, generate_series(1, (i * $session) % 17) j});
+	totals_agree("orders that $session more sessions count");
+}
+query(q{DELETE FROM current_orders WHERE order_id LIKE 'more-2%'});
+totals_agree('a session deletes what another session has counted');
+$_->quit foreach @clerks;
+
+# The list of changes does not grow for ever, and the newest orders are right all the time.
+query(<<'SQL');
+DO $$
+BEGIN
+	FOR i IN 1 .. 1200 LOOP
+		INSERT INTO current_orders
+		SELECT 'tenant-' || i % 7, 'new-' || (i * 30 + j) % 9000, 'order_placed', i, 'USD', timestamptz '2026-03-01Z' + i * interval '1 s'
+		FROM generate_series(1, 30) j
+		ON CONFLICT (tenant, order_id) DO UPDATE SET updated_at = EXCLUDED.updated_at, amount_cents = EXCLUDED.amount_cents;
+	END LOOP;
+END
+$$;
+SQL
+is(query('SELECT differ FROM compare_orders()'), 'nothing', 'orders: after many statements');
+cmp_ok(query('SELECT count(*) FROM spine_order_changes'), '<', 700, 'the list of changes is cut');
+query(q{DELETE FROM current_orders WHERE updated_at > '2026-03-01 00:15Z' AND random() < 0.8});
+is(query('SELECT differ FROM compare_orders()'), 'nothing', 'orders: after the newest were deleted');
+query(q{UPDATE current_orders SET updated_at = updated_at - interval '1 year' WHERE updated_at > '2026-03-01 00:10Z' AND random() < 0.9});
+is(query('SELECT differ FROM compare_orders()'), 'nothing', 'orders: after the newest were made older');
 
 #
 # spine_stats

@@ -110,7 +110,7 @@ sub send_lines
 	print $handle $text;
 	close $handle;
 	kcat($address, '-P', '-t', $topic, (defined $partition ? ('-p', $partition) : ()),
-		'-K', '\t', '-z', 'lz4', '-X', 'acks=all', '-l', $file);
+		'-K', '\t', '-z', 'lz4', '-X', 'acks=all', '-X', 'linger.ms=100', '-l', $file);
 	return;
 }
 
@@ -395,7 +395,8 @@ DO \$\$ BEGIN
 	END IF;
 END \$\$;
 GRANT USAGE ON SCHEMA $schema TO spine_http;
-GRANT SELECT ON $schema.events, $schema.current_orders, $schema.spine_order_totals TO spine_http;
+GRANT SELECT ON $schema.events, $schema.current_orders, $schema.spine_order_totals,
+	$schema.spine_order_sums, $schema.spine_order_counts, $schema.spine_order_changes TO spine_http;
 GRANT EXECUTE ON FUNCTION $schema.spine_readiness(), $schema.spine_metrics_text() TO spine_http;
 SQL
 	return;

@@ -23,9 +23,9 @@ UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g -iquote src 
 FUZZ_CFLAGS = -DSPINE_ARENA_CHUNK=512
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-TESTS = arena decimal json_reader path json_paths json_suite format_json reduce generator option_list
+TESTS = arena decimal json_reader path json_paths json_suite format_json reduce generator option_list relay
 EVENT = event/arena event/decimal event/json_reader event/path event/json_paths event/json_walk event/format_json event/format event/key_hash event/reduce
-PURE = $(EVENT) orders/generator kafka/option_list
+PURE = $(EVENT) orders/generator kafka/option_list broker/relay
 
 # What scarce_memory.h needs.
 SCARCE = -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=free

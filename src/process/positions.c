@@ -33,8 +33,8 @@
 #define NARGS	9
 
 /* The statements that batches run. */
-static SpineStatement move_statement;
-static SpineStatement move_by_key_statement;
+static SpineStatement move_statements[2];	/* of one row, and of several */
+static SpineStatement move_by_key_statements[2];
 
 /*
  * Where the newest version of a row is, as far as known.  Found by a hash of its topic and
@@ -318,19 +318,30 @@ spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int 
 /*
  * Moves the rows that stand at `from` and that the condition finds; returns how many.  A row
  * that somebody else is moving is waited for, and then looked at again.
+ *
+ * Several rows are locked first, in the order of the moves, which is that of spine_seek: an
+ * UPDATE takes them in any order, and so the two would wait for each other.
  */
 static int
 move(SpineStatement *kept, const char *condition, const SpineLog *log, const SpineMove *moves, int n)
 {
+	const char *lock = n <= 1 ? "" :
+		psprintf("WITH locked AS MATERIALIZED (SELECT FROM %s.spine_offsets o,"
+				 " ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4)) WITH ORDINALITY"
+				 " AS m(topic, partition, ordinal)"
+				 " WHERE %s AND o.cluster_id = $3 ORDER BY m.ordinal FOR UPDATE OF o) ",
+											  log->schema, condition);
+
 	run(kept,
-		psprintf("UPDATE %s.spine_offsets o SET next_offset = m.read_to, worker_next_offset = m.read_to,"
+		psprintf("%sUPDATE %s.spine_offsets o SET next_offset = m.read_to, worker_next_offset = m.read_to,"
 				 " mark_offset = nullif(m.mark_offset, -1), mark_crc = m.mark_crc,"
 				 " updated_at = pg_catalog.now()"
 				 " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4), pg_catalog.unnest($5),"
 				 " pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8)) WITH ORDINALITY"
 				 " AS m(topic, partition, read_from, read_to, mark_offset, mark_crc, ordinal)"
-				 " WHERE %s AND o.cluster_id = $3 AND o.next_offset = m.read_from"
-				 " RETURNING m.ordinal, o.ctid", log->schema, condition),
+				 " WHERE %s AND o.cluster_id = $3 AND o.next_offset = m.read_from%s"
+				 " RETURNING m.ordinal, o.ctid", lock, log->schema, condition,
+				 n <= 1 ? "" : " AND (SELECT pg_catalog.count(*) FROM locked) >= 0"),
 		log, moves, n, SPI_OK_UPDATE_RETURNING);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
@@ -342,21 +353,35 @@ move(SpineStatement *kept, const char *condition, const SpineLog *log, const Spi
 	return (int) SPI_processed;
 }
 
+static bool
+all_places_known(const SpineMove *moves, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (known_place(&moves[i]) == NULL)
+			return false;
+	}
+	return true;
+}
+
 bool
 spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
 {
+	int			nmoved = 0;
+
 	/*
 	 * The conditions are on expressions that no index has (a name as a text, a sum), so the
 	 * rows are found by their places.
 	 */
-	int			nmoved = move(&move_statement,
-							  "o.ctid = ANY ($9) AND o.pipeline::text = $1::text"
-							  " AND o.topic || '' = m.topic AND o.partition + 0 = m.partition",
+	if (all_places_known(moves, n))
+		nmoved = move(&move_statements[n > 1],
+					  "o.ctid = ANY ($9) AND o.pipeline::text = $1::text"
+					  " AND o.topic || '' = m.topic AND o.partition + 0 = m.partition",
 					  log, moves, n);
 
 	/* those that have moved do not stand at `from` any more */
 	if (nmoved < n)
-		nmoved += move(&move_by_key_statement,
+		nmoved += move(&move_by_key_statements[n > 1],
 					   "o.pipeline = $1 AND o.topic = m.topic AND o.partition = m.partition",
 					   log, moves, n);
 	return nmoved == n;

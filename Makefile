@@ -8,7 +8,7 @@ PGXS_GOALS = all install uninstall installcheck installdirs
 
 .PHONY: $(PGXS_GOALS) clean distclean help deps demo demo-stop \
 	check check-code check-unit check-regress check-tap check-assert check-kafka check-sql check-k8s check-image check-matrix \
-	bench bench-peers kafka kafka-stop fuzz lint format format-check image cluster cluster-delete secrets phase-1 tilt
+	bench bench-peers bench-tables kafka kafka-stop fuzz lint format format-check image cluster cluster-delete secrets phase-1 tilt
 
 all: ## build the extension (the default)
 install: ## install it into the PostgreSQL of PG_CONFIG
@@ -66,13 +66,18 @@ check-image: ## build the image on a plain Debian, and try it [SUITE=trixie]
 check-matrix: ## build and test on PostgreSQL 15, 17 and 18 [SUITES="bookworm trixie sid"]
 	@tools/check-matrix.sh $(SUITES)
 
-bench: ## measure against limits and peers [PARTS="drain latency ..."] [SIZE=quick|large] [RUNS=n]
+bench: ## measure against limits and peers [PARTS="drain latency ..."] [SIZE=tiny|quick|large] [RUNS=n]
 	@tools/deps.sh bench
-	@PYTHONDONTWRITEBYTECODE=1 SIZE='$(SIZE)' RUNS='$(RUNS)' bench/bench.py $(PARTS)
+	@PYTHONDONTWRITEBYTECODE=1 SIZE='$(SIZE)' RUNS='$(RUNS)' EVENTS='$(EVENTS)' ORDERS='$(ORDERS)' \
+		bench/bench.py $(PARTS)
 
-bench-peers: ## measure beside other consumers [PEERS="python spark ..."] [EVENTS=200000] [RUNS=n]
+bench-peers: ## measure beside other consumers [PEERS="python spark ..."] [EVENTS=200000] [RUNS=n] [JDBC_SINK=dir]
 	@tools/deps.sh bench
-	@PYTHONDONTWRITEBYTECODE=1 EVENTS='$(EVENTS)' RUNS='$(RUNS)' bench/peers.py $(PEERS)
+	@PYTHONDONTWRITEBYTECODE=1 EVENTS='$(EVENTS)' RUNS='$(RUNS)' RATE='$(RATE)' SECONDS='$(SECONDS)' \
+		JDBC_SINK='$(JDBC_SINK)' bench/peers.py $(PEERS)
+
+bench-tables: ## write what was measured into docs/BENCHMARKS.md, and draw it
+	@PYTHONDONTWRITEBYTECODE=1 bench/tables.py
 
 kafka: ## download and start a real Kafka, on loopback, to try things with
 	@tools/kafka.sh get

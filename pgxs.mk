@@ -17,6 +17,7 @@ OBJS = \
 	src/event/json_walk.o \
 	src/event/format_json.o \
 	src/event/format.o \
+	src/event/key_hash.o \
 	src/event/reduce.o \
 	src/kafka/cluster.o \
 	src/kafka/option_list.o \
@@ -49,6 +50,7 @@ OBJS = \
 	src/apply/view.o \
 	src/apply/conflict.o \
 	src/apply/table.o \
+	src/apply/table_insert.o \
 	src/apply/populate.o \
 	src/apply/column.o \
 	src/apply/field_text.o \
@@ -68,6 +70,7 @@ OBJS = \
 	src/apply/rows.o \
 	src/apply/lookup.o \
 	src/apply/plan.o \
+	src/apply/write.o \
 	src/apply/apply.o \
 	src/apply/check.o \
 	src/apply/search.o \
@@ -85,7 +88,9 @@ OBJS = \
 	src/process/server_guard.o \
 	src/process/positions.o \
 	src/process/batch.o \
+	src/process/share.o \
 	src/process/worker_batch.o \
+	src/process/worker_share.o \
 	src/process/worker_startup.o \
 	src/process/worker.o \
 	src/process/worker_status.o \

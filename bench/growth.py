@@ -75,12 +75,14 @@ def run(private, results, sizes, runs):
             say('growth: run %d: %.0f events/s, of all orders %.0f, %.0f MB; p99 %.1f ms, /stats p99 %.1f ms' % (
                 number + 1, rate(run['drain_active']), rate(run['drain_all']), run['drain_all']['memory']['own_mb'],
                 run['latency']['spine']['p99'], run['stats']['p99_ms']))
-        for case, unit, value in (
-                ('drain, the same orders', 'events/s', lambda run: rate(run['drain_active'])),
-                ('drain, of all orders', 'events/s', lambda run: rate(run['drain_all'])),
-                ('p99', 'ms', lambda run: run['latency']['spine']['p99']),
-                ('/stats p99', 'ms', lambda run: run['stats']['p99_ms'])):
+        for case, unit, pick, value in (
+                ('drain, the same orders', 'events/s', lambda run: run['drain_active'], rate),
+                ('drain, of all orders', 'events/s', lambda run: run['drain_all'], rate),
+                ('p99', 'ms', lambda run: run['latency']['spine'], lambda found: found['p99']),
+                ('/stats p99', 'ms', lambda run: run['stats'], lambda found: found['p99_ms'])):
+            ours, theirs = ([pick(run) for run in found[of]] for of in (size, first))
             results.compare('growth', '{}, {:,} events, {:,} orders'.format(case, size, orders * TENANTS), unit,
-                            [value(run) for run in found[size]], 'the first size', [value(run) for run in found[first]])
+                            [value(run) for run in ours], 'the first size', [value(run) for run in theirs],
+                            ours, theirs)
     private.drop_database(DATABASE)
     private.sql('DROP ROLE spine_http')

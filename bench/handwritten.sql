@@ -1,11 +1,12 @@
 /*
- * The limit that drain is compared with: the same rows, applied by two statements
- * that are written by hand.  The rows are already parsed, reduced and sorted by key, in
- * arrays inside the server.  They go to the same tables, with their triggers and
- * indexes, in the batches that spine made, each with a commit of its own.
+ * One limit that drain is compared with: the same rows, applied by two statements that are
+ * written by hand.  The rows are already parsed, reduced and sorted by key, in arrays inside
+ * the server.  They go to the same tables, with their triggers and indexes, in batches of
+ * 50,000 events, each with a commit of its own.  The batches stay so, whatever spine's are,
+ * so that figures of different versions of spine can be compared.
  *
- * bench_prepare takes the rows and their batches from what spine has just applied,
- * and empties the tables.  bench_apply applies the batches of one worker again.
+ * bench_prepare takes the rows from bench_rows (copy.sql).  bench_apply applies the batches of
+ * one session.
  */
 
 -- a batch of events, and the one row per key that it leaves for current_orders
@@ -17,7 +18,7 @@ CREATE TYPE bench_orders AS (
 
 CREATE TABLE bench_batches (
 	session		integer,
-	batch		timestamptz,
+	batch		integer,
 	rows		integer,
 	events		bench_events,
 	orders		bench_orders
@@ -29,20 +30,26 @@ CREATE TABLE bench_times (
 	cpu_ticks	bigint
 );
 
-CREATE PROCEDURE bench_prepare(workers integer)
+CREATE PROCEDURE bench_prepare(sessions integer, batch_size integer DEFAULT 50000)
 LANGUAGE plpgsql
 AS $$
 BEGIN
+	CREATE TEMP TABLE placed AS
+	SELECT kafka_partition % sessions AS session,
+		   (row_number() OVER (PARTITION BY kafka_partition % sessions ORDER BY n) - 1) / batch_size AS batch,
+		   n, tenant, event_id, event_type, order_id, amount_cents, event_time, kafka_partition, kafka_offset
+	FROM bench_rows;
+
 	INSERT INTO bench_batches
 	SELECT e.session, e.batch, e.rows, e.events, o.orders
 	FROM (
-		SELECT kafka_partition % workers AS session, applied_at AS batch, count(*) AS rows,
-			   ROW(array_agg(tenant ORDER BY ctid), array_agg(event_id ORDER BY ctid),
-				   array_agg(event_type ORDER BY ctid), array_agg(order_id ORDER BY ctid),
-				   array_agg(amount_cents ORDER BY ctid), array_agg(event_time ORDER BY ctid),
-				   array_agg(kafka_partition ORDER BY ctid), array_agg(kafka_offset ORDER BY ctid)
+		SELECT session, batch, count(*) AS rows,
+			   ROW(array_agg(tenant ORDER BY n), array_agg(event_id ORDER BY n),
+				   array_agg(event_type ORDER BY n), array_agg(order_id ORDER BY n),
+				   array_agg(amount_cents ORDER BY n), array_agg(event_time ORDER BY n),
+				   array_agg(kafka_partition ORDER BY n), array_agg(kafka_offset ORDER BY n)
 			   )::bench_events AS events
-		FROM events
+		FROM placed
 		GROUP BY 1, 2
 	) e
 	JOIN (
@@ -52,16 +59,11 @@ BEGIN
 				   array_agg(event_time ORDER BY tenant, order_id))::bench_orders AS orders
 		FROM (
 			SELECT DISTINCT ON (session, batch, tenant, order_id) *
-			FROM (
-				SELECT kafka_partition % workers AS session, applied_at AS batch, ctid AS place,
-					   tenant, order_id, event_type, amount_cents, event_time
-				FROM events
-			) r
-			ORDER BY session, batch, tenant, order_id, event_time DESC, place DESC
+			FROM placed
+			ORDER BY session, batch, tenant, order_id, event_time DESC, n DESC
 		) reduced
 		GROUP BY 1, 2
 	) o USING (session, batch);
-	TRUNCATE events, current_orders;
 END
 $$;
 

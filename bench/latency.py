@@ -5,12 +5,14 @@ plus the commit of one row. Both are measured from event_time, which the generat
 when it sends. latency.sql explains how visibility is observed.
 """
 import bisect
+import math
 import statistics
 import subprocess
 import time
 
 from drain import TENANTS
 from private import BENCH, cpu_seconds, say
+from quiet import busy_core
 
 PARTITIONS = 3
 ORDERS = 2000
@@ -20,10 +22,20 @@ WARM_UP_S = 1           # the start of each stretch is left out: connections, pl
 WAL_SEGMENTS = 64       # more than a stretch fills
 
 
+def histogram(values):
+    """How many values fall into each bucket. Bucket i begins at 10^(i/10) ms."""
+    counts = {}
+    for value in values:
+        bucket = math.floor(10 * math.log10(max(value, 0.01)))
+        counts[bucket] = counts.get(bucket, 0) + 1
+    return dict(sorted(counts.items()))
+
+
 def percentiles(values):
     values = sorted(values)
     return {name: values[min(int(len(values) * share), len(values) - 1)]
-            for name, share in (('p50', .5), ('p99', .99), ('p999', .999))} | {'n': len(values)}
+            for name, share in (('p50', .5), ('p99', .99), ('p999', .999))} | {
+                'n': len(values), 'histogram': histogram(values)}
 
 
 def pace_arguments(topic, rate, seconds, seed):
@@ -75,14 +87,11 @@ def spine_ms(private, database, topic, rate, seconds, seed):
     """How long it takes until spine's tables have each event. The pipeline must run and have caught up."""
     private.sql('TRUNCATE bench_seen', database)
     start = private.value('SELECT clock_timestamp()', database)
-    workers = private.worker_pids(database)
-    cpu_before = sum(cpu_seconds(pid) for pid in workers)
     observer = subprocess.Popen(private.psql(database, '-c', "CALL bench_observe('%s', %f)" % (topic, seconds + 3)),
                                 env=private.environment)
     try:
         generator = private.load(*pace_arguments(topic, rate, seconds, seed))
         private.value("SELECT spine_wait('2 min')", database)
-        cpu = sum(cpu_seconds(pid) for pid in workers) - cpu_before
     finally:
         failed = observer.wait()    # the observer ends by itself
     if failed:
@@ -106,17 +115,36 @@ def spine_ms(private, database, topic, rate, seconds, seed):
         else:
             missed += 1
     # events that came after the observer had ended have the worst latency: they are counted, not dropped
-    return percentiles(waits) | {'unseen': missed, 'generator': generator,
-                                 'worker_cpu_us_per_event': 1e6 * cpu / int(rate * seconds)}
+    return percentiles(waits) | {'unseen': missed, 'generator': generator}
 
 
-def measure(private, database, topic, rate, seconds, seed):
+def measure_consumer(private, database, topic, rate, seconds, seed, is_busy=False):
     private.pause(database)
-    limit = consumer_ms(private, topic, rate, seconds, 2 * seed)
-    commit = commit_ms(private, database)
+    with busy_core(is_busy), private.watch() as watch:
+        limit = consumer_ms(private, topic, rate, seconds, seed)
+    return limit | {'machine': watch.found, 'commit_ms': commit_ms(private, database)}
+
+
+def measure_spine(private, database, topic, rate, seconds, seed, is_busy=False):
     private.sql("SELECT spine_resume('orders'); SELECT spine_wait('10 min')", database)
-    return {'rate': rate, 'spine': spine_ms(private, database, topic, rate, seconds, 2 * seed + 1),
-            'consumer': limit, 'commit_ms': commit}
+    workers = private.worker_pids(database)
+    cpu = sum(cpu_seconds(pid) for pid in workers)
+    with busy_core(is_busy), private.watch() as watch:
+        spine = spine_ms(private, database, topic, rate, seconds, seed)
+    return spine | {'events': int(rate * seconds), 'machine': watch.found,
+                    'cpu_seconds': sum(cpu_seconds(pid) for pid in workers) - cpu}
+
+
+def measure(private, database, topic, rate, seconds, seed, is_busy=False):
+    """Measures both, the one first with an even seed, and the other first with an odd one. With is_busy, a busy loop
+    takes one core meanwhile."""
+    sides = {'consumer': measure_consumer, 'spine': measure_spine}
+    found = {'rate': rate, 'is_busy': is_busy}
+    for name in list(sides)[::-1 if seed % 2 else 1]:
+        found[name] = sides[name](private, database, topic, rate, seconds, 2 * seed + (name == 'spine'),
+                                  is_busy)
+    private.pause(database)
+    return found
 
 
 def new_database(private, database, topic):
@@ -125,24 +153,25 @@ def new_database(private, database, topic):
     private.sql('', database, '-f', BENCH + '/latency.sql')
 
 
-def run(private, results, sizes, runs):
+def run(private, results, sizes, runs, is_busy=False):
+    part = 'latency-busy' if is_busy else 'latency'
     private.start_kafka()
-    topic = 'latency'
+    topic = part
     new_database(private, DATABASE, topic)
     seconds = sizes['latency_seconds'] + WARM_UP_S
     for rate in sizes['latency_rates']:
         found = []
         for number in range(runs):
             prepare_wal(private, DATABASE)
-            found.append(measure(private, DATABASE, topic, rate, seconds, 1000 * rate + number))
-            results.add_raw('latency', **found[-1])
-            say('latency: %d events/s, run %d: p50 %.1f ms, p99 %.1f ms, %.0f us of CPU per event' % (
-                rate, number + 1, found[-1]['spine']['p50'], found[-1]['spine']['p99'],
-                found[-1]['spine']['worker_cpu_us_per_event']))
+            found.append(measure(private, DATABASE, topic, rate, seconds, 1000 * rate + number, is_busy))
+            results.add_raw(part, **found[-1])
+            say('latency: %d events/s, run %d: p50 %.1f ms, p99 %.1f ms' % (
+                rate, number + 1, found[-1]['spine']['p50'], found[-1]['spine']['p99']))
             if found[-1]['spine']['unseen']:
                 say('latency: %d events were not seen in time' % found[-1]['spine']['unseen'])
         for name in ('p50', 'p99', 'p999'):
-            results.compare('latency', '%d events/s, %s' % (rate, name.replace('999', '99.9')), 'ms',
+            results.compare(part, '%d events/s%s, %s' % (rate, ', one core busy' * is_busy, name.replace('999', '99.9')), 'ms',
                             [r['spine'][name] for r in found], 'plain consumer + a commit',
-                            [r['consumer'][name] + r['commit_ms'] for r in found])
+                            [r['consumer'][name] + r['consumer']['commit_ms'] for r in found],
+                            [r['spine'] for r in found], [r['consumer'] for r in found])
     private.drop_database(DATABASE)

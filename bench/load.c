@@ -4,6 +4,7 @@
  *		at a steady rate, and watches how long a plain consumer waits for them.
  *
  *		load BROKERS create TOPIC PARTITIONS
+ *		load BROKERS trim TOPIC PARTITIONS	deletes all records but the last of each partition
  *		load BROKERS fill TOPIC EVENTS PARTITIONS TENANTS ORDERS SEED
  *		load BROKERS pace TOPIC EVENTS PARTITIONS TENANTS ORDERS SEED RATE
  *		load BROKERS blast TOPIC EVENTS		sends as spine_produce does: one tenant, the
@@ -174,6 +175,9 @@ create(const char *topic, int partitions)
 
 	if (new == NULL)
 		die(topic, errstr);
+	/* so that what is trimmed leaves the disk */
+	rd_kafka_NewTopic_set_config(new, "segment.bytes", "67108864");
+	rd_kafka_NewTopic_set_config(new, "file.delete.delay.ms", "1000");
 	rd_kafka_CreateTopics(rk, &new, 1, NULL, queue);
 	rd_kafka_NewTopic_destroy(new);
 	event = rd_kafka_queue_poll(queue, TIMEOUT_MS);
@@ -184,6 +188,39 @@ create(const char *topic, int partitions)
 	results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &n);
 	if (rd_kafka_topic_result_error(results[0]))
 		die(topic, rd_kafka_topic_result_error_string(results[0]));
+	rd_kafka_event_destroy(event);
+	rd_kafka_queue_destroy(queue);
+}
+
+/* The last record stays: spine reads it again, to see that it is the same log. */
+static void
+trim(const char *topic, int partitions)
+{
+	rd_kafka_topic_partition_list_t *before = rd_kafka_topic_partition_list_new(partitions);
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+	rd_kafka_DeleteRecords_t *request;
+	rd_kafka_event_t *event;
+
+	for (int i = 0; i < partitions; i++)
+	{
+		int64_t		low,
+					high;
+		rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(rk, topic, i, &low, &high, TIMEOUT_MS);
+
+		if (err)
+			die(topic, rd_kafka_err2str(err));
+		if (high - 1 > low)
+			rd_kafka_topic_partition_list_add(before, topic, i)->offset = high - 1;
+	}
+	request = rd_kafka_DeleteRecords_new(before);
+	rd_kafka_topic_partition_list_destroy(before);
+	rd_kafka_DeleteRecords(rk, &request, 1, NULL, queue);
+	rd_kafka_DeleteRecords_destroy(request);
+	event = rd_kafka_queue_poll(queue, TIMEOUT_MS);
+	if (event == NULL)
+		die(topic, "no answer");
+	if (rd_kafka_event_error(event))
+		die(topic, rd_kafka_event_error_string(event));
 	rd_kafka_event_destroy(event);
 	rd_kafka_queue_destroy(queue);
 }
@@ -406,6 +443,11 @@ main(int argc, char **argv)
 	{
 		start_producer(argv[1], "0");
 		create(topic, atoi(argv[4]));
+	}
+	else if (strcmp(command, "trim") == 0 && argc == 5)
+	{
+		start_producer(argv[1], "0");
+		trim(topic, atoi(argv[4]));
 	}
 	else if (strcmp(command, "fill") == 0 && argc == 9)
 	{

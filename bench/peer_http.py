@@ -110,7 +110,9 @@ def measure_spine_http(private, database, topic, path, orders, seconds, seed):
     arriving = start_arriving(private, topic, orders, seconds + 30, seed)
     try:
         wait_until_up(port, server)
-        return wrk(port, path, seconds, connections=1)
+        with private.watch() as watch:
+            found = wrk(port, path, seconds, connections=1)
+        return found | {'machine': watch.found}
     finally:
         arriving.kill()
         arriving.wait()
@@ -138,7 +140,7 @@ def run(private, results, sizes, runs):
     found = {}
     for number in range(runs):
         for situation in ('quiet', 'events arriving'):
-            for name, starter in starters.items():
+            for name, starter in list(starters.items())[::-1 if number % 2 else 1]:
                 # one at a time: even idle neighbours would share the cores
                 port = free_port()
                 server = starter(port)
@@ -150,7 +152,9 @@ def run(private, results, sizes, runs):
                                                   int(time.time() * 1000))
                     time.sleep(1)       # until the peer's other process is also up
                     for path in PATHS:
-                        one = wrk(port, path, seconds)
+                        with private.watch() as watch:
+                            one = wrk(port, path, seconds)
+                        one['machine'] = watch.found
                         found.setdefault((situation, path), {}).setdefault(name, []).append(one)
                         results.add_raw('http', situation=situation, path=path, server=name, run=number + 1, **one)
                 finally:
@@ -165,8 +169,9 @@ def run(private, results, sizes, runs):
         rates = {name: [r['requests_per_second'] for r in rs] for name, rs in servers.items()}
         case = '%s, %s' % (path.replace('tenant-001', 'T').replace('another', '/orders, another'), situation)
         if len(rates) == 1:
-            results.compare('http', case, 'requests/s', rates['spine'])
+            results.compare('http', case, 'requests/s', rates['spine'], ours=servers['spine'])
         for name in list(rates)[1:]:
-            results.compare('http', case, 'requests/s', rates['spine'], 'FastAPI, ' + name[6:], rates[name])
+            results.compare('http', case, 'requests/s', rates['spine'], 'FastAPI, ' + name[6:], rates[name],
+                            servers['spine'], servers[name])
     private.drop_database(DATABASE)
     private.sql('DROP ROLE spine_http')

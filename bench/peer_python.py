@@ -1,6 +1,6 @@
-"""A plain consumer, as one would write it by hand: peer_python.py BROKERS TOPIC EVENTS
+"""A plain consumer, as one would write it by hand: peer_python.py BROKERS TOPIC EVENTS LINGER
 
-Batches have at most 50,000 records (like spine's). Each batch is one COPY and two INSERTs
+A batch takes what comes within LINGER seconds after its first record. Batches have at most 50,000 records (like spine's). Each batch is one COPY and two INSERTs
 in one transaction, with the server's synchronous_commit. Offsets are committed after the
 database, so a crash repeats a batch, which ON CONFLICT makes harmless. Prints the time of
 the last commit.
@@ -31,7 +31,7 @@ UPSERT = """INSERT INTO current_orders AS c (tenant, order_id, status, amount_ce
     WHERE c.updated_at < excluded.updated_at"""
 
 
-def main(brokers, topic, expected):
+def main(brokers, topic, expected, linger):
     consumer = Consumer({'bootstrap.servers': brokers, 'group.id': os.environ['PGDATABASE'],
                          'auto.offset.reset': 'earliest', 'enable.auto.commit': False,
                          'fetch.min.bytes': 1, 'queued.min.messages': 100000})
@@ -41,9 +41,10 @@ def main(brokers, topic, expected):
         db.execute(STAGE)
         db.commit()
         while done < expected:
-            messages = consumer.consume(BATCH, 0.5)
-            if not messages:
+            first = consumer.poll(0.5)
+            if first is None:
                 continue
+            messages = [first] + consumer.consume(BATCH - 1, linger)
             with db.cursor() as cursor:
                 with cursor.copy('COPY stage FROM STDIN') as copy:
                     for message in messages:
@@ -62,4 +63,4 @@ def main(brokers, topic, expected):
     consumer.close()
 
 
-main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))

@@ -1,36 +1,42 @@
-#!/usr/bin/env python3
 """Compares spine with what one would use instead: see "Peers" in docs/BENCHMARKS.md.
 
-    bench/peers.py [PEER...]    python spark spark-5s connect; all of them
+    bench/peers.py [PEER...]    python spark spark-5s connect append-debezium append-jdbc latency latency-busy;
+                                all of them
 
-spine and then the peer read the same topic into the same tables, RUNS times (default 1)
-with EVENTS events (default 200000). Peers are downloaded to build/peers, which also keeps
-their output. A peer that cannot be downloaded is left out, with the reason. Leaves
-everything that was measured in build/bench/peers.json.
+spine, with one worker and with two, and the peer read the same topic into the same tables, RUNS
+times (default 1) with EVENTS events (default 200000). The append peers fill one table, once with
+a key and once without. latency measures how long an event takes to become visible, with each of
+the consumers, with the machine to themselves and beside a busy loop; RATE (default 1000) is the
+number of events a second, SECONDS (default 20) the length. Peers are downloaded to build/peers, which also keeps their output. A peer that cannot be
+downloaded is left out, with the reason. Aiven's JDBC sink is in no public registry:
+JDBC_SINK=DIRECTORY says where its jars are. Leaves everything that was measured in
+build/bench/peers.json.
 """
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import append
 import drain
-from bench import describe, show
-from private import BENCH, TREE, Private, busy_share, say
+import peers_latency
+from consumers import (APPEND_PEERS, BOTH_TABLES, HOME, PEERS, Failed, LeftOut, end_peer, make_directory,
+                       make_peer_database, start_peer, versions)
+from bench import describe, judge, quiet_before, show
+from private import TREE, Private, say
+from quiet import tree_cpu_seconds
 from results import Results
 
-HOME = os.path.join(TREE, 'build', 'peers')
-PYTHON = HOME + '/venv/bin/python'
-PYSPARK = 'pyspark==4.2.0'      # the version of bench/peers-spark.xml
 PARTITIONS = 3
 TIMEOUT = 900
+WORKERS = (1, 2)
+LATENCY = ('latency', 'latency-busy')
 TOPIC = 'peers'
 SPINE_SIDE = 'spine_side'
 
 # Rows, and sums over them that do not depend on their order.
-SUMS = """SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM current_orders),
+SUMS = """SELECT (SELECT count(*) FROM events),
     (SELECT sum(hashtextextended(concat_ws('|', tenant, event_id, event_type, order_id, amount_cents,
         event_time, kafka_partition, kafka_offset), 0)) FROM events),
     (SELECT sum(hashtextextended(concat_ws('|', tenant, order_id, status, amount_cents, currency,
@@ -45,183 +51,115 @@ WRONG = """SELECT count(*) FROM (SELECT DISTINCT ON (tenant, order_id) tenant, o
 
 # The last event of each partition.
 LAST = """SELECT json_build_object('tenants', json_agg(tenant), 'orders', json_agg(order_id),
-        'times', json_agg(event_time), 'ids', json_agg(event_id))
+        'times', json_agg(event_time), 'partitions', json_agg(kafka_partition), 'offsets', json_agg(kafka_offset))
     FROM (SELECT DISTINCT ON (kafka_partition) * FROM events ORDER BY kafka_partition, kafka_offset DESC) e"""
-
-
-class LeftOut(Exception):
-    pass
-
-
-class Failed(Exception):
-    pass
-
-
-# --------------------------------------------------------------------------- downloads
-
-def fetch(what, *command):
-    """Runs the command. If it fails, its output is in build/peers."""
-    say('peers: getting ' + what)
-    log = '%s/%s.log' % (HOME, what.split()[0])
-    with open(log, 'w') as file:
-        if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode:
-            raise LeftOut('%s could not be downloaded: see build/peers/%s' % (what, os.path.basename(log)))
-    os.remove(log)
-
-
-def pip(*packages):
-    if not os.path.exists(PYTHON):
-        fetch('venv for the peers', sys.executable, '-m', 'venv', HOME + '/venv')
-    fetch(' '.join(packages), PYTHON, '-m', 'pip', 'install', '-q', *packages)
-
-
-def maven(name):
-    """The directory of the jars that bench/peers-NAME.xml names. It gets its name only when it is complete."""
-    target, pom = '%s/%s' % (HOME, name), '%s/peers-%s.xml' % (BENCH, name)
-    if not os.path.isdir(target) or os.path.getmtime(target) < os.path.getmtime(pom):
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.rmtree(target + '.new', ignore_errors=True)
-        fetch(name + ' jars', 'mvn', '-q', '-B', '-f', pom, '-Dmaven.repo.local=%s/build/m2' % TREE,
-              'dependency:copy-dependencies', '-DoutputDirectory=%s.new' % target)
-        os.rename(target + '.new', target)
-        os.utime(target)
-    return target
-
-
-def versions():
-    code = ("import importlib.metadata as m, json; print(json.dumps({d.metadata['Name']: d.version "
-            "for d in m.distributions() if d.metadata['Name'] not in ('pip', 'setuptools')}))")
-    found = {}
-    if os.path.exists(PYTHON):
-        found = json.loads(subprocess.run([PYTHON, '-c', code], check=True, stdout=subprocess.PIPE).stdout)
-    for name in ('spark', 'connect'):
-        if os.path.isdir('%s/%s' % (HOME, name)):
-            found[name] = sorted(os.listdir('%s/%s' % (HOME, name)))
-    return found
-
-
-# --------------------------------------------------------------------------- the peers
-
-# Each downloads what it needs, and returns the command line of bench/peer_NAME.py.
-
-def python(private, events, directory):
-    pip('confluent-kafka', 'psycopg[binary]')
-    return ['python', private.brokers, TOPIC, str(events)]
-
-
-def spark(trigger):
-    def prepare(private, events, directory):
-        jars = maven('spark')
-        pip(PYSPARK, 'psycopg2-binary')
-        return ['spark', private.brokers, TOPIC, str(events), trigger, jars, directory]
-    return prepare
-
-
-def connect(private, events, directory):
-    jars = maven('connect')
-    pip('psycopg[binary]')
-    return ['connect', private.brokers, TOPIC, private.value(LAST, SPINE_SIDE), jars, directory]
-
-
-PEERS = {'python': ('plain Python consumer', python),
-         'spark': ('Spark, as fast as possible', spark('0 seconds')),
-         'spark-5s': ('Spark, every 5 s', spark('5 seconds')),
-         'connect': ("Kafka Connect, Debezium's JDBC sink (the last to come wins)", connect)}
 
 
 # --------------------------------------------------------------------------- a run
 
-def check(private, database, events, expected=None):
+def check(private, database, case, events, expected=None):
     sums = private.sql(SUMS, database)[0]
-    result = {'events': int(sums[0]), 'orders': int(sums[1]), 'sums': sums[2:],
-              'orders_wrong': int(private.value(WRONG, database))}
-    if result['events'] != events or result['orders_wrong'] or (expected and sums[2:] != expected):
+    wrong = int(private.value(WRONG, database)) if case == BOTH_TABLES else 0
+    result = {'events': int(sums[0]), 'sums': sums[1:3] if case == BOTH_TABLES else sums[1:2], 'orders_wrong': wrong}
+    if result['events'] != events or wrong or (expected and result['sums'] != expected):
         raise Failed('the tables are wrong: %s' % result)
     return result
 
 
-def run_spine(private, events):
-    private.new_database(SPINE_SIDE, topic=TOPIC, workers=1)
+def run_spine(private, case, events, workers, expected=None):
+    private.new_database(SPINE_SIDE, topic=TOPIC, workers=workers)
+    if case != BOTH_TABLES:
+        append.only_events(private, SPINE_SIDE, append.KEYS[case])
     run = drain.drain(private, SPINE_SIDE)
-    run.update(check(private, SPINE_SIDE, events))
+    run['cpu_seconds'] = run['server_cpu_seconds']
+    run.update(check(private, SPINE_SIDE, case, events, expected))
     run['rate'] = events / (run['seconds'] - run['start_up_seconds'])
     return run
 
 
-def make_peer_database(private, name):
-    """Makes the same tables, without a pipeline that fills them. The triggers that keep
-    spine's totals are off, because only spine has them."""
-    private.sql('CREATE DATABASE %s' % name)
-    private.sql('ALTER DATABASE %s SET spine.enabled = off' % name)
-    private.sql('CREATE EXTENSION spine; ALTER TABLE current_orders DISABLE TRIGGER USER; CHECKPOINT', name)
-
-
-def run_peer(private, database, log, name, *arguments):
-    """Returns when the peer's process began, and when its last commit was. Its groups in Kafka
-    are named after the database, so that no run begins where another ended."""
-    environment = dict(private.environment, PGDATABASE=database,
-                       PATH=os.path.dirname(PYTHON) + ':' + os.environ['PATH'])
+def run_peer(private, database, log, command):
+    """Returns when the peer's process began, and when its last commit was."""
     began = time.time()
-    with open(log, 'w') as file:
-        process = subprocess.Popen([PYTHON, '%s/peer_%s.py' % (BENCH, name), *arguments], env=environment,
-                                   text=True, stdout=subprocess.PIPE, stderr=file, start_new_session=True)
+    process = start_peer(private, database, log, *command)
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         raise Failed('not done after %d s: see %s' % (TIMEOUT, log))
     finally:
-        if process.poll() is None:          # ends the process with its JVM
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end_peer(process)
     if process.returncode:
         raise Failed('see ' + log)
     return began, float(output.splitlines()[-1])
 
 
-def measure(private, results, peer, events, number):
-    """Runs spine, then the peer, and returns both rates. A rate, also spine's, is measured from
-    the start of the first transaction to the last commit. The time before is start_up_seconds."""
-    title, prepare = PEERS[peer]
-    spine = run_spine(private, events)
-    database = '%s_%d' % (peer.replace('-', '_'), number)
-    directory = '%s/%s' % (private.directory, database)
-    os.mkdir(directory)
-    command = prepare(private, events, directory)
-    make_peer_database(private, database)
-    say('peers: ' + title)
-    began, end = run_peer(private, database, '%s/%s.log' % (HOME, peer), *command)
+def measure_peer(private, peer, prepare, case, events, last, expected):
+    """A rate, also spine's, is measured from the start of the first transaction to the last commit. The time before
+    is start_up_seconds. The CPU time is that of the peer, and of the whole server."""
+    directory = make_directory(private, peer)
+    database = os.path.basename(directory).lower().replace('-', '_').replace('.', '_')      # of no other run
+    command = prepare(private, TOPIC, events, last, directory)
+    make_peer_database(private, database, case)
+    wal = drain.wal_position(private, database)
+    with private.watch() as watch:
+        cpu = tree_cpu_seconds(private.postmaster_pid(), os.getpid())
+        began, end = run_peer(private, database, '%s/%s.log' % (HOME, peer), command)
+        cpu = tree_cpu_seconds(private.postmaster_pid(), os.getpid()) - cpu
     first = float(private.value('SELECT extract(epoch FROM min(applied_at)) FROM events', database))
-    run = {'seconds': end - began, 'start_up_seconds': first - began, 'rate': events / (end - first)}
-    run.update(check(private, database, events, spine['sums']))
+    run = {'seconds': end - began, 'start_up_seconds': first - began, 'rate': events / (end - first),
+           'cpu_seconds': cpu, 'machine': watch.found, 'wal_bytes': drain.wal_position(private, database) - wal}
+    run.update(check(private, database, case, events, expected))
     private.drop_database(database)
-    results.add_raw(peer, spine=spine, peer=run)
-    say('peers: spine %.0f events/s, start-up %.1f s; %s %.0f, start-up %.1f s'
-        % (spine['rate'], spine['start_up_seconds'], title, run['rate'], run['start_up_seconds']))
-    return spine['rate'], run['rate']
+    return run
+
+
+def measure(private, results, peer, title, prepare, case, events, runs):
+    """Runs spine and the peer in turn, and compares their rates."""
+    say('peers: %s, %s' % (title, case))
+    warm = run_spine(private, case, events, 1)
+    last, expected = private.value(LAST, SPINE_SIDE), warm['sums']
+    found = {side: [] for side in (*WORKERS, peer)}
+    for number in range(runs):
+        sides = list(found) if number % 2 == 0 else list(reversed(found))
+        for side in sides:
+            found[side].append(measure_peer(private, peer, prepare, case, events, last, expected)
+                               if side == peer else run_spine(private, case, events, side, expected))
+        results.add_raw(peer, case=case, **{str(side): found[side][-1] for side in found})
+        say('peers: %s' % ', '.join('%s %.0f events/s, start-up %.1f s' % (
+            'spine with %s' % side if side in WORKERS else peer, found[side][-1]['rate'],
+            found[side][-1]['start_up_seconds']) for side in found))
+    for workers in WORKERS:
+        results.compare('peers', '{}, {} worker{}'.format(case, workers, 's'[workers < 2:]), 'events/s',
+                        [run['rate'] for run in found[workers]], title, [run['rate'] for run in found[peer]],
+                        found[workers], found[peer])
 
 
 def main(peers):
-    unknown = [peer for peer in peers if peer not in PEERS]
+    unknown = [peer for peer in peers if peer not in (*PEERS, *APPEND_PEERS, *LATENCY)]
     if unknown:
         sys.exit('peers: there is no ' + ' '.join(unknown))
     events, runs = int(os.environ.get('EVENTS') or 200_000), int(os.environ.get('RUNS') or 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.makedirs(HOME, exist_ok=True)
     os.makedirs(TREE + '/build/bench', exist_ok=True)
-    busy = busy_share()
+    busy = quiet_before()
     private = Private()
     left_out = {}
     try:
         private.build()
         private.start_server()
         private.start_kafka()
-        results = Results(describe(private, 'peers', {'events': events, 'partitions': PARTITIONS, 'runs': runs}, busy))
+        results = Results(describe(private, 'peers', {'events': events, 'partitions': PARTITIONS, 'runs': runs,
+                                                           'jdbc_sink': bool(os.environ.get('JDBC_SINK'))}, busy))
         drain.fill_topic(private, TOPIC, events, PARTITIONS)
         for peer in peers:
             try:
-                rates = [measure(private, results, peer, events, number) for number in range(runs)]
-                results.compare('peers', '%d events' % events, 'events/s', [rate[0] for rate in rates],
-                                PEERS[peer][0], [rate[1] for rate in rates])
+                if peer in LATENCY:
+                    peers_latency.run(private, results, left_out, is_busy=peer == 'latency-busy')
+                elif peer in PEERS:
+                    measure(private, results, peer, *PEERS[peer], BOTH_TABLES, events, runs)
+                else:
+                    for case in append.KEYS:
+                        measure(private, results, peer, *APPEND_PEERS[peer], case, events, runs)
             except (LeftOut, Failed) as reason:
                 left_out[peer] = '%s: %s' % (type(reason).__name__, reason)
                 say('peers: %s: %s' % (peer, left_out[peer]))
@@ -235,8 +173,9 @@ def main(peers):
     print()
     show(results.about)
     print(results.table())
+    print('\n' + judge(results.rows))
     for peer, reason in left_out.items():
-        print('%s: %s' % (PEERS[peer][0], reason))
+        print('%s: %s' % (peer, reason))
     print('\nall results: build/bench/peers.json')
     if any(reason.startswith('Failed') for reason in left_out.values()):
         sys.exit(1)
@@ -244,6 +183,6 @@ def main(peers):
 
 if __name__ == '__main__':
     try:
-        main(sys.argv[1:] or list(PEERS))
+        main(sys.argv[1:] or [*PEERS, *APPEND_PEERS, *LATENCY])
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,9 +13,10 @@ import tempfile
 import threading
 import time
 
+from quiet import TICKS, Watch
+
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BENCH = os.path.join(TREE, 'bench')
-TICKS = os.sysconf('SC_CLK_TCK')
 
 # Both sides of every comparison run with these settings. A checkpoint in the middle of
 # one side would matter more than what is compared, so there is one before each side.
@@ -85,6 +86,7 @@ class Private:
         self.data = os.path.join(self.directory, 'data')
         self.log = os.path.join(self.directory, 'log')
         self.load_program = os.path.join(self.directory, 'load')
+        self.copy_program = os.path.join(self.directory, 'copy')
         self.is_started = False
         self.kafka = None
         self.brokers = None
@@ -110,6 +112,8 @@ class Private:
                            check=True, cwd=sources, env=environment)
         subprocess.run([os.environ.get('CC', 'cc'), '-O2', '-Wall', '-o', self.load_program,
                         BENCH + '/load.c', '-lrdkafka'], check=True)
+        subprocess.run([os.environ.get('CC', 'cc'), '-O2', '-Wall', '-I' + self.ask_pg_config('--includedir'),
+                        '-o', self.copy_program, BENCH + '/copy.c', '-lpq'], check=True)
 
     def ask_pg_config(self, option):
         return subprocess.run([self.pg_config, option], check=True,
@@ -208,6 +212,18 @@ class Private:
         while self.worker_pids(database):
             time.sleep(0.05)
 
+    def postmaster_pid(self):
+        with open(self.data + '/postmaster.pid') as file:
+            return int(file.readline())
+
+    def kafka_pid(self):
+        with open(self.kafka + '/pid') as file:
+            return int(file.read())
+
+    def watch(self):
+        """To put around a measurement: says afterwards what else the machine did."""
+        return Watch([self.postmaster_pid()] + ([self.kafka_pid()] if self.kafka else []))
+
     def follow(self, database):
         """Follows the memory of a worker until end() is called."""
         return MemoryPeak(self, database)
@@ -266,15 +282,3 @@ class MemoryPeak(threading.Thread):
         self.over.set()
         self.join()
         return {'own_mb': round(self.own_kb / 1024, 1), 'all_mb': round(self.all_kb / 1024, 1)}
-
-
-def busy_share(seconds=2):
-    """The share of the machine that others use while we do nothing."""
-    def read():
-        with open('/proc/stat') as file:
-            ticks = [int(field) for field in file.readline().split()[1:9]]
-        return sum(ticks), ticks[3] + ticks[4]
-    before = read()
-    time.sleep(seconds)
-    after = read()
-    return 1 - (after[1] - before[1]) / max(after[0] - before[0], 1)

@@ -47,14 +47,21 @@ def run(private, results, sizes, runs):
     with open(path, 'w') as file:
         subprocess.run([private.load_program, '-', 'lines', str(n)], check=True, stdout=file)
 
+    sides = {'spine': lambda: with_spine(private, n), 'librdkafka': lambda: private.load('blast', topic, n),
+             'kcat': lambda: with_kcat(private, topic, path, n)}
     found = []
     for number in range(runs):
-        found.append({'spine': with_spine(private, n), 'librdkafka': private.load('blast', topic, n),
-                      'kcat': with_kcat(private, topic, path, n)})
+        found.append({})
+        for name in list(sides)[::-1 if number % 2 else 1]:
+            with private.watch() as watch:
+                found[-1][name] = sides[name]()
+            found[-1][name]['machine'] = watch.found
         results.add_raw('produce', **found[-1])
         say('produce: run %d: ' % (number + 1) + ', '.join(
             '%s %.0f events/s' % (name, r['events'] / r['seconds']) for name, r in found[-1].items()))
     rates = {name: [r[name]['events'] / r[name]['seconds'] for r in found] for name in found[0]}
-    results.compare('produce', 'one tenant', 'events/s', rates['spine'], 'C, pre-made events', rates['librdkafka'])
-    results.compare('produce', 'one tenant', 'events/s', rates['spine'], 'kcat, from a file', rates['kcat'])
+    runs_of = {name: [r[name] for r in found] for name in sides}
+    for name, title in (('librdkafka', 'C, pre-made events'), ('kcat', 'kcat, from a file')):
+        results.compare('produce', 'one tenant', 'events/s', rates['spine'], title, rates[name],
+                        runs_of['spine'], runs_of[name])
     private.drop_database(DATABASE)

@@ -19,16 +19,22 @@ def new_database(private, enabled):
 
 def run(private, results, sizes, runs):
     private.set('spine.brokers', '')
-    whole, alone = [], []
+    whole, alone, ours, theirs = [], [], [], []
     for number in range(runs):
         new_database(private, 'off')
-        alone.append(seconds_of(private, 'CREATE EXTENSION spine'))
+        with private.watch() as watch:
+            alone.append(seconds_of(private, 'CREATE EXTENSION spine'))
+        theirs.append({'machine': watch.found})
         new_database(private, 'on')
-        whole.append(seconds_of(private, "CREATE EXTENSION spine; SELECT spine_produce('acme', 1); SELECT spine_wait()"))
+        with private.watch() as watch:
+            whole.append(seconds_of(private,
+                                    "CREATE EXTENSION spine; SELECT spine_produce('acme', 1); SELECT spine_wait()"))
+        ours.append({'machine': watch.found})
         if private.value('SELECT count(*) FROM events', DATABASE) != '1':
             raise RuntimeError('the event did not arrive')
         private.drop_database(DATABASE)
-        results.add_raw('start', spine_seconds=whole[-1], create_extension_seconds=alone[-1])
+        results.add_raw('start', spine_seconds=whole[-1], create_extension_seconds=alone[-1],
+                        machine=ours[-1]['machine'])
         say('start: run %d: %.2f s' % (number + 1, whole[-1]))
-    results.compare('start', 'to the first event', 's', whole, 'CREATE EXTENSION alone', alone)
+    results.compare('start', 'to the first event', 's', whole, 'CREATE EXTENSION alone', alone, ours, theirs)
     private.set('spine.brokers', private.brokers or '')

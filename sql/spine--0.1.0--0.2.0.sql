@@ -53,12 +53,12 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_topic_matches(text, text) IS
 'whether a topic is one of those that a pipeline reads, given what spine_pipeline_topic says of it';
 
-CREATE FUNCTION @extschema@.spine_partition_worker(topics text, topic text, partition integer, workers integer)
+CREATE FUNCTION @extschema@.spine_partition_worker(pipeline name, topics text, topic text, partition integer, workers integer)
 RETURNS integer
 AS 'MODULE_PATHNAME', 'spine_partition_worker'
-LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.spine_partition_worker(text, text, integer, integer) IS
-'the number of the worker that reads a partition, given what spine_pipeline_topic says of the pipeline';
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_partition_worker(name, text, text, integer, integer) IS
+'the number of the worker that reads a partition of a pipeline now, given what spine_pipeline_topic says of the pipeline';
 
 --
 -- Rights: spine's own tables have only spine's own triggers, and only members of a
@@ -661,7 +661,7 @@ LEFT JOIN (
 ) x ON x.pipeline = p.name AND @extschema@.spine_topic_matches(x.topic, t.topics)
 LEFT JOIN @extschema@.spine_worker_status() w
 	ON w.pipeline = p.name
-	AND w.worker = @extschema@.spine_partition_worker(t.topics, coalesce(x.topic, ''), coalesce(x.partition, 0), w.workers)
+	AND w.worker = @extschema@.spine_partition_worker(p.name, t.topics, coalesce(x.topic, ''), coalesce(x.partition, 0), w.workers)
 CROSS JOIN LATERAL (SELECT x.missing_since IS NOT NULL AND w.state = 'running' AS is_missing) m
 WHERE pg_has_role('pg_monitor', 'USAGE') OR pg_has_role(p.owner::oid, 'USAGE')
 ORDER BY 1, 2, 3;

@@ -73,4 +73,38 @@ spine_may_use_server(Oid server, Oid role)
 #endif
 }
 
+/*
+ * For what writes to a table without a statement: the rights that its range table asks for
+ * (of their own since 16), the entries in a row's indexes, and the map from a partitioned
+ * table's rows to those of a partition.
+ */
+#if PG_VERSION_NUM >= 160000
+#define SpinePermissions		RTEPermissionInfo
+#define spine_add_permissions(list, entry)	addRTEPermissionInfo(list, entry)
+#define spine_check_permissions(entries, permissions) \
+	((void) ExecCheckPermissions(entries, permissions, true))
+#define spine_insert_index_entries(relation, slot, estate) \
+	ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL, false)
+#define spine_partition_map(partition, estate)	ExecGetRootToChildMap(partition, estate)
+#else
+#define SpinePermissions		RangeTblEntry
+#define spine_add_permissions(list, entry)	((void) (list), (entry))
+#define spine_check_permissions(entries, permissions) \
+	((void) ExecCheckRTPerms(entries, true))
+#define spine_insert_index_entries(relation, slot, estate) \
+	ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL)
+#define spine_partition_map(partition, estate)	((partition)->ri_RootToPartitionMap)
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define spine_init_range_table(estate, entries, permissions) \
+	ExecInitRangeTable(estate, entries, permissions, bms_make_singleton(1))
+#elif PG_VERSION_NUM >= 160000
+#define spine_init_range_table(estate, entries, permissions) \
+	ExecInitRangeTable(estate, entries, permissions)
+#else
+#define spine_init_range_table(estate, entries, permissions) \
+	ExecInitRangeTable(estate, entries)
+#endif
+
 #endif							/* SPINE_COMPAT_H */

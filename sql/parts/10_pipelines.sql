@@ -67,12 +67,12 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.spine_topic_matches(text, text) IS
 'whether a topic is one of those that a pipeline reads, given what spine_pipeline_topic says of it';
 
-CREATE FUNCTION @extschema@.spine_partition_worker(topics text, topic text, partition integer, workers integer)
+CREATE FUNCTION @extschema@.spine_partition_worker(pipeline name, topics text, topic text, partition integer, workers integer)
 RETURNS integer
 AS 'MODULE_PATHNAME', 'spine_partition_worker'
-LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.spine_partition_worker(text, text, integer, integer) IS
-'the number of the worker that reads a partition, given what spine_pipeline_topic says of the pipeline';
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.spine_partition_worker(name, text, text, integer, integer) IS
+'the number of the worker that reads a partition of a pipeline now, given what spine_pipeline_topic says of the pipeline';
 
 -- Some of the functions below change spine's own tables with the rights of the
 -- functions' owner.  A trigger that another role has made on such a table would run with

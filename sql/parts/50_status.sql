@@ -146,7 +146,7 @@ LEFT JOIN (
 ) x ON x.pipeline = p.name AND @extschema@.spine_topic_matches(x.topic, t.topics)
 LEFT JOIN @extschema@.spine_worker_status() w
 	ON w.pipeline = p.name
-	AND w.worker = @extschema@.spine_partition_worker(t.topics, coalesce(x.topic, ''), coalesce(x.partition, 0), w.workers)
+	AND w.worker = @extschema@.spine_partition_worker(p.name, t.topics, coalesce(x.topic, ''), coalesce(x.partition, 0), w.workers)
 CROSS JOIN LATERAL (SELECT x.missing_since IS NOT NULL AND w.state = 'running' AS is_missing) m
 WHERE pg_has_role('pg_monitor', 'USAGE') OR pg_has_role(p.owner::oid, 'USAGE')
 ORDER BY 1, 2, 3;

@@ -8,9 +8,9 @@
 #include "apply/apply.h"
 
 #include "access/xact.h"
-#include "apply/lookup.h"
 #include "apply/role.h"
 #include "apply/rows.h"
+#include "apply/write.h"
 #include "commands/trigger.h"
 #include "nodes/parsenodes.h"
 #include "storage/lmgr.h"
@@ -39,39 +39,6 @@ spine_apply_begin(const SpinePlan *plan)
 	return true;
 }
 
-/* Returns how many rows the statement wrote. */
-static uint64
-run_statement(SpineSink *sink, SpineSinkStatement which, const char *sql, Tuplestorestate *rows)
-{
-	bool		is_partial = which == SPINE_SINK_UPDATE_PARTIAL || which == SPINE_SINK_INSERT_PARTIAL;
-	EphemeralNamedRelationData relation = {
-		.md = {
-			.name = SPINE_ROWS,
-			.tupdesc = sink->row_type,
-			.enrtype = ENR_NAMED_TUPLESTORE,
-			.enrtuples = is_partial ? 1 : tuplestore_tuple_count(rows)
-		},
-		.reldata = rows
-	};
-	SPIPlanPtr	plan;
-	uint64		nwritten;
-	int			result;
-
-	/* a connection of its own, so that an error ends the name as well */
-	SPI_connect();
-	if (SPI_register_relation(&relation) != SPI_OK_REL_REGISTER)
-		elog(ERROR, "could not name the rows of a batch");
-	plan = spine_statement_prepare(&sink->statements[which], sql, 0, NULL);
-	if (is_partial)
-		spine_lookup_plan(plan);
-	result = SPI_execute_plan(plan, NULL, NULL, false, 0);
-	if (result < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(result));
-	nwritten = SPI_processed;
-	SPI_finish();
-	return nwritten;
-}
-
 void
 spine_apply_convert(const SpinePlan *plan, const SpineSink *sink, const SpineEvent *events,
 					size_t n, size_t *at, bool *looking_up)
@@ -89,31 +56,6 @@ spine_apply_convert(const SpinePlan *plan, const SpineSink *sink, const SpineEve
 	MemoryContextDelete(context);
 }
 
-/* Returns how many rows the statements of a sink wrote. */
-static uint64
-run_statements(SpineSink *sink, SpineSinkStatement which, const SpineStoredRows *rows)
-{
-	const char *sql = sink->sql[which];
-	uint64		nwritten = 0;
-
-	if (rows->left_out)
-	{
-		StringInfoData buf;
-
-		initStringInfo(&buf);
-		sink->kind->write_statement(&buf, sink, which, rows->left_out);
-		sql = buf.data;
-	}
-	if (tuplestore_tuple_count(rows->whole) > 0)
-		nwritten += run_statement(sink, which, sql, rows->whole);
-	for (int i = SPINE_SINK_UPDATE_PARTIAL; i <= SPINE_SINK_INSERT_PARTIAL && rows->partial; i++)
-	{
-		if (sink->sql[i][0] != '\0')
-			nwritten += run_statement(sink, i, sink->sql[i], rows->partial);
-	}
-	return nwritten;
-}
-
 static void
 apply_sink(SpinePlan *plan, SpineSink *sink, const SpineEvent *events, size_t n,
 		   SpineSinkStatement which, SpineApplyCounts *counts)
@@ -122,23 +64,13 @@ apply_sink(SpinePlan *plan, SpineSink *sink, const SpineEvent *events, size_t n,
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(context);
 	SpineRole	saved;
-	SpineStoredRows rows;
-	uint64		nwritten;
 
 	spine_trust_guard(plan->trust, context);
 	spine_role_assume(&saved, sink->run_as);
-	rows = spine_rows_make(sink, events, n);
-	nwritten = run_statements(sink, which, &rows);
-	tuplestore_end(rows.whole);
-	if (rows.partial)
-		tuplestore_end(rows.partial);
+	spine_write_events(sink, which, events, n, counts);
 	spine_role_resume(&saved);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(context);
-
-	if (sink->kind->updates_rows)
-		counts->nupserts += nwritten;
-	counts->nfiltered += rows.nfiltered;
 }
 
 SpineApplyCounts

@@ -268,6 +268,7 @@ spine_column_make(SpineColumn *column, const SpineTableColumn *from, const Spine
 
 	/* as the table will hold it, so that keys and versions compare alike */
 	column->name = pstrdup(from->name);
+	column->number = from->number;
 	column->type = from->type;
 	column->base_type = base_type;
 	column->typmod = typmod;

@@ -72,6 +72,7 @@ typedef struct SpineAsked
 typedef struct SpineColumn
 {
 	char	   *name;
+	AttrNumber	number;			/* in the table */
 	SpineSource source;
 	int			field;			/* of a field or jsonpath: index in the plan's fields */
 	const SpineAsked *asked;	/* of a field: what its sink asks for; NULL: that does not matter */

@@ -48,34 +48,20 @@ spine_records_forget(SpinePlan *plan)
 	plan->format->reset(plan->decoder);
 }
 
-/* False: the plan is outdated. */
-static bool
-begin(const SpinePlan *plan, const SpineDecoded *decoded, SpineApplied *applied)
+SpineApplying *
+spine_records_start(SpinePlan *plan)
 {
-	applied->nletters = decoded->nletters;
-	applied->letters = decoded->letters;
-	applied->counts = (SpineApplyCounts) {0};
-	applied->nsubtransactions = 0;
-	return spine_apply_begin(plan);
+	return spine_apply_begin(plan) ? spine_apply_start(plan) : NULL;
 }
 
-SpineApplyOutcome
-spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded, SpineApplied *applied)
+SpineApplyCounts
+spine_records_finish(SpinePlan *plan, SpineApplying *applying)
 {
-	if (!begin(plan, decoded, applied))
-		return SPINE_PLAN_OUTDATED;
-	if (decoded->nevents > 0)
-	{
-		SpineApplying *applying = spine_apply_start(plan);
-
-		spine_apply_add(applying, decoded->events, decoded->nevents);
-		applied->counts = spine_apply_finish(applying);
-		applied->refusals.n = 0;
-	}
+	SpineApplyCounts counts = spine_apply_finish(applying);
 
 	/* what has changed meanwhile is no record's fault, nor may it be committed */
 	spine_trust_check(plan->trust);
-	return SPINE_APPLIED;
+	return counts;
 }
 
 static int
@@ -94,9 +80,12 @@ spine_records_search(SpinePlan *plan, const SpineDecoded *decoded, int breaker,
 	SpineEvent *events;
 	SpineApplyOutcome outcome;
 
-	if (!begin(plan, decoded, applied))
+	applied->counts = (SpineApplyCounts) {0};
+	applied->nsubtransactions = 0;
+	if (!spine_apply_begin(plan))
 		return SPINE_PLAN_OUTDATED;
 
+	applied->nletters = decoded->nletters;
 	applied->letters = MemoryContextAllocHuge(decoded->context, Max(decoded->nrecords, 1) * sizeof(SpineDeadLetter));
 	memcpy(applied->letters, decoded->letters, decoded->nletters * sizeof(SpineDeadLetter));
 	events = MemoryContextAllocHuge(CurrentMemoryContext, Max(decoded->nevents, 1) * sizeof(SpineEvent));

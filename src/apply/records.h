@@ -35,16 +35,19 @@ extern void spine_records_decode(SpinePlan *plan, const SpineRecord *records, si
 extern void spine_records_forget(SpinePlan *plan);
 
 /*
- * Writes decoded records to the sinks of the plan, in the caller's transaction with SPI:
- * all events, or none, since an error of the database is raised.  Returns SPINE_APPLIED, or
- * SPINE_PLAN_OUTDATED if it has written nothing.
+ * Starts to write events to the sinks of the plan, in the caller's transaction with SPI, in
+ * the current memory context, which lasts as long as the transaction.  NULL: the plan is
+ * outdated.  The events are added with spine_apply_add; an error of the database is raised.
  */
-extern SpineApplyOutcome spine_records_apply(SpinePlan *plan, const SpineDecoded *decoded,
-											 SpineApplied *applied);
+extern SpineApplying *spine_records_start(SpinePlan *plan);
+
+/* Writes what is not written yet; the transaction may be committed then. */
+extern SpineApplyCounts spine_records_finish(SpinePlan *plan, SpineApplying *applying);
 
 /*
- * The same, but records that the database refuses become dead letters: see search.h, also
- * for the outcomes and for `breaker`.  Slower by far if there are many such records.
+ * Writes decoded records to the sinks of the plan, in the caller's transaction with SPI;
+ * records that the database refuses become dead letters: see search.h, also for the outcomes
+ * and for `breaker`.  Slower by far if there are many such records.
  */
 extern SpineApplyOutcome spine_records_search(SpinePlan *plan, const SpineDecoded *decoded,
 											  int breaker, SpineApplied *applied);

@@ -337,10 +337,6 @@ convert_superseded(const SpineSink *sink, SpineRows *rows)
 	MemoryContextDelete(row_context);
 }
 
-/*
- * Computes what SQL makes of all events, and leaves those out that the filter does not let
- * pass.
- */
 static void
 compute(const SpineSink *sink, SpineRows *rows)
 {
@@ -364,6 +360,26 @@ compute(const SpineSink *sink, SpineRows *rows)
 	rows->nevents = rows->nkept = n;
 }
 
+void
+spine_rows_compute(const SpineSink *sink, SpineRows *rows)
+{
+	if (sink->projection)
+		compute(sink, rows);
+}
+
+void
+spine_rows_make_row(const SpineSink *sink, SpineRows *rows, size_t event,
+					Datum *values, bool *nulls, bool *missing)
+{
+	ErrorContextCallback callback = {error_context_stack, column_error_context, rows};
+
+	error_context_stack = &callback;
+	for (int c = 0; c < sink->ncolumns; c++)
+		values[c] = bind_value(rows, &sink->columns[c], &rows->events[event], &nulls[c], &missing[c]);
+	rows->current = NULL;
+	error_context_stack = callback.previous;
+}
+
 SpineStoredRows
 spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n)
 {
@@ -372,8 +388,7 @@ spine_rows_make(const SpineSink *sink, const SpineEvent *events, size_t n)
 	SpineStoredRows stored;
 
 	Assert(IsTransactionState());
-	if (sink->projection)
-		compute(sink, &rows);
+	spine_rows_compute(sink, &rows);
 	rows.bound = palloc0(sink->ncolumns * sizeof(Datum *));
 
 	error_context_stack = &callback;

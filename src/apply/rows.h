@@ -90,6 +90,16 @@ extern SpineStoredRows spine_rows_make(const SpineSink *sink, const SpineEvent *
 extern void spine_rows_convert(const SpineSink *sink, const SpineEvent *events, size_t n, size_t *at,
 							   bool *looking_up);
 
+/*
+ * For writers that take rows as they come.  Computes what SQL makes of rows->events, and
+ * leaves those out that the filter does not let pass.
+ */
+extern void spine_rows_compute(const SpineSink *sink, SpineRows *rows);
+
+/* ... and makes the row of one of these events, by column, in the current memory context. */
+extern void spine_rows_make_row(const SpineSink *sink, SpineRows *rows, size_t event,
+								Datum *values, bool *nulls, bool *missing);
+
 /* For the kinds: binds these columns of all events.  None of the values may be null. */
 extern void spine_rows_bind(const SpineSink *sink, SpineRows *rows, const int *columns, int ncolumns);
 

@@ -207,6 +207,7 @@ search_range(Search *search, size_t first, size_t n)
 	if (try_range(&range, &error))
 	{
 		search->applied->counts.nupserts += range.counts.nupserts;
+		search->applied->counts.nunchanged += range.counts.nunchanged;
 		search->applied->counts.nfiltered += range.counts.nfiltered;
 		if (tells_of_tables(&range))
 		{

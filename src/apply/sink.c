@@ -189,6 +189,7 @@ spine_sink_make(SpineSink *sink, const SpinePipeline *pipeline,
 	sink->relations = spine_view_relations(definition->target, AccessShareLock);
 
 	table = spine_table_look_up(definition->target);
+	sink->context = CurrentMemoryContext;
 	sink->kind = find_kind(definition->mode);
 	sink->table = definition->target;
 	sink->table_name = table->name;

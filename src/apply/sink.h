@@ -15,6 +15,7 @@
 #include "apply/column.h"
 #include "apply/projection.h"
 #include "apply/statement.h"
+#include "apply/table_insert.h"
 #include "catalog/pipeline.h"
 #include "lib/stringinfo.h"
 
@@ -39,7 +40,8 @@ typedef enum SpineSinkStatement
 /* What applying events came to. */
 typedef struct SpineApplyCounts
 {
-	uint64		nupserts;		/* rows written by sinks that count them */
+	uint64		nupserts;		/* rows written by sinks that update rows */
+	uint64		nunchanged;		/* rows of theirs that were not: what is there is the same or newer */
 	uint64		nfiltered;		/* events that a sink's filter has left out, over all sinks */
 } SpineApplyCounts;
 
@@ -105,10 +107,15 @@ struct SpineSink
 	int			nkeys;
 	int		   *keys;			/* indexes into columns */
 	int			version;		/* index into columns, -1: it has none */
+	MemoryContext context;		/* that the sink lives in */
 	TupleDesc	row_type;		/* of spine_rows: see rows.h */
 	int			nwords;			/* how many m<i> they have */
 	char	   *sql[SPINE_SINK_STATEMENTS];
 	SpineStatement statements[SPINE_SINK_STATEMENTS];	/* prepared under run_as */
+
+	/* of sinks that write rows without a statement: set by the first writer */
+	bool		knows_target;
+	SpineInsertTarget *target;	/* NULL: the table needs a statement */
 };
 
 /* The kinds. */

@@ -393,6 +393,14 @@ spine_consumer_poll(SpineConsumer *consumer, int max_records)
 }
 
 bool
+spine_consumer_take_more(SpineConsumer *consumer)
+{
+	spine_client_drain_wakeups(consumer->client);
+	(void) take_messages(consumer);
+	return !consumer->log_is_lost;
+}
+
+bool
 spine_consumer_is_well(const SpineConsumer *consumer)
 {
 	for (int i = 0; i < consumer->npartitions; i++)
@@ -418,6 +426,35 @@ spine_consumer_take_count(SpineConsumer *consumer)
 	return n;
 }
 
+/* The end of a partition, as the library has last heard of it. */
+static void
+look_up_high_watermark(const SpineConsumer *consumer, SpinePartition *partition)
+{
+	int64_t		low;
+	int64_t		high;
+
+	if (consumer->client &&
+		rd_kafka_get_watermark_offsets(consumer->client->rk, partition->topic, partition->partition,
+									   &low, &high) == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0)
+		partition->high_watermark = high;
+}
+
+int64
+spine_consumer_backlog(SpineConsumer *consumer)
+{
+	int64		backlog = 0;
+
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		SpinePartition *partition = &consumer->partitions[i];
+
+		look_up_high_watermark(consumer, partition);
+		if (partition->health == SPINE_HEALTH_WELL && !partition->is_suspect)
+			backlog += Max(partition->high_watermark - partition->read_to, 0);
+	}
+	return backlog;
+}
+
 SpineProgressReport *
 spine_consumer_report(SpineConsumer *consumer, int *n)
 {
@@ -426,17 +463,13 @@ spine_consumer_report(SpineConsumer *consumer, int *n)
 	for (int i = 0; i < consumer->npartitions; i++)
 	{
 		SpinePartition *partition = &consumer->partitions[i];
-		int64_t		low;
-		int64_t		high;
 
-		if (consumer->client &&
-			rd_kafka_get_watermark_offsets(consumer->client->rk, partition->topic, partition->partition,
-										   &low, &high) == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0)
-			partition->high_watermark = high;
+		look_up_high_watermark(consumer, partition);
 		report[i].topic = partition->topic;
 		report[i].partition = partition->partition;
 		report[i].next_offset = partition->next_offset;
 		report[i].high_watermark = partition->high_watermark;
+		report[i].is_well = partition->health == SPINE_HEALTH_WELL;
 	}
 	consumer->reached_end = false;
 	*n = consumer->npartitions;

@@ -73,6 +73,12 @@ extern bool spine_consumer_find_offsets(SpineConsumer *consumer, int n,
 extern bool spine_consumer_assign(SpineConsumer *consumer, const SpinePosition *positions, int n,
 								  SpineError *error);
 
+/*
+ * Reads these partitions no more, and drops what was fetched of them; the others are read
+ * on.  Not while there is a batch.  False: all have to be assigned again.
+ */
+extern bool spine_consumer_release(SpineConsumer *consumer, const SpineTopicPartition *partitions, int n);
+
 /* --------------------------------------------------------------------------
  * Reading
  * -------------------------------------------------------------------------- */
@@ -122,6 +128,19 @@ extern SpinePoll spine_consumer_poll(SpineConsumer *consumer, int max_records);
 
 #define SPINE_STUCK_RETRY_MS	5000
 
+/*
+ * Takes what has arrived, as the poll does, up to the same number of records.  What is wrong
+ * is left for the next poll to say: this asks the broker nothing.  False: a partition is gone,
+ * or another log, and none of the records is to be applied.
+ */
+extern bool spine_consumer_take_more(SpineConsumer *consumer);
+
+/*
+ * How many records the log has behind those that were read, as far as is known, in the
+ * partitions that are read.
+ */
+extern int64 spine_consumer_backlog(SpineConsumer *consumer);
+
 /* Are all partitions read, as far as is known? */
 extern bool spine_consumer_is_well(const SpineConsumer *consumer);
 
@@ -141,6 +160,7 @@ typedef struct SpineProgressReport
 	int32		partition;
 	int64		next_offset;
 	int64		high_watermark; /* -1: not known */
+	bool		is_well;		/* it can be read, as far as is known */
 } SpineProgressReport;
 
 /* What is known of the assigned partitions; palloc'ed. */
@@ -162,10 +182,17 @@ extern bool spine_consumer_has_batch(const SpineConsumer *consumer);
  */
 extern const SpineRecord *spine_consumer_records(const SpineConsumer *consumer, size_t *n);
 
-/* How its first nrecords records move the positions; palloc'ed. */
-extern SpineMove *spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, int *n);
+/*
+ * How its first nrecords records move the positions, in the order of the partitions;
+ * palloc'ed.  with_all: the moves of all partitions, also of those that stay where they are.
+ */
+extern SpineMove *spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, bool with_all, int *n);
 
-/* The first nrecords records are committed, with these moves.  The rest is the next batch. */
+/*
+ * The first nrecords records are done, with these moves: committed, or applied in a
+ * transaction; if that is rolled back, the positions have to be assigned again before they
+ * are reported.  The rest is the next batch.
+ */
 extern void spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords,
 										const SpineMove *moves, int nmoves);
 

@@ -227,11 +227,11 @@ is_done(rd_kafka_error_t *error)
 	return false;
 }
 
-bool
-spine_consumer_restart(SpineConsumer *consumer, SpinePartition *const *partitions, int n)
+/* Ends the fetching of some partitions, whose queues are gone then.  False: as below. */
+static bool
+stop(SpineConsumer *consumer, SpinePartition *const *partitions, int n, const rd_kafka_topic_partition_list_t *list)
 {
 	rd_kafka_t *rk = consumer->client->rk;
-	rd_kafka_topic_partition_list_t *list = make_list(consumer, partitions, n);
 	bool		done;
 
 	consumer->last_partition = NULL;	/* another topic's object may come to lie at its topic's place */
@@ -240,17 +240,54 @@ spine_consumer_restart(SpineConsumer *consumer, SpinePartition *const *partition
 	await_library(rk);
 	for (int i = 0; i < n; i++)
 	{
+		spine_record_buffer_drop_taken(&consumer->buffer, partitions[i]->topic, partitions[i]->partition);
+		done = release_queue(partitions[i]) && done;
+	}
+	return done;
+}
+
+bool
+spine_consumer_restart(SpineConsumer *consumer, SpinePartition *const *partitions, int n)
+{
+	rd_kafka_topic_partition_list_t *list = make_list(consumer, partitions, n);
+	bool		done = stop(consumer, partitions, n, list);
+
+	for (int i = 0; i < n; i++)
+	{
 		SpinePartition *partition = partitions[i];
 
-		spine_record_buffer_drop_taken(&consumer->buffer, partition->topic, partition->partition);
-		done = release_queue(partition) && done;
 		open_queue(consumer, partition);
 		partition->is_read = partition->is_suspect = false;
 		partition->connection = 0;
 		if (partition->health == SPINE_HEALTH_STUCK)
 			partition->health = SPINE_HEALTH_RETRIED;
 	}
-	done = done && is_done(rd_kafka_incremental_assign(rk, list));
+	done = done && is_done(rd_kafka_incremental_assign(consumer->client->rk, list));
 	rd_kafka_topic_partition_list_destroy(list);
+	return done;
+}
+
+bool
+spine_consumer_release(SpineConsumer *consumer, const SpineTopicPartition *partitions, int n)
+{
+	SpinePartition **released = palloc(n * sizeof(SpinePartition *));
+	rd_kafka_topic_partition_list_t *list;
+	bool		done;
+	int			nkept = 0;
+
+	Assert(!spine_consumer_has_batch(consumer) && consumer->buffer.nrecords == 0);
+	for (int i = 0; i < n; i++)
+		released[i] = spine_consumer_find_partition(consumer, partitions[i].topic, partitions[i].partition);
+	list = make_list(consumer, released, n);
+	done = stop(consumer, released, n, list);
+	rd_kafka_topic_partition_list_destroy(list);
+	pfree(released);
+
+	for (int i = 0; i < consumer->npartitions; i++)
+	{
+		if (consumer->partitions[i].queue)
+			consumer->partitions[nkept++] = consumer->partitions[i];
+	}
+	consumer->npartitions = nkept;
 	return done;
 }

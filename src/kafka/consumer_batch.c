@@ -37,7 +37,7 @@ last_record_of(const SpineConsumer *consumer, const SpinePartition *partition, s
 }
 
 SpineMove *
-spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, int *n)
+spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, bool with_all, int *n)
 {
 	SpineMove  *moves = palloc0(Max(consumer->npartitions, 1) * sizeof(SpineMove));
 
@@ -50,10 +50,11 @@ spine_consumer_moves(const SpineConsumer *consumer, size_t nrecords, int *n)
 
 		if (partition.last_record > nrecords)	/* more of its records follow */
 			partition.read_to = last ? last->offset + 1 : partition.next_offset;
-		if (partition.read_to <= partition.next_offset)
+		if (partition.read_to <= partition.next_offset && !with_all)
 			continue;
 		if (last)
 			spine_partition_set_mark(&partition, last);
+		Assert(partition.mark_offset < partition.read_to);
 		moves[(*n)++] = (SpineMove) {
 			.topic = partition.topic,
 			.partition = partition.partition,

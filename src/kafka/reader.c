@@ -373,7 +373,7 @@ take_batch(Reading *reading)
 	size_t		nrecords;
 	const SpineRecord *records = spine_consumer_records(consumer, &nrecords);
 	int			nmoves;
-	SpineMove  *moves = spine_consumer_moves(consumer, nrecords, &nmoves);
+	SpineMove  *moves = spine_consumer_moves(consumer, nrecords, false, &nmoves);
 
 	for (size_t i = 0; i < nrecords; i++)
 		keep(reading, &records[i]);

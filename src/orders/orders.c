@@ -16,4 +16,7 @@ spine_orders_init(void)
 	spine_produced_init();
 	spine_producer_worker_init();
 	spine_own_tables_add("spine_order_totals", true);
+	spine_own_tables_add("spine_order_sums", true);
+	spine_own_tables_add("spine_order_counts", true);
+	spine_own_tables_add("spine_order_changes", true);
 }

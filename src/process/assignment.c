@@ -8,10 +8,7 @@
 #include "apply/transaction.h"
 #include "catalog/topics.h"
 #include "common/hashfn.h"
-#include "fmgr.h"
-#include "utils/builtins.h"
-
-PG_FUNCTION_INFO_V1(spine_partition_worker);
+#include "process/share.h"
 
 /* Positions while they are looked for. */
 typedef struct Search
@@ -33,15 +30,6 @@ spine_assignment_worker(const char *topics, const char *topic, int32 partition, 
 	return number % workers;
 }
 
-Datum
-spine_partition_worker(PG_FUNCTION_ARGS)
-{
-	char	   *topics = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *topic = text_to_cstring(PG_GETARG_TEXT_PP(1));
-
-	PG_RETURN_INT32(spine_assignment_worker(topics, topic, PG_GETARG_INT32(2), Max(PG_GETARG_INT32(3), 1)));
-}
-
 /* The partitions of the worker, or of all workers; never read, as far as is known. */
 static Search
 list_partitions(const SpineAssignmentRequest *request, bool of_all)
@@ -52,19 +40,21 @@ list_partitions(const SpineAssignmentRequest *request, bool of_all)
 	for (int i = 0; i < request->ntopics; i++)
 		npartitions += request->topics[i].npartitions;
 	search.positions = palloc_extended(Max(npartitions, 1) * sizeof(SpinePosition), MCXT_ALLOC_HUGE);
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
 	for (int i = 0; i < request->ntopics; i++)
 	{
 		const SpineTopic *topic = &request->topics[i];
 
 		for (int p = 0; p < topic->npartitions; p++)
 		{
-			if (of_all || spine_assignment_worker(request->log->topics, topic->name, p,
-												  request->workers) == request->index)
+			if (of_all || spine_share_reader(&request->log->pipeline, request->log->topics, topic->name, p,
+											 request->workers) == request->index)
 				search.positions[search.n++] = (SpinePosition) {
 					.topic = topic->name, .partition = p, .next_offset = -1, .mark_offset = -1
 				};
 		}
 	}
+	LWLockRelease(spine_shared->lock);
 	return search;
 }
 

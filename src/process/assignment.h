@@ -24,7 +24,7 @@ typedef struct SpineAssignmentRequest
 } SpineAssignmentRequest;
 
 /*
- * Which worker reads a partition: for a pipeline of one topic by the partition's number;
+ * Which worker reads a partition that was not given to another: for a pipeline of one topic by the partition's number;
  * otherwise by the topic's name as well, so that topics of one partition are spread.  The
  * set of topics does not matter: a new topic moves no partition of another to another
  * worker.

@@ -12,7 +12,8 @@
 
 bool		spine_enabled = true;
 int			spine_workers = 1;
-int			spine_batch_rows = 50000;
+int			spine_batch_rows = 500000;
+int			spine_piece_rows = 50000;
 int			spine_batch_interval_ms = 10;
 int			spine_breaker_records = 1000;
 int			spine_max_record_memory_kb = 96 * 1024;
@@ -37,8 +38,15 @@ spine_settings_init(void)
 
 	DefineCustomIntVariable("spine.batch_rows",
 							"The most records applied in one transaction.",
-							NULL,
-							&spine_batch_rows, 50000, 1, 500000,
+							"While there is a backlog, a batch grows to this or to about a second.",
+							&spine_batch_rows, 500000, 1, 5000000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("spine.piece_rows",
+							"The most records that are read and applied at a time.",
+							"A batch of more records consists of several pieces.",
+							&spine_piece_rows, 50000, 1, 500000,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 
@@ -69,4 +77,10 @@ spine_settings_init(void)
 							&spine_log_interval_s, 5, -1, INT_MAX / 1000,
 							PGC_SUSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
+}
+
+int
+spine_settings_max_piece(void)
+{
+	return Min(spine_piece_rows, spine_batch_rows);
 }

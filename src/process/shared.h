@@ -37,8 +37,8 @@ typedef enum SpineWorkerState
 
 /*
  * One worker that should run, or runs.  A slot is free when database is
- * InvalidOid.  The database's probe writes `wanted`; the worker writes `pid`, `latch`,
- * `state` and the error; the launcher frees slots.
+ * InvalidOid.  The database's probe writes `wanted`; the launcher frees slots; the worker
+ * writes the rest.
  */
 typedef struct SpineWorkerSlot
 {
@@ -52,6 +52,9 @@ typedef struct SpineWorkerSlot
 	SpineWorkerState state;
 	TimestampTz state_since;
 	TimestampTz batch_started;	/* of the latest batch, even if it is over; 0: none */
+	bool		is_idle;		/* has next to nothing to apply; see share.h */
+	bool		share_changed;	/* which partitions it reads; set by the worker that changed it,
+								 * cleared by this one as it looks which they are */
 	SpineError	last_error;		/* kept after recovery; SPINE_NO_ERROR: none yet */
 	TimestampTz last_error_at;	/* when it was last met */
 } SpineWorkerSlot;
@@ -133,6 +136,11 @@ typedef struct SpineProgress
 	TimestampTz last_commit_at; /* 0: none since the server started */
 	int64		events_total;
 	int64		dead_letters_total;
+
+	/* who reads it, where another worker has given it away; see share.h */
+	int			given_to;		/* the worker's index, */
+	int			given_of;		/* among so many workers; 0: it is not given away */
+	TimestampTz given_at;		/* the last time; 0: never */
 } SpineProgress;
 
 /*

@@ -7,6 +7,7 @@
 
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "process/share.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
@@ -117,7 +118,7 @@ spine_status_publish_batch(const SpineLog *log, const SpineMove *moves, int n, d
 	{
 		SpineProgress *progress = enter_progress(log, moves[i].topic, moves[i].partition);
 
-		if (progress == NULL)
+		if (progress == NULL || moves[i].to == moves[i].from)
 			continue;
 		progress->next_offset = moves[i].to;
 		progress->last_batch_rows = moves[i].nrecords;
@@ -147,7 +148,8 @@ compare_names(const void *name, const void *topic)
 static bool
 is_gone(const void *entry, const void *arg)
 {
-	const SpineProgressKey *key = &((const SpineProgress *) entry)->key;
+	const SpineProgress *progress = entry;
+	const SpineProgressKey *key = &progress->key;
 	const Topics *topics = arg;
 	const SpineTopic *topic;
 
@@ -157,7 +159,13 @@ is_gone(const void *entry, const void *arg)
 	topic = bsearch(key->topic, topics->topics, topics->n, sizeof(SpineTopic), compare_names);
 	if (topic && key->partition == -1)
 		return topic->npartitions > 0;
-	return topic == NULL || key->partition >= topic->npartitions;
+	if (topic && key->partition < topic->npartitions)
+		return false;
+
+	/* should the topic come back, it is its worker's by its number */
+	if (progress->given_of > 0)
+		spine_share_announce(&key->pipeline, progress->given_of);
+	return true;
 }
 
 void
@@ -177,15 +185,21 @@ spine_status_set_topics(const SpineLog *log, const SpineTopic *topics, int n)
 	LWLockRelease(spine_shared->lock);
 }
 
+SpineProgress *
+spine_status_find(const NameData *pipeline, const char *topic, int32 partition)
+{
+	SpineProgressKey key;
+
+	progress_key(&key, pipeline, topic, partition);
+	return hash_search(spine_progress, &key, HASH_FIND, NULL);
+}
+
 int64
 spine_status_applied_offset(const NameData *pipeline, const char *topic,
 							const char *cluster_id, int32 partition)
 {
-	SpineProgressKey key;
-	SpineProgress *progress;
+	SpineProgress *progress = spine_status_find(pipeline, topic, partition);
 
-	progress_key(&key, pipeline, topic, partition);
-	progress = hash_search(spine_progress, &key, HASH_FIND, NULL);
 	if (progress == NULL || strcmp(progress->cluster_id, cluster_id) != 0)
 		return -1;
 	return progress->next_offset;

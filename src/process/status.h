@@ -35,6 +35,9 @@ extern void spine_status_publish_batch(const SpineLog *log, const SpineMove *mov
  */
 extern void spine_status_set_topics(const SpineLog *log, const SpineTopic *topics, int n);
 
+/* What is published of a partition of this database, or NULL.  The caller holds the lock. */
+extern SpineProgress *spine_status_find(const NameData *pipeline, const char *topic, int32 partition);
+
 /*
  * The position that is published of a partition of this database, or -1 when none is for
  * this topic and cluster.  The caller holds the lock.

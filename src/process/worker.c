@@ -84,6 +84,7 @@ spine_worker_publish(SpineWorker *worker)
 	SpineProgressReport *reports = spine_consumer_report(worker->consumer, &n);
 
 	spine_status_publish_positions(&worker->log, reports, n);
+	spine_worker_note_lag(worker, reports, n);
 	pfree(reports);
 }
 
@@ -101,7 +102,10 @@ spine_worker_meet_error(SpineWorker *worker)
 	spine_worker_status_trouble(&worker->status, &worker->error, true);
 	worker->rest_ms = spine_worker_status_rest_ms(&worker->status, &worker->error);
 	if (worker->error.class != SPINE_TRANSIENT)
+	{
 		spine_worker_forget_pipeline(worker);	/* to look at what was mended */
+		spine_worker_give_back(worker); /* the others may be well */
+	}
 	return SPINE_RESTING;
 }
 
@@ -152,12 +156,39 @@ note_server_change(Datum arg, int cache, uint32 hash)
 	servers_changed = true;
 }
 
+/*
+ * The catalog's generation; of a database that is not known any more, the old one.
+ * *share_changed: are there partitions for this worker to look for?
+ */
+static uint64
+catalog_generation(const SpineWorker *worker, bool *share_changed)
+{
+	const SpineDatabase *db;
+	uint64		generation;
+
+	LWLockAcquire(spine_shared->lock, LW_SHARED);
+	db = spine_shared_find_database(worker->database);
+	generation = db ? db->catalog_generation : worker->catalog_generation;
+	*share_changed = worker->status.slot->share_changed;
+	LWLockRelease(spine_shared->lock);
+	return generation;
+}
+
+bool
+spine_worker_has_news(SpineWorker *worker)
+{
+	bool		share_changed;	/* can wait */
+
+	return ConfigReloadPending || servers_changed ||
+		catalog_generation(worker, &share_changed) != worker->catalog_generation;
+}
+
 /* Configuration and catalog: what has changed since the last look. */
 static SpineStage
 notice_changes(SpineWorker *worker)
 {
 	bool		changed = false;
-	SpineDatabase *db;
+	bool		share_changed;
 	uint64		generation;
 
 	if (ConfigReloadPending)
@@ -170,10 +201,7 @@ notice_changes(SpineWorker *worker)
 		changed = true;
 	}
 
-	LWLockAcquire(spine_shared->lock, LW_SHARED);
-	db = spine_shared_find_database(worker->database);
-	generation = db ? db->catalog_generation : worker->catalog_generation;
-	LWLockRelease(spine_shared->lock);
+	generation = catalog_generation(worker, &share_changed);
 	if (servers_changed)
 	{
 		servers_changed = false;
@@ -191,11 +219,18 @@ notice_changes(SpineWorker *worker)
 		changed = true;
 	}
 
+	/* what is in hand is applied first */
+	if (share_changed && worker->is_assigned && !spine_consumer_has_batch(worker->consumer))
+	{
+		worker->is_assigned = false;
+		changed = true;
+	}
+
 	if (worker->consumer)
 	{
 		SpineCluster cluster = spine_worker_cluster(worker);
 
-		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
+		if (!spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_settings_max_piece()))
 		{
 			spine_worker_leave_log(worker);
 			changed = true;
@@ -230,9 +265,11 @@ attach(SpineWorker *worker, int slot_number)
 		worker->database = slot->database;
 		worker->index = slot->index;
 		worker->workers = slot->workers;
+		worker->max_pieces = 1;
 		worker->catalog_generation = db->catalog_generation;
 		slot->pid = MyProcPid;
 		slot->latch = MyLatch;
+		slot->is_idle = slot->share_changed = false;
 		if (slot->state != SPINE_FAILED)
 		{
 			slot->state = SPINE_STARTING;
@@ -252,6 +289,7 @@ detach(int code, Datum arg)
 	/* an error that nobody classified: it is why the process ends */
 	if (code != 0 && worker->error.class != SPINE_NO_ERROR)
 		spine_status_set_state(slot, SPINE_WAITING, &worker->error);
+	spine_worker_give_back(worker);
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	if (slot->pid == MyProcPid)

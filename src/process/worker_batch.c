@@ -8,6 +8,7 @@
  */
 #include "process/worker_internal.h"
 
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "catalog/topics.h"
@@ -20,17 +21,25 @@
 #define PARTITION_CHECK_MS		10000	/* new topics and partitions, a broker that is back */
 
 /* With small records and a wide table, the fields take the most memory: 64 MB here. */
-#define MAX_BATCH_FIELDS		(4 * 1024 * 1024)
+#define MAX_PIECE_FIELDS		(4 * 1024 * 1024)
+
+/* A batch that takes more than this gets no more pieces: others may wait for its locks. */
+#define MAX_BATCH_MS			1000
+#define MAX_PIECES				1024
+#define MAX_HELD_BYTES			((size_t) 64 * 1024 * 1024)
+
+/* So long a batch waits for the records that the log has, and the library has not. */
+#define MAX_GAP_MS				50
 
 /* --------------------------------------------------------------------------
  * READING
  * -------------------------------------------------------------------------- */
 
-/* How many records a batch may have, by its rows and by its decoded fields. */
+/* How many records a piece may have, by its rows and by its decoded fields. */
 static int
-batch_limit(const SpineWorker *worker)
+piece_limit(const SpineWorker *worker)
 {
-	return Max(Min(spine_batch_rows, MAX_BATCH_FIELDS / Max(worker->plan->fields.n, 1)), 1);
+	return Max(Min(spine_settings_max_piece(), MAX_PIECE_FIELDS / Max(worker->plan->fields.n, 1)), 1);
 }
 
 static void
@@ -103,7 +112,7 @@ await_batch(SpineWorker *worker, bool is_full, bool may_sleep)
 SpineStage
 spine_worker_read(SpineWorker *worker)
 {
-	SpinePoll	poll = spine_consumer_poll(worker->consumer, batch_limit(worker));
+	SpinePoll	poll = spine_consumer_poll(worker->consumer, piece_limit(worker));
 	bool		must_ask = poll.kind == SPINE_POLL_BROKER_SILENT ||
 		spine_worker_is_due(worker->asked_at, PARTITION_CHECK_MS);
 
@@ -130,6 +139,127 @@ spine_worker_read(SpineWorker *worker)
 }
 
 /* --------------------------------------------------------------------------
+ * The pieces of a batch: records that are applied while the log has a full piece more
+ * -------------------------------------------------------------------------- */
+
+/* Of a batch, for next_piece. */
+typedef struct Growth
+{
+	SpineWorker *worker;
+	MemoryContext context;		/* of the moves */
+	instr_time	start;
+} Growth;
+
+/* Expressions that look rows up would find others than in small batches. */
+static bool
+looks_up(const SpinePlan *plan)
+{
+	for (int i = 0; i < plan->nsinks; i++)
+	{
+		if (spine_projection_looks_up(plan->sinks[i].projection))
+			return true;
+	}
+	return false;
+}
+
+static bool
+has_backlog(SpineWorker *worker)
+{
+	return spine_consumer_backlog(worker->consumer) >= piece_limit(worker);
+}
+
+static bool
+may_grow(SpineWorker *worker)
+{
+	return worker->max_pieces > 1 && worker->part == 0 &&
+		spine_batch_rows >= 2 * piece_limit(worker) &&
+		!looks_up(worker->plan) && has_backlog(worker);
+}
+
+static double
+passed_ms(instr_time start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* May another piece follow? */
+static bool
+has_room(const SpineBatch *batch, const Growth *growth)
+{
+	return batch->npieces < growth->worker->max_pieces &&
+		batch->nrecords + piece_limit(growth->worker) <= (size_t) spine_batch_rows &&
+		batch->nheld < MAX_HELD_BYTES &&
+		passed_ms(growth->start) < MAX_BATCH_MS;
+}
+
+/* Waits a little for records that the log has. */
+static size_t
+await_records(SpineWorker *worker)
+{
+	instr_time	start;
+	size_t		nrecords = 0;
+	long		left_ms;
+
+	INSTR_TIME_SET_CURRENT(start);
+	while (spine_consumer_take_more(worker->consumer))
+	{
+		(void) spine_consumer_records(worker->consumer, &nrecords);
+		left_ms = MAX_GAP_MS - (long) passed_ms(start);
+		if (nrecords > 0 || left_ms <= 0)
+			return nrecords;
+		CHECK_FOR_INTERRUPTS();
+		spine_consumer_wait(worker->consumer, left_ms);
+	}
+	return 0;
+}
+
+/* For spine_batch_run. */
+static bool
+next_piece(SpineBatch *batch, void *arg)
+{
+	Growth	   *growth = arg;
+	SpineWorker *worker = growth->worker;
+	SpinePiece *piece = &batch->piece;
+	MemoryContext old_context;
+
+	if (!has_room(batch, growth) || spine_worker_has_news(worker) || !has_backlog(worker))
+		return false;
+
+	spine_consumer_finish_batch(worker->consumer, piece->nrecords, piece->moves, piece->nmoves);
+	batch->is_partly_freed = true;
+	if (piece->moves != batch->moves)
+		pfree(piece->moves);
+	*piece = (SpinePiece) {.nrecords = await_records(worker)};
+	if (piece->nrecords == 0)
+		return false;
+
+	piece->records = spine_consumer_records(worker->consumer, &piece->nrecords);
+	old_context = MemoryContextSwitchTo(growth->context);
+	piece->moves = spine_consumer_moves(worker->consumer, piece->nrecords, false, &piece->nmoves);
+	MemoryContextSwitchTo(old_context);
+	return true;
+}
+
+/*
+ * How many pieces the next batch may have, after this one.  What is refused is found in
+ * batches of one piece, so they are the rule until all is well.
+ */
+static void
+adjust_growth(SpineWorker *worker, const SpineBatch *batch, bool is_well, double took_ms)
+{
+	if (!is_well)
+		worker->max_pieces = 1;
+	else if (took_ms > MAX_BATCH_MS)
+		worker->max_pieces = Max(batch->npieces / 2, 1);
+	else if (took_ms < MAX_BATCH_MS / 2)
+		worker->max_pieces = Min(worker->max_pieces * 2, MAX_PIECES);
+}
+
+/* --------------------------------------------------------------------------
  * APPLYING
  * -------------------------------------------------------------------------- */
 
@@ -150,7 +280,7 @@ finish_batch(SpineWorker *worker, const SpineBatch *batch, instr_time duration)
 {
 	int			rest_ms = Min(INSTR_TIME_GET_MILLISEC(duration), spine_batch_interval_ms);
 
-	spine_consumer_finish_batch(worker->consumer, batch->nrecords, batch->moves, batch->nmoves);
+	spine_consumer_finish_batch(worker->consumer, batch->piece.nrecords, batch->piece.moves, batch->piece.nmoves);
 	spine_consumer_look_further(worker->consumer, false);
 	spine_counters_add_batch(&worker->pipeline_name, &batch->counts, INSTR_TIME_GET_DOUBLE(duration));
 	spine_status_publish_batch(&worker->log, batch->moves, batch->nmoves, INSTR_TIME_GET_MILLISEC(duration));
@@ -162,21 +292,29 @@ finish_batch(SpineWorker *worker, const SpineBatch *batch, instr_time duration)
 
 	/* larger again, as there is room for more refusals */
 	if (batch->nsubtransactions <= SPINE_MAX_SUBTRANSACTIONS / 2)
-		worker->piece *= 2;
-	if (worker->piece >= (size_t) spine_batch_rows)
-		worker->piece = 0;
+		worker->part *= 2;
+	if (worker->part >= (size_t) spine_settings_max_piece())
+		worker->part = 0;
+
+	spine_worker_share(worker, batch, INSTR_TIME_GET_MILLISEC(duration));
 }
 
 /* A batch could not be committed, for worker->error. */
 static SpineStage
-meet_batch_error(SpineWorker *worker, bool is_whole)
+meet_batch_error(SpineWorker *worker, const SpineBatch *batch, bool is_whole)
 {
+	if (batch->is_partly_freed && worker->error.class != SPINE_TRANSIENT)
+	{
+		/* whether a record is to blame, and which, is found when they are read again */
+		elog(DEBUG1, "batch of %zu pieces failed: %s", batch->npieces + 1, worker->error.message);
+		return spine_worker_next_stage(worker);
+	}
 	if (worker->error.class == SPINE_STRUCTURAL)
 	{
 		/* one that passes may be among the others, or among those that follow */
 		if (!is_whole)
 		{
-			worker->piece = 0;
+			worker->part = 0;
 			return SPINE_READING;
 		}
 		spine_consumer_look_further(worker->consumer, true);
@@ -187,16 +325,17 @@ meet_batch_error(SpineWorker *worker, bool is_whole)
 SpineStage
 spine_worker_apply(SpineWorker *worker)
 {
+	Growth		growth = {.worker = worker, .context = CurrentMemoryContext};
 	SpineBatch	batch = {
 		.log = worker->log,
 		.plan = worker->plan,
 		.refusals = &worker->refusals,
 		.breaker = spine_breaker_records,
-		.expects_refusals = worker->piece > 0
+		.expects_refusals = worker->part > 0,
+		.next_arg = &growth
 	};
 	ErrorContextCallback callback = {error_context_stack, batch_error_context, &batch};
 	SpineBatchOutcome outcome;
-	instr_time	start;
 	instr_time	duration;
 	size_t		nrecords;
 
@@ -206,16 +345,27 @@ spine_worker_apply(SpineWorker *worker)
 	pgstat_report_activity(STATE_RUNNING, "applying a batch");
 	spine_counters_add_records(&worker->pipeline_name, spine_consumer_take_count(worker->consumer));
 
-	batch.records = spine_consumer_records(worker->consumer, &nrecords);
-	batch.nrecords = worker->piece ? Min(worker->piece, nrecords) : nrecords;
-	batch.moves = spine_consumer_moves(worker->consumer, batch.nrecords, &batch.nmoves);
+	if (may_grow(worker))
+		batch.next = next_piece;
+	batch.piece.records = spine_consumer_records(worker->consumer, &nrecords);
+	batch.nrecords = batch.piece.nrecords = worker->part ? Min(worker->part, nrecords) : nrecords;
+	batch.moves = batch.piece.moves = spine_consumer_moves(worker->consumer, batch.nrecords,
+														   batch.next != NULL, &batch.nmoves);
+	batch.piece.nmoves = batch.nmoves;
 
-	INSTR_TIME_SET_CURRENT(start);
+	INSTR_TIME_SET_CURRENT(growth.start);
 	error_context_stack = &callback;
 	outcome = spine_batch_run(&batch, &worker->error);
 	error_context_stack = callback.previous;
 	INSTR_TIME_SET_CURRENT(duration);
-	INSTR_TIME_SUBTRACT(duration, start);
+	INSTR_TIME_SUBTRACT(duration, growth.start);
+
+	/* of later pieces */
+	spine_counters_add_records(&worker->pipeline_name, spine_consumer_take_count(worker->consumer));
+	adjust_growth(worker, &batch, outcome == SPINE_BATCH_COMMITTED && !batch.was_searched,
+				  INSTR_TIME_GET_MILLISEC(duration));
+	if (outcome != SPINE_BATCH_COMMITTED && batch.is_partly_freed)
+		worker->is_assigned = false;	/* to read from where the database stands */
 
 	switch (outcome)
 	{
@@ -223,7 +373,7 @@ spine_worker_apply(SpineWorker *worker)
 			finish_batch(worker, &batch, duration);
 			break;
 		case SPINE_BATCH_TOO_LARGE:
-			worker->piece = batch.nsettled;
+			worker->part = batch.nsettled;
 			break;
 		case SPINE_BATCH_MOVED:
 			worker->is_assigned = false;
@@ -236,7 +386,7 @@ spine_worker_apply(SpineWorker *worker)
 			spine_worker_forget_pipeline(worker);
 			break;
 		case SPINE_BATCH_FAILED:
-			return meet_batch_error(worker, batch.nrecords == nrecords);
+			return meet_batch_error(worker, &batch, batch.nrecords == nrecords);
 	}
 	return spine_worker_next_stage(worker);
 }

@@ -1,8 +1,8 @@
 /*
  * worker_internal.h
  *		What a worker knows and holds, for the files that its life is told in: worker.c
- *		(the machine), worker_startup.c (LOADING, CONNECTING, ASSIGNING) and worker_batch.c
- *		(READING, APPLYING).
+ *		(the machine), worker_startup.c (LOADING, CONNECTING, ASSIGNING), worker_batch.c
+ *		(READING, APPLYING) and worker_share.c (which partitions it gives to other workers).
  */
 #ifndef SPINE_WORKER_INTERNAL_H
 #define SPINE_WORKER_INTERNAL_H
@@ -10,6 +10,7 @@
 #include "apply/plan.h"
 #include "apply/search.h"
 #include "kafka/consumer.h"
+#include "process/batch.h"
 #include "process/positions.h"
 #include "process/worker_status.h"
 
@@ -54,9 +55,15 @@ typedef struct SpineWorker
 	bool		has_stuck;		/* a partition that is not well */
 
 	SpineRefusals refusals;		/* in a row, over the batches */
-	size_t		piece;			/* the most records of a batch while many are refused; 0: all */
+	size_t		part;			/* the most records of a batch while many are refused; 0: all */
+	size_t		max_pieces;		/* of the next batch, if there is a backlog */
 
 	TimestampTz rests_until;	/* after a batch; until then only a full one is applied */
+
+	/* see worker_share.c */
+	double		record_ms;		/* that a record takes; 0: not known yet */
+	int64		lag;			/* of all assigned partitions; -1: not known */
+	TimestampTz gave_at;		/* some of them away */
 
 	SpineError	error;			/* the last one */
 	long		rest_ms;
@@ -83,6 +90,15 @@ extern bool spine_worker_find_topics(SpineWorker *worker);
 extern SpineStage spine_worker_read(SpineWorker *worker);
 extern SpineStage spine_worker_apply(SpineWorker *worker);
 
+/* worker_share.c: how far the worker is behind, as it is about to publish. */
+extern void spine_worker_note_lag(SpineWorker *worker, const SpineProgressReport *reports, int n);
+
+/* A batch is committed: gives partitions to an idle worker, if there is one and it is worth it. */
+extern void spine_worker_share(SpineWorker *worker, const SpineBatch *batch, double batch_ms);
+
+/* Gives back what others gave to this worker; if there is something, that ends the assignment. */
+extern void spine_worker_give_back(SpineWorker *worker);
+
 /* worker.c: the stage in which there is something to do. */
 extern SpineStage spine_worker_next_stage(SpineWorker *worker);
 
@@ -97,6 +113,9 @@ extern void spine_worker_leave_log(SpineWorker *worker);
 
 /* The catalog or a target has changed: load them again. */
 extern void spine_worker_forget_pipeline(SpineWorker *worker);
+
+/* Has something changed that the worker is to look at before the next batch? */
+extern bool spine_worker_has_news(SpineWorker *worker);
 
 /* Publishes where the assigned partitions stand, and where they end. */
 extern void spine_worker_publish(SpineWorker *worker);

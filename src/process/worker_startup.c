@@ -14,6 +14,7 @@
 #include "process/find_topics.h"
 #include "process/server_cluster.h"
 #include "process/settings.h"
+#include "process/share.h"
 #include "process/status.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -119,7 +120,7 @@ open_consumer(void *arg)
 	/* rights may have changed that lead to the server's */
 	(void) find_cluster(worker);
 	cluster = spine_worker_cluster(worker);
-	if (worker->consumer && !spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_batch_rows))
+	if (worker->consumer && !spine_consumer_is_for(worker->consumer, &cluster, worker->log.topics, spine_settings_max_piece()))
 		spine_worker_leave_log(worker);
 	if (worker->consumer == NULL)
 	{
@@ -128,7 +129,7 @@ open_consumer(void *arg)
 
 		if (cluster.address == NULL)
 			return false;
-		worker->consumer = spine_consumer_create(&cluster, worker->log.topics, group, spine_batch_rows);
+		worker->consumer = spine_consumer_create(&cluster, worker->log.topics, group, spine_settings_max_piece());
 	}
 	spine_consumer_connect(worker->consumer);
 	return true;
@@ -273,6 +274,7 @@ spine_worker_assign(SpineWorker *worker)
 	SpinePosition *positions;
 	int			n;
 
+	spine_share_begin_assignment(worker->status.slot);
 	if (!spine_worker_find_topics(worker))
 		return spine_worker_meet_error(worker);
 	request.topics = worker->topics;

@@ -24,7 +24,7 @@ FUZZ_CFLAGS = -DSPINE_ARENA_CHUNK=512
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
 TESTS = arena decimal json_reader path json_paths json_suite format_json reduce generator option_list
-EVENT = event/arena event/decimal event/json_reader event/path event/json_paths event/json_walk event/format_json event/format event/reduce
+EVENT = event/arena event/decimal event/json_reader event/path event/json_paths event/json_walk event/format_json event/format event/key_hash event/reduce
 PURE = $(EVENT) orders/generator kafka/option_list
 
 # What scarce_memory.h needs.

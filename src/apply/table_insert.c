@@ -12,6 +12,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/execPartition.h"
@@ -64,6 +65,7 @@ struct SpineTableInsert
 	ResultRelInfo *root;
 	PartitionTupleRouting *routing; /* NULL: the table is not partitioned */
 	TupleTableSlot *root_slot;	/* for a row that is not yet routed */
+	ResultRelInfo *partition;	/* of the last row */
 	ExprState **defaults;		/* by attribute; NULL: not yet needed */
 	CommandId	command;
 	bool		one_by_one;
@@ -326,10 +328,6 @@ begin(SpineTableInsert *insert)
 	{
 		insert->routing = ExecSetupPartitionTupleRouting(estate, relation);
 		insert->root_slot = table_slot_create(relation, &estate->es_tupleTable);
-
-		/* a transition table gets each row as it was before it was routed */
-		if (insert->state->mt_transition_capture)
-			insert->one_by_one = true;
 	}
 	ExecBSInsertTriggers(estate, insert->root);
 }
@@ -389,28 +387,47 @@ fill_slot(SpineTableInsert *insert, TupleTableSlot *slot, const Datum *values, c
 	slot->tts_tableOid = target->table;
 }
 
+/* Does each row run code of the table's owner?  (Those of foreign keys are internal.) */
+static bool
+has_row_triggers(const ResultRelInfo *relation)
+{
+	const TriggerDesc *triggers = relation->ri_TrigDesc;
+
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (!trigger->tgisinternal && TRIGGER_FOR_ROW(trigger->tgtype) && TRIGGER_FOR_INSERT(trigger->tgtype))
+			return true;
+	}
+	return false;
+}
+
+static ResultRelInfo *
+find_partition(SpineTableInsert *insert)
+{
+	ResultRelInfo *partition = ExecFindPartition(insert->state, insert->root, insert->routing,
+												 insert->root_slot, insert->estate);
+
+	/* triggers see the rows of all partitions in the order in which they came */
+	if (partition != insert->partition && insert->nrows > 0 && has_row_triggers(partition))
+		write_rows(insert);
+	insert->partition = partition;
+	return partition;
+}
+
 /* Copies the row of the root's slot to a slot of its partition. */
 static TupleTableSlot *
-route(SpineTableInsert *insert, ResultRelInfo **partition)
+route(SpineTableInsert *insert, ResultRelInfo *partition)
 {
-	TransitionCaptureState *capture = insert->state->mt_transition_capture;
-	TupleConversionMap *map;
-	TupleTableSlot *slot;
+	TupleTableSlot *slot = free_slot(buffer_of(insert, partition));
+	TupleConversionMap *map = spine_partition_map(partition, insert->estate);
 
-	*partition = ExecFindPartition(insert->state, insert->root, insert->routing, insert->root_slot,
-								   insert->estate);
-	if (has_before_row_trigger(*partition) && insert->nrows > 0)
-		write_rows(insert);
-	if (capture)
-		capture->tcs_original_insert_tuple = has_before_row_trigger(*partition) ? NULL : insert->root_slot;
-
-	slot = free_slot(buffer_of(insert, *partition));
-	map = spine_partition_map(*partition, insert->estate);
 	if (map)
 		slot = execute_attr_map_slot(map->attrMap, insert->root_slot, slot);
 	else
 		ExecCopySlot(slot, insert->root_slot);
-	slot->tts_tableOid = RelationGetRelid((*partition)->ri_RelationDesc);
+	slot->tts_tableOid = RelationGetRelid(partition->ri_RelationDesc);
 	return slot;
 }
 
@@ -457,7 +474,10 @@ add(SpineTableInsert *insert, const Datum *values, const bool *nulls, const bool
 	ExecClearTuple(slot);
 	fill_slot(insert, slot, values, nulls, missing);
 	if (insert->routing)
-		slot = route(insert, &relation);
+	{
+		relation = find_partition(insert);
+		slot = route(insert, relation);
+	}
 
 	before_trigger = has_before_row_trigger(relation);
 	if (before_trigger && !ExecBRInsertTriggers(insert->estate, relation, slot))

@@ -26,14 +26,8 @@
 #define MIN_FETCH_SHARE_BYTES	(64 * 1024)
 #define MAX_FETCH_SHARE_BYTES	(1024 * 1024)
 
-/*
- * How long a fetch waits at the broker for the first record.  A real broker
- * answers as soon as one arrives.  librdkafka's mock cluster always lets the
- * time run out.  There it is the latency of an idle topic, at the price of a
- * request each time.
- */
+/* How long a fetch waits at the broker, which answers as soon as there is a record. */
 #define FETCH_WAIT_MS			"500"
-#define EMBEDDED_FETCH_WAIT_MS	"20"
 
 /*
  * A partition that its broker does not know is asked for again this soon.  If it was
@@ -76,8 +70,7 @@ set_if_known(rd_kafka_conf_t *conf, const char *key, const char *value)
 
 /* What suits a consumer; the user's options may say otherwise. */
 static void
-set_consumer_defaults(rd_kafka_conf_t *conf, const SpineCluster *cluster,
-					  const char *group_id, const SpinePrefetch *prefetch)
+set_consumer_defaults(rd_kafka_conf_t *conf, const char *group_id, const SpinePrefetch *prefetch)
 {
 	int			share = FETCH_BYTES / Max(prefetch->partitions, 1);
 
@@ -87,8 +80,7 @@ set_consumer_defaults(rd_kafka_conf_t *conf, const SpineCluster *cluster,
 	set_number(conf, "fetch.max.bytes", FETCH_BYTES);
 	set_number(conf, "fetch.message.max.bytes",
 			   Min(Max(share, MIN_FETCH_SHARE_BYTES), MAX_FETCH_SHARE_BYTES));
-	set_option(conf, "fetch.wait.max.ms",
-			   cluster->embedded ? EMBEDDED_FETCH_WAIT_MS : FETCH_WAIT_MS);
+	set_option(conf, "fetch.wait.max.ms", FETCH_WAIT_MS);
 	set_option(conf, "fetch.error.backoff.ms", FETCH_RETRY_MS);
 	set_option(conf, "group.id", group_id);
 }
@@ -138,7 +130,7 @@ spine_configuration_make(SpineClientKind kind, const SpineCluster *cluster,
 	set_option(conf, "reconnect.backoff.max.ms", "2000");
 	set_option(conf, "socket.nagle.disable", "true");
 	if (kind == SPINE_CONSUMER)
-		set_consumer_defaults(conf, cluster, group_id, prefetch);
+		set_consumer_defaults(conf, group_id, prefetch);
 	else
 		set_producer_defaults(conf);
 

@@ -5,6 +5,7 @@
 #include "compat.h"
 
 #include "apply/plan.h"
+#include "apply/role.h"
 #include "catalog/extension.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -29,8 +30,21 @@ explain_column(const SpineSink *sink, const SpineColumn *column, const char *pla
 					 place ? place : column->name);
 }
 
+/* Are the sink's rows written without its statement? */
+static bool
+writes_as_copy(SpineSink *sink)
+{
+	SpineRole	saved;
+	bool		result;
+
+	spine_role_assume(&saved, sink->run_as);
+	result = sink->kind->begin && sink->kind->begin(sink) && sink->target;
+	spine_role_resume(&saved);
+	return result;
+}
+
 static void
-explain_sink(const SpineSink *sink, const SpineSinkDefinition *definition, StringInfo text)
+explain_sink(SpineSink *sink, const SpineSinkDefinition *definition, StringInfo text)
 {
 	appendStringInfo(text, "sink %s: %s, as role %s\n", sink->table_name, sink->kind->mode,
 					 quote_identifier(GetUserNameFromId(sink->run_as, false)));
@@ -39,6 +53,8 @@ explain_sink(const SpineSink *sink, const SpineSinkDefinition *definition, Strin
 	for (int i = 0; i < sink->ncolumns; i++)
 		explain_column(sink, &sink->columns[i],
 					   definition->mappings ? definition->mappings[i].place : NULL, text);
+	if (writes_as_copy(sink))
+		appendStringInfoString(text, "  rows: as COPY writes them; by the statement if one is refused\n");
 	appendStringInfo(text, "  statement: %s\n", sink->sql[SPINE_SINK_PLAIN]);
 }
 

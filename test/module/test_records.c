@@ -149,7 +149,16 @@ apply_plainly(void *arg)
 {
 	Attempt    *attempt = arg;
 
-	attempt->outcome = spine_records_apply(attempt->plan, attempt->decoded, &attempt->applied);
+	SpineApplying *applying = spine_records_start(attempt->plan);
+
+	attempt->outcome = applying ? SPINE_APPLIED : SPINE_PLAN_OUTDATED;
+	if (applying)
+	{
+		spine_apply_add(applying, attempt->decoded->events, attempt->decoded->nevents);
+		(void) spine_records_finish(attempt->plan, applying);
+	}
+	attempt->applied.nletters = attempt->decoded->nletters;
+	attempt->applied.letters = attempt->decoded->letters;
 	return true;
 }
 

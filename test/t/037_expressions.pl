@@ -167,6 +167,7 @@ sink public.t: append, as role postgres
   column id: (value->'a'->0->>'it''s')::int + length(value#>>'{b,c}')
    takes value->'a'->0->>'it''s', value->'b'->>'c'
   column name: from name
+  rows: as COPY writes them; by the statement if one is refused
   statement: INSERT INTO public.t AS t (doc, id, name) SELECT u.c0, u.c1, u.c2 FROM spine_rows AS u
 TEXT
 

@@ -66,9 +66,12 @@ OBJS = \
 	src/apply/sink.o \
 	src/apply/sink_append.o \
 	src/apply/sink_upsert.o \
+	src/apply/key_bytes.o \
 	src/apply/newest.o \
+	src/apply/kept_rows.o \
 	src/apply/rows.o \
 	src/apply/lookup.o \
+	src/apply/postpone.o \
 	src/apply/plan.o \
 	src/apply/write.o \
 	src/apply/apply.o \

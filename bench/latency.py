@@ -19,6 +19,7 @@ ORDERS = 2000
 DATABASE = 'latency'
 PATIENCE_S = 30
 WARM_UP_S = 1           # the start of each stretch is left out: connections, plans, first pages
+WAL_SEGMENTS = 64       # more than a stretch fills
 
 
 def histogram(values):
@@ -72,6 +73,14 @@ def commit_ms(private, database):
     private.sql('CALL bench_commit(300)', database)
     return float(private.value('SELECT 1000 * percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) '
                                'FROM bench_commits', database))
+
+
+def prepare_wal(private, database):
+    """A server that has run for a while recycles its segments of WAL. A new server has to make
+    each of them, which takes as long as writing and flushing 16 MB, in the middle of a commit."""
+    private.set('min_wal_size', '%dMB' % (16 * 2 * WAL_SEGMENTS))
+    private.sql("SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal();" * WAL_SEGMENTS, database)
+    private.sql('CHECKPOINT', database)
 
 
 def spine_ms(private, database, topic, rate, seconds, seed):
@@ -153,6 +162,7 @@ def run(private, results, sizes, runs, is_busy=False):
     for rate in sizes['latency_rates']:
         found = []
         for number in range(runs):
+            prepare_wal(private, DATABASE)
             found.append(measure(private, DATABASE, topic, rate, seconds, 1000 * rate + number, is_busy))
             results.add_raw(part, **found[-1])
             say('latency: %d events/s, run %d: p50 %.1f ms, p99 %.1f ms' % (

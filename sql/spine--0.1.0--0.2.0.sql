@@ -1117,14 +1117,15 @@ FROM @extschema@.spine_produced() p
 GROUP BY p.tenant;
 COMMENT ON VIEW @extschema@.spine_produced_metrics IS 'spine_produced as metrics; part of spine_metrics';
 
-CREATE FUNCTION @extschema@.spine_pipeline_filtered(OUT pipeline name, OUT filtered bigint)
+CREATE FUNCTION @extschema@.spine_pipeline_skipped(
+	OUT pipeline name, OUT filtered bigint, OUT unchanged bigint)
 RETURNS SETOF record
-AS 'MODULE_PATHNAME', 'spine_pipeline_filtered'
+AS 'MODULE_PATHNAME', 'spine_pipeline_skipped'
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.spine_pipeline_filtered() IS
-'how many events the filters of each pipeline''s sinks have left out since the server started, from shared memory';
-REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_filtered() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_filtered() TO pg_monitor;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_skipped() IS
+'what each pipeline has not written since the server started, from shared memory: events that a filter left out, and rows that would not have changed';
+REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_skipped() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_skipped() TO pg_monitor;
 
 CREATE OR REPLACE VIEW @extschema@.spine_metrics AS
 WITH partitions AS (
@@ -1153,8 +1154,13 @@ FROM (
 	FROM pipelines
 	UNION ALL
 	SELECT 'spine_filtered_total', 'counter', 'Events that a sink''s filter has left out, over all sinks.', '',
-		   jsonb_build_object('pipeline', f.pipeline), f.filtered
-	FROM @extschema@.spine_pipeline_filtered() f
+		   jsonb_build_object('pipeline', s.pipeline), s.filtered
+	FROM @extschema@.spine_pipeline_skipped() s
+	UNION ALL
+	SELECT 'spine_unchanged_total', 'counter',
+		   'Rows that sinks in mode upsert did not write, because the row in the table is the same or newer.', '',
+		   jsonb_build_object('pipeline', s.pipeline), s.unchanged
+	FROM @extschema@.spine_pipeline_skipped() s
 	UNION ALL
 	SELECT 'spine_batches_total', 'counter', 'Batches committed.', '', labels, batches
 	FROM pipelines

@@ -17,6 +17,7 @@
 #include "varatt.h"
 #endif
 
+#include "access/htup_details.h"
 #include "storage/latch.h"
 
 /* Latch-related declarations moved to their own header in 18. */
@@ -50,6 +51,16 @@
 #else
 #define SPINE_DATCONNLIMIT_INVALID_DB	(-2)
 #endif
+
+static inline MinimalTuple
+spine_form_minimal_tuple(TupleDesc type, Datum *values, bool *nulls)
+{
+#if PG_VERSION_NUM >= 180000
+	return heap_form_minimal_tuple(type, values, nulls, 0);
+#else
+	return heap_form_minimal_tuple(type, values, nulls);
+#endif
+}
 
 /* Does the current user own the database? */
 static inline bool

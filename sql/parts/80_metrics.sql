@@ -39,13 +39,14 @@ COMMENT ON FUNCTION @extschema@.spine_pipeline_counters() IS
 'what the workers of this database''s pipelines have done since the server started, from shared memory';
 REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_counters() FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.spine_pipeline_filtered(OUT pipeline name, OUT filtered bigint)
+CREATE FUNCTION @extschema@.spine_pipeline_skipped(
+	OUT pipeline name, OUT filtered bigint, OUT unchanged bigint)
 RETURNS SETOF record
-AS 'MODULE_PATHNAME', 'spine_pipeline_filtered'
+AS 'MODULE_PATHNAME', 'spine_pipeline_skipped'
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.spine_pipeline_filtered() IS
-'how many events the filters of each pipeline''s sinks have left out since the server started, from shared memory';
-REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_filtered() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.spine_pipeline_skipped() IS
+'what each pipeline has not written since the server started, from shared memory: events that a filter left out, and rows that would not have changed';
+REVOKE ALL ON FUNCTION @extschema@.spine_pipeline_skipped() FROM PUBLIC;
 
 -- Names and units as Prometheus has them: https://prometheus.io/docs/practices/naming/
 CREATE VIEW @extschema@.spine_metrics AS
@@ -75,8 +76,13 @@ FROM (
 	FROM pipelines
 	UNION ALL
 	SELECT 'spine_filtered_total', 'counter', 'Events that a sink''s filter has left out, over all sinks.', '',
-		   jsonb_build_object('pipeline', f.pipeline), f.filtered
-	FROM @extschema@.spine_pipeline_filtered() f
+		   jsonb_build_object('pipeline', s.pipeline), s.filtered
+	FROM @extschema@.spine_pipeline_skipped() s
+	UNION ALL
+	SELECT 'spine_unchanged_total', 'counter',
+		   'Rows that sinks in mode upsert did not write, because the row in the table is the same or newer.', '',
+		   jsonb_build_object('pipeline', s.pipeline), s.unchanged
+	FROM @extschema@.spine_pipeline_skipped() s
 	UNION ALL
 	SELECT 'spine_batches_total', 'counter', 'Batches committed.', '', labels, batches
 	FROM pipelines
@@ -126,7 +132,7 @@ COMMENT ON VIEW @extschema@.spine_metrics IS
 'counters since the server started, and gauges; what /metrics of spine-http shows';
 GRANT SELECT ON @extschema@.spine_metrics TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_counters() TO pg_monitor;
-GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_filtered() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.spine_pipeline_skipped() TO pg_monitor;
 
 -- https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 CREATE FUNCTION @extschema@.spine_metrics_text()

@@ -9,8 +9,9 @@
 #include "executor/spi.h"
 
 /*
- * Plans a saved statement without parameters, unless its plan is kept already, so that it
- * finds rows by an index whatever the size of the tables is now.  With SPI.
+ * Plans a statement of spine_statement_prepare, unless its plan is kept already, so that it
+ * finds rows by an index, or by their places, whatever the size of the tables is now.
+ * With SPI.
  */
 extern void spine_lookup_plan(SPIPlanPtr plan);
 

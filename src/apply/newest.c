@@ -10,8 +10,8 @@
 
 #include "apply/bind.h"
 #include "apply/compare.h"
+#include "apply/key_bytes.h"
 #include "apply/record_field.h"
-#include "catalog/pg_type.h"
 #include "event/reduce.h"
 #include "lib/stringinfo.h"
 #include "utils/memutils.h"
@@ -20,20 +20,13 @@
 typedef struct Events
 {
 	const SpineReduceKey *keys;
-	const Datum *versions;		/* that compare as integers; NULL: log order decides */
-	bool		are_int4;
+	const Datum *versions;		/* NULL: log order decides */
+	const SpineColumn *version; /* it compares as an integer; NULL: versions are ranks */
 } Events;
 
 /* --------------------------------------------------------------------------
  * Ranks
  * -------------------------------------------------------------------------- */
-
-static bool
-compares_as_integer(const SpineColumn *version)
-{
-	return version->base_type == INT8OID || version->base_type == INT4OID ||
-		version->base_type == TIMESTAMPTZOID;
-}
 
 typedef struct Sorting
 {
@@ -78,38 +71,20 @@ rank(const SpineColumn *column, const Datum *values, size_t n)
  * The newest events
  * -------------------------------------------------------------------------- */
 
+static inline int64
+version_of(const Events *events, size_t event)
+{
+	Datum		version = events->versions[event];
+
+	return events->version ? spine_version_integer(events->version, version) : DatumGetInt64(version);
+}
+
 static bool
 is_newer(size_t candidate, size_t incumbent, void *arg)
 {
 	const Events *events = arg;
-	Datum		a;
-	Datum		b;
 
-	if (events->versions == NULL)
-		return true;
-	a = events->versions[candidate];
-	b = events->versions[incumbent];
-	if (events->are_int4)
-		return DatumGetInt32(a) >= DatumGetInt32(b);
-	return DatumGetInt64(a) >= DatumGetInt64(b);
-}
-
-/* Appends the bytes of a key's value, so that no two keys share theirs. */
-static void
-append_key_bytes(StringInfo buf, const SpineColumn *column, Datum value)
-{
-	if (!column->equal_if_same_bytes || (column->len > 0 && column->byval))
-		appendBinaryStringInfo(buf, (char *) &value, sizeof(Datum));
-	else if (column->len > 0)
-		appendBinaryStringInfo(buf, DatumGetPointer(value), column->len);
-	else
-	{
-		const struct varlena *text = (const struct varlena *) DatumGetPointer(value);
-		uint32		len = VARSIZE_ANY_EXHDR(text);
-
-		appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
-		appendBinaryStringInfo(buf, VARDATA_ANY(text), len);
-	}
+	return events->versions == NULL || version_of(events, candidate) >= version_of(events, incumbent);
 }
 
 /* The keys of all events as bytes. */
@@ -136,7 +111,14 @@ make_keys(const SpineSink *sink, const SpineRows *rows)
 	{
 		starts[i] = bytes.len;
 		for (int k = 0; k < sink->nkeys; k++)
-			append_key_bytes(&bytes, &sink->columns[sink->keys[k]], values[k][i]);
+		{
+			const SpineColumn *column = &sink->columns[sink->keys[k]];
+
+			if (column->equal_if_same_bytes)
+				spine_key_append(&bytes, column, values[k][i]);
+			else
+				spine_key_append_int64(&bytes, DatumGetInt64(values[k][i]));
+		}
 	}
 	starts[n] = bytes.len;
 
@@ -186,12 +168,8 @@ compare_age(const void *a, const void *b, void *arg)
 	return (i > j) == is_newer(Max(i, j), Min(i, j), events) ? -1 : 1;
 }
 
-/*
- * What a jsonpath finds, and which headers there are, is not known before it is looked for.
- * What is left does not miss values, or has fields that say so.
- */
-static bool
-must_look_for(const SpineColumn *column)
+bool
+spine_newest_must_look(const SpineColumn *column)
 {
 	return (column->source == SPINE_FROM_JSONPATH || column->source == SPINE_FROM_HEADER) &&
 		!column->has_given_default && column->needed_as == NULL;
@@ -208,7 +186,7 @@ look_for_columns(const SpineSink *sink, SpineRows *rows)
 		const SpineColumn *column = &sink->columns[c];
 		MemoryContext old_context;
 
-		if (!must_look_for(column))
+		if (!spine_newest_must_look(column))
 			continue;
 		rows->missing[c] = palloc(rows->nevents * sizeof(bool));
 		rows->current = column;
@@ -344,8 +322,8 @@ spine_newest_find(const SpineSink *sink, SpineRows *rows)
 	{
 		const SpineColumn *version = &sink->columns[sink->version];
 
-		events.are_int4 = version->base_type == INT4OID;
-		events.versions = compares_as_integer(version) ? rows->bound[sink->version] :
+		events.version = spine_version_is_integer(version) ? version : NULL;
+		events.versions = events.version ? rows->bound[sink->version] :
 			rank(version, rows->bound[sink->version], rows->nevents);
 	}
 

@@ -6,6 +6,7 @@
 #define SPINE_NEWEST_H
 
 #include "apply/rows.h"
+#include "catalog/pg_type.h"
 
 /*
  * Keeps the newest event of each key, in an order of the keys.  Of two events with the same
@@ -14,5 +15,26 @@
  * keys and the version.  Raises what the types' comparison functions raise.
  */
 extern void spine_newest_find(const SpineSink *sink, SpineRows *rows);
+
+/*
+ * What a jsonpath finds, and which headers there are, is not known before it is looked for.
+ * What is left does not miss values, or has fields that say so.
+ */
+extern bool spine_newest_must_look(const SpineColumn *column);
+
+/* Do values of the column compare as integers do? */
+static inline bool
+spine_version_is_integer(const SpineColumn *column)
+{
+	return column->base_type == INT8OID || column->base_type == INT4OID ||
+		column->base_type == TIMESTAMPTZOID || column->base_type == TIMESTAMPOID;
+}
+
+/* The value of such a column as an integer. */
+static inline int64
+spine_version_integer(const SpineColumn *column, Datum value)
+{
+	return column->base_type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
+}
 
 #endif							/* SPINE_NEWEST_H */

@@ -5,6 +5,7 @@
 #include "apply/plan.h"
 
 #include "access/xact.h"
+#include "apply/postpone.h"
 #include "apply/role.h"
 #include "utils/memutils.h"
 
@@ -100,6 +101,7 @@ spine_plan_make(const SpinePipeline *pipeline, size_t max_record_memory)
 	level = spine_role_fix_settings();
 	make_sinks(plan, pipeline);
 	make_decoder(plan);
+	spine_postpone_find(plan);
 	spine_role_restore_settings(level);
 	watch_sinks(plan);
 

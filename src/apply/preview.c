@@ -7,6 +7,7 @@
  */
 #include "apply/preview.h"
 
+#include "apply/compare.h"
 #include "apply/role.h"
 #include "apply/rows.h"
 #include "executor/spi.h"
@@ -49,18 +50,29 @@ run(const char *sql, MemoryContext context, Datum *row)
 	return true;
 }
 
+/* *is_newer: than the event. */
 static bool
-find_old_row(const SpineSink *sink, MemoryContext context, Datum *row)
+find_old_row(const SpineSink *sink, MemoryContext context, Datum *row, bool *is_newer)
 {
+	const SpineColumn *version = sink->version < 0 ? NULL : &sink->columns[sink->version];
 	StringInfoData sql;
+	bool		isnull;
 
+	*is_newer = false;
 	if (sink->nkeys == 0)
 		return false;
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT " ROW_AS_JSONB " FROM %s AS t, " SPINE_ROWS " AS u WHERE ",
-					 sink->table_name);
+	appendStringInfoString(&sql, "SELECT " ROW_AS_JSONB);
+	if (version)
+		appendStringInfo(&sql, ", t.%s %s u.c%d", quote_identifier(version->name),
+						 spine_compare_operator(version, BTGreaterStrategyNumber), sink->version);
+	appendStringInfo(&sql, " FROM %s AS t, " SPINE_ROWS " AS u WHERE ", sink->table_name);
 	spine_sink_append_same_key(&sql, sink);
-	return run(sql.data, context, row);
+	if (!run(sql.data, context, row))
+		return false;
+	if (version)
+		*is_newer = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)) && !isnull;
+	return true;
 }
 
 /* A row that is there already is no error for the worker, which tries again without it. */
@@ -85,14 +97,14 @@ write_row(const SpineSink *sink, const SpineStoredRows *rows, MemoryContext cont
 }
 
 static SpinePreviewAction
-find_action(const SpineSink *sink, const SpinePreview *preview)
+find_action(const SpinePreview *preview, bool is_stale)
 {
 	if (preview->has_new && !preview->has_old)
 		return SPINE_PREVIEW_INSERT;
 	if (preview->has_new)
 		return DatumGetBool(DirectFunctionCall2(jsonb_eq, preview->old_row, preview->new_row)) ?
 			SPINE_PREVIEW_UNCHANGED : SPINE_PREVIEW_UPDATE;
-	return preview->has_old && sink->version >= 0 ? SPINE_PREVIEW_STALE : SPINE_PREVIEW_UNCHANGED;
+	return is_stale ? SPINE_PREVIEW_STALE : SPINE_PREVIEW_UNCHANGED;
 }
 
 /* Lets the statements find the rows by their name, until SPI_finish. */
@@ -114,6 +126,7 @@ static void
 apply(const SpineSink *sink, const SpineEvent *event, MemoryContext context, SpinePreview *preview)
 {
 	SpineStoredRows rows = spine_rows_make(sink, event, 1);
+	bool		is_newer;
 
 	if (rows.nfiltered > 0)
 	{
@@ -122,10 +135,15 @@ apply(const SpineSink *sink, const SpineEvent *event, MemoryContext context, Spi
 	}
 	SPI_connect();
 	name_rows(sink, &rows);
-	preview->has_old = find_old_row(sink, context, &preview->old_row);
+	preview->has_old = find_old_row(sink, context, &preview->old_row, &is_newer);
 	preview->has_new = write_row(sink, &rows, context, &preview->new_row);
 	SPI_finish();
-	preview->action = find_action(sink, preview);
+	preview->action = find_action(preview, is_newer);
+	if (preview->action == SPINE_PREVIEW_UNCHANGED && sink->kind->updates_rows && !preview->has_new)
+	{
+		preview->has_new = true;
+		preview->new_row = preview->old_row;
+	}
 }
 
 void

@@ -22,9 +22,6 @@
 /* How far before a row is stored the caches are asked for it: see prefetch_row. */
 #define PREFETCH_ROWS	4
 
-/* Bits in one m<i>, so that a mask is never a negative number. */
-#define BITS_PER_WORD	60
-
 /* --------------------------------------------------------------------------
  * The type of the rows, and the SQL
  * -------------------------------------------------------------------------- */
@@ -59,7 +56,7 @@ spine_rows_describe(SpineSink *sink)
 	int			n = 0;
 
 	sink->nwords = sink->kind->updates_rows || has_defaults(sink) ?
-		(sink->ncolumns + BITS_PER_WORD - 1) / BITS_PER_WORD : 0;
+		(sink->ncolumns + SPINE_ROWS_WORD_BITS - 1) / SPINE_ROWS_WORD_BITS : 0;
 	sink->row_type = CreateTemplateTupleDesc(sink->ncolumns + sink->nwords + (sink->version >= 0));
 	for (int i = 0; i < sink->ncolumns; i++)
 		describe_column(sink, ++n, "c", i, sink->columns[i].base_type, sink->columns[i].typmod,
@@ -78,8 +75,8 @@ spine_rows_describe(SpineSink *sink)
 void
 spine_rows_append_missing(StringInfo sql, int column)
 {
-	appendStringInfo(sql, "(u.m%d & " INT64_FORMAT ") <> 0", column / BITS_PER_WORD,
-					 INT64CONST(1) << column % BITS_PER_WORD);
+	appendStringInfo(sql, "(u.m%d & " INT64_FORMAT ") <> 0", column / SPINE_ROWS_WORD_BITS,
+					 INT64CONST(1) << column % SPINE_ROWS_WORD_BITS);
 }
 
 void
@@ -232,7 +229,7 @@ make_row(const SpineSink *sink, SpineRows *rows, size_t event, const SpinePartia
 		else
 			values[c] = bind_value(rows, column, &rows->events[giver], &nulls[c], &missing);
 		if (missing && sink->nwords > 0)
-			words[c / BITS_PER_WORD] |= Int64GetDatum(INT64CONST(1) << c % BITS_PER_WORD);
+			spine_rows_set_missing(words, c);
 	}
 	if (sink->version >= 0)
 	{
@@ -244,8 +241,8 @@ make_row(const SpineSink *sink, SpineRows *rows, size_t event, const SpinePartia
 	}
 }
 
-static Tuplestorestate *
-begin_store(void)
+Tuplestorestate *
+spine_rows_begin_store(void)
 {
 	return tuplestore_begin_heap(false, false, MAX_ROWS_KB);
 }
@@ -254,7 +251,7 @@ begin_store(void)
 static SpineStoredRows
 store_rows(const SpineSink *sink, SpineRows *rows)
 {
-	SpineStoredRows stored = {.left_out = rows->left_out, .whole = begin_store()};
+	SpineStoredRows stored = {.left_out = rows->left_out, .whole = spine_rows_begin_store()};
 	const uint32 *kept = rows->kept;
 	Datum	   *values = palloc(sink->row_type->natts * sizeof(Datum));
 	bool	   *nulls = palloc0(sink->row_type->natts * sizeof(bool));
@@ -263,7 +260,7 @@ store_rows(const SpineSink *sink, SpineRows *rows)
 	MemoryContext old_context;
 
 	if (rows->partial)
-		stored.partial = begin_store();
+		stored.partial = spine_rows_begin_store();
 	old_context = MemoryContextSwitchTo(row_context);
 	for (size_t row = 0; row < rows->nkept; row++)
 	{

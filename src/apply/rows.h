@@ -64,6 +64,22 @@ typedef struct SpineStoredRows
 	size_t		nfiltered;		/* events that the filter has left out */
 } SpineStoredRows;
 
+/* Bits in one m<i>, so that a mask is never a negative number. */
+#define SPINE_ROWS_WORD_BITS	60
+
+/* words: the m<i> of a row. */
+static inline void
+spine_rows_set_missing(Datum *words, int column)
+{
+	words[column / SPINE_ROWS_WORD_BITS] |= Int64GetDatum(INT64CONST(1) << column % SPINE_ROWS_WORD_BITS);
+}
+
+static inline bool
+spine_rows_is_missing(const Datum *words, int column)
+{
+	return (DatumGetInt64(words[column / SPINE_ROWS_WORD_BITS]) >> column % SPINE_ROWS_WORD_BITS & 1) != 0;
+}
+
 /* Sets the type of a sink's rows, when all else is known of the sink. */
 extern void spine_rows_describe(SpineSink *sink);
 
@@ -99,6 +115,8 @@ extern void spine_rows_compute(const SpineSink *sink, SpineRows *rows);
 /* ... and makes the row of one of these events, by column, in the current memory context. */
 extern void spine_rows_make_row(const SpineSink *sink, SpineRows *rows, size_t event,
 								Datum *values, bool *nulls, bool *missing);
+/* An empty store of rows, in the current memory context; beyond some size it is in a file. */
+extern Tuplestorestate *spine_rows_begin_store(void);
 
 /* For the kinds: binds these columns of all events.  None of the values may be null. */
 extern void spine_rows_bind(const SpineSink *sink, SpineRows *rows, const int *columns, int ncolumns);

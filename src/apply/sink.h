@@ -110,6 +110,8 @@ struct SpineSink
 	MemoryContext context;		/* that the sink lives in */
 	TupleDesc	row_type;		/* of spine_rows: see rows.h */
 	int			nwords;			/* how many m<i> they have */
+	bool		may_be_written_late;	/* behind the rows of later pieces and sinks: see postpone.h */
+	int			mixed;			/* sink_upsert.c's: for how many transactions rows are not kept */
 	char	   *sql[SPINE_SINK_STATEMENTS];
 	SpineStatement statements[SPINE_SINK_STATEMENTS];	/* prepared under run_as */
 

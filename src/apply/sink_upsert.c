@@ -4,7 +4,8 @@
  *
  * The events of a batch are reduced to the newest per key first (newest.c).  Then a statement
  * updates a row unless the row is newer.  An event of the same version as the row is
- * later in the log, and wins.  Without a version each event is newer than the row.
+ * later in the log, and wins.  Without a version each event is newer than the row.  A row
+ * that would not change is not written.
  *
  * ON CONFLICT has to be given a whole row, and sees no more of it when it updates.  So it
  * takes events that have all columns.  A column that no event of the batch has is not named,
@@ -17,10 +18,15 @@
 
 #include "apply/compare.h"
 #include "apply/conflict.h"
+#include "apply/kept_rows.h"
 #include "apply/newest.h"
 #include "apply/rows.h"
+#include "apply/write.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+
+/* For how many transactions a sink whose events lack different columns takes statements. */
+#define MIXED_TRANSACTIONS	100
 
 static bool
 is_key(const SpineSink *sink, int column)
@@ -79,6 +85,86 @@ is_set(const SpineSink *sink, int column, const bool *left_out)
 		!(left_out && left_out[column]);
 }
 
+/* Appends the value that a statement sets a column to. */
+typedef void (*AppendValue)(StringInfo sql, const SpineSink *sink, int column);
+
+static void
+append_proposed(StringInfo sql, const SpineSink *sink, int column)
+{
+	appendStringInfo(sql, "EXCLUDED.%s", quote_identifier(sink->columns[column].name));
+}
+
+/* A value that an older event gives does not count if the row is newer than that event. */
+static void
+append_merged(StringInfo sql, const SpineSink *sink, int column)
+{
+	appendStringInfoString(sql, "CASE WHEN ");
+	spine_rows_append_missing(sql, column);
+	if (sink->version >= 0)
+		appendStringInfo(sql, " OR u.givers[%d] %s t.%s", column + 1,
+						 spine_compare_operator(&sink->columns[sink->version], BTLessStrategyNumber),
+						 quote_identifier(sink->columns[sink->version].name));
+	appendStringInfo(sql, " THEN t.%s ELSE u.c%d END", quote_identifier(sink->columns[column].name), column);
+}
+
+/*
+ * Appends "the row would change", where the versions are equal.  Equal is what has the same
+ * bytes: 1.0 and 1.00 are two values.
+ */
+static void
+append_changes(StringInfo sql, const SpineSink *sink, const bool *left_out, AppendValue append_value)
+{
+	StringInfoData old_values;
+	StringInfoData new_values;
+	const char *separator = "";
+
+	initStringInfo(&old_values);
+	initStringInfo(&new_values);
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		const SpineColumn *column = &sink->columns[i];
+		const char *name = quote_identifier(column->name);
+
+		if (!is_set(sink, i, left_out) || (i == sink->version && column->equal_if_same_bytes))
+			continue;
+		if (column->equal_if_same_bytes)
+		{
+			appendStringInfo(sql, "%st.%s IS DISTINCT FROM ", separator, name);
+			append_value(sql, sink, i);
+			separator = " OR ";
+			continue;
+		}
+		appendStringInfo(&old_values, "%st.%s", old_values.len ? ", " : "", name);
+		appendStringInfoString(&new_values, new_values.len ? ", (" : "(");
+		append_value(&new_values, sink, i);
+		appendStringInfo(&new_values, ")::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+	}
+	if (old_values.len > 0)
+		appendStringInfo(sql, "%spg_catalog.record_image_ne(ROW(%s), ROW(%s))", separator, old_values.data, new_values.data);
+	else if (separator[0] == '\0')
+		appendStringInfoString(sql, "false");
+}
+
+/*
+ * Appends "the row is to be updated": it is not newer, and not the same.  A statement that sets
+ * a column to what it proposes needs the right to read that column anyway.
+ */
+static void
+append_condition(StringInfo sql, const SpineSink *sink, const bool *left_out, const char *new_version,
+				 AppendValue append_value)
+{
+	const SpineColumn *version = sink->version < 0 ? NULL : &sink->columns[sink->version];
+	const char *name = version ? quote_identifier(version->name) : NULL;
+
+	if (version)
+		appendStringInfo(sql, "t.%s IS NULL OR %s %s t.%s OR %s %s t.%s AND (",
+						 name, new_version, spine_compare_operator(version, BTGreaterStrategyNumber), name,
+						 new_version, spine_compare_operator(version, BTEqualStrategyNumber), name);
+	append_changes(sql, sink, left_out, append_value);
+	if (version)
+		appendStringInfoChar(sql, ')');
+}
+
 /* Nothing may be left to set. */
 static void
 append_on_conflict(StringInfo sql, const SpineSink *sink, const bool *left_out)
@@ -90,22 +176,21 @@ append_on_conflict(StringInfo sql, const SpineSink *sink, const bool *left_out)
 	appendStringInfoString(sql, ") ");
 	for (int i = 0; i < sink->ncolumns; i++)
 	{
-		const char *name = quote_identifier(sink->columns[i].name);
-
 		if (!is_set(sink, i, left_out))
 			continue;
-		appendStringInfo(sql, "%s%s = EXCLUDED.%s", separator, name, name);
+		appendStringInfo(sql, "%s%s = ", separator, quote_identifier(sink->columns[i].name));
+		append_proposed(sql, sink, i);
 		separator = ", ";
 	}
 	if (separator[0] != ',')
 		appendStringInfoString(sql, "DO NOTHING");
-	else if (sink->version >= 0)
+	else
 	{
-		const SpineColumn *version = &sink->columns[sink->version];
-		const char *name = quote_identifier(version->name);
-
-		appendStringInfo(sql, " WHERE t.%s IS NULL OR EXCLUDED.%s %s t.%s", name, name,
-						 spine_compare_operator(version, BTGreaterEqualStrategyNumber), name);
+		appendStringInfoString(sql, " WHERE ");
+		append_condition(sql, sink, left_out,
+						 sink->version < 0 ? NULL :
+						 psprintf("EXCLUDED.%s", quote_identifier(sink->columns[sink->version].name)),
+						 append_proposed);
 	}
 }
 
@@ -121,34 +206,25 @@ sets_any(const SpineSink *sink)
 	return false;
 }
 
-/* A value that an older event gives does not count if the row is newer than that event. */
 static void
 append_update(StringInfo sql, const SpineSink *sink)
 {
-	const SpineColumn *version = sink->version < 0 ? NULL : &sink->columns[sink->version];
-	const char *version_name = version ? quote_identifier(version->name) : NULL;
 	const char *separator = "";
 
 	appendStringInfo(sql, "UPDATE %s AS t SET ", sink->table_name);
 	for (int i = 0; i < sink->ncolumns; i++)
 	{
-		const char *name = quote_identifier(sink->columns[i].name);
-
 		if (!is_set(sink, i, NULL))
 			continue;
-		appendStringInfo(sql, "%s%s = CASE WHEN ", separator, name);
-		spine_rows_append_missing(sql, i);
-		if (version)
-			appendStringInfo(sql, " OR u.givers[%d] %s t.%s", i + 1,
-							 spine_compare_operator(version, BTLessStrategyNumber), version_name);
-		appendStringInfo(sql, " THEN t.%s ELSE u.c%d END", name, i);
+		appendStringInfo(sql, "%s%s = ", separator, quote_identifier(sink->columns[i].name));
+		append_merged(sql, sink, i);
 		separator = ", ";
 	}
 	appendStringInfoString(sql, " FROM " SPINE_ROWS " AS u WHERE ");
 	spine_sink_append_same_key(sql, sink);
-	if (version)
-		appendStringInfo(sql, " AND (t.%s IS NULL OR u.c%d %s t.%s)", version_name, sink->version,
-						 spine_compare_operator(version, BTGreaterEqualStrategyNumber), version_name);
+	appendStringInfoString(sql, " AND (");
+	append_condition(sql, sink, NULL, psprintf("u.c%d", sink->version), append_merged);
+	appendStringInfoChar(sql, ')');
 }
 
 static void
@@ -179,10 +255,75 @@ write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which,
 	}
 }
 
+/* --------------------------------------------------------------------------
+ * A transaction of several pieces
+ * -------------------------------------------------------------------------- */
+
+struct SpineSinkWriter
+{
+	SpineSink  *sink;
+	SpineKeptRows *kept;
+	bool		is_mixed;		/* events lack different columns: they take the statements */
+};
+
+static SpineSinkWriter *
+begin(SpineSink *sink)
+{
+	SpineSinkWriter *writer;
+
+	if (!sink->may_be_written_late || !spine_kept_rows_suit(sink))
+		return NULL;
+	if (sink->mixed > 0)
+	{
+		sink->mixed--;
+		return NULL;
+	}
+	writer = palloc0(sizeof(SpineSinkWriter));
+	writer->sink = sink;
+	writer->kept = spine_kept_rows_make(sink);
+	return writer;
+}
+
+static void
+add(SpineSinkWriter *writer, const SpineEvent *events, size_t n, SpineApplyCounts *counts)
+{
+	SpineRows	rows = {.events = events, .nevents = n};
+
+	if (!writer->is_mixed)
+	{
+		spine_rows_compute(writer->sink, &rows);
+		if (spine_kept_rows_add(writer->kept, &rows))
+		{
+			counts->nfiltered += rows.nfiltered;
+			return;
+		}
+		spine_kept_rows_write(writer->kept, counts);
+		writer->is_mixed = true;
+		writer->sink->mixed = MIXED_TRANSACTIONS;
+	}
+	spine_write_events(writer->sink, SPINE_SINK_PLAIN, events, n, counts);
+}
+
+static size_t
+held(const SpineSinkWriter *writer)
+{
+	return spine_kept_rows_size(writer->kept);
+}
+
+static void
+finish(SpineSinkWriter *writer, SpineApplyCounts *counts)
+{
+	spine_kept_rows_write(writer->kept, counts);
+}
+
 const SpineSinkKind spine_sink_upsert = {
 	.mode = "upsert",
 	.updates_rows = true,
 	.describe = describe,
 	.write_statement = write_statement,
-	.reduce = spine_newest_find
+	.reduce = spine_newest_find,
+	.begin = begin,
+	.add = add,
+	.held = held,
+	.finish = finish
 };

@@ -17,9 +17,10 @@ spine_statement_prepare(SpineStatement *statement, const char *query, int nargs,
 	if (statement->query && strcmp(statement->query, query) == 0)
 		return statement->plan;
 
-	plan = SPI_prepare(query, nargs, types);
+	/* one plan for all parameters, which is made once */
+	plan = SPI_prepare_cursor(query, nargs, types, CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
 	text = MemoryContextStrdup(TopMemoryContext, query);
 	SPI_keepplan(plan);
 	spine_statement_free(statement);

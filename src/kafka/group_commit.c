@@ -14,7 +14,7 @@
 
 #define REQUEST_TIMEOUT_MS	(3600 * 1000)
 #define PATIENCE_MS			5000	/* with a broker that does not answer */
-#define INTERVAL_MS			1000
+#define INTERVAL_MS			5000	/* as the clients of Kafka; no batch is applied meanwhile */
 #define RETRY_MS			60000	/* after a request that was not answered */
 
 void

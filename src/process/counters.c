@@ -15,7 +15,7 @@
 #include "utils/float.h"
 
 PG_FUNCTION_INFO_V1(spine_pipeline_counters);
-PG_FUNCTION_INFO_V1(spine_pipeline_filtered);
+PG_FUNCTION_INFO_V1(spine_pipeline_skipped);
 
 /* The upper bounds of the histogram's buckets, in seconds; the last has none. */
 static const double bucket_bounds[SPINE_BATCH_BUCKETS - 1] = {
@@ -65,6 +65,7 @@ spine_counters_add_batch(const NameData *pipeline, const SpineApplyCounts *count
 	if (counters)
 	{
 		counters->upserts += counts->nupserts;
+		counters->unchanged += counts->nunchanged;
 		counters->filtered += counts->nfiltered;
 		counters->batches++;
 		counters->batch_seconds += seconds;
@@ -128,7 +129,7 @@ spine_pipeline_counters(PG_FUNCTION_ARGS)
 
 /* Apart, so that the function above keeps the type that it had in 0.1.0. */
 Datum
-spine_pipeline_filtered(PG_FUNCTION_ARGS)
+spine_pipeline_skipped(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SpinePipelineCounters *counters;
@@ -138,13 +139,14 @@ spine_pipeline_filtered(PG_FUNCTION_ARGS)
 	counters = spine_shared_copy_table(spine_pipeline_counts, sizeof(SpinePipelineCounters), &n);
 	for (long i = 0; i < n; i++)
 	{
-		Datum		values[2];
-		bool		nulls[2] = {false};
+		Datum		values[3];
+		bool		nulls[3] = {false};
 
 		if (counters[i].key.database != MyDatabaseId)
 			continue;
 		values[0] = NameGetDatum(&counters[i].key.name);
 		values[1] = Int64GetDatum(counters[i].filtered);
+		values[2] = Int64GetDatum(counters[i].unchanged);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -19,6 +19,7 @@
 #include "process/positions.h"
 
 #include "access/xact.h"
+#include "apply/lookup.h"
 #include "apply/statement.h"
 #include "catalog/pg_type.h"
 #include "catalog/topics.h"
@@ -26,7 +27,6 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -164,19 +164,11 @@ run(SpineStatement *kept, const char *query, const SpineLog *log,
 	make_arguments(log, moves, n, args);
 	if (kept)
 	{
-		/*
-		 * The table is small when the plan is made, and there may be few moves; the plan is
-		 * kept when the table is full of old versions, and there are thousands of moves.
-		 */
-		int			nest_level = NewGUCNestLevel();
+		SPIPlanPtr	plan = spine_statement_prepare(kept, query, NARGS, types);
 
-		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		result = SPI_execute_plan(spine_statement_prepare(kept, query, NARGS, types),
-								  args, NULL, false, 0);
-		AtEOXact_GUC(true, nest_level);
+		/* or a plan that was made for a few rows would read thousands of old versions */
+		spine_lookup_plan(plan);
+		result = SPI_execute_plan(plan, args, NULL, false, 0);
 	}
 	else
 		result = SPI_execute_with_args(query, NARGS, types, args, NULL, false, 0);

@@ -51,7 +51,7 @@ spine_settings_init(void)
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("spine.batch_interval",
-							"The longest a record waits for others to be applied with it.",
+							"The longest a worker rests between two batches.",
 							NULL,
 							&spine_batch_interval_ms, 10, 0, 10000,
 							PGC_SUSET, GUC_UNIT_MS,

@@ -152,6 +152,7 @@ typedef struct SpinePipelineCounters
 	SpinePipelineKey key;
 	int64		records_consumed;	/* read from the broker */
 	int64		upserts;		/* rows written by sinks in mode upsert */
+	int64		unchanged;		/* rows that these did not write: what is there is the same or newer */
 	int64		filtered;		/* events that a sink's filter has left out, over all sinks */
 	int64		batches;
 	double		batch_seconds;

@@ -116,13 +116,19 @@ spine_worker_meet_error(SpineWorker *worker)
 static SpineStage
 rest(SpineWorker *worker)
 {
-	pgstat_report_activity(STATE_IDLE, NULL);
 	if (worker->consumer && worker->is_assigned)
 		spine_worker_publish(worker);	/* or nobody would see the lag grow */
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 worker->rest_ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
+	spine_worker_nap(worker, worker->rest_ms);
 	return spine_worker_next_stage(worker);
+}
+
+void
+spine_worker_nap(SpineWorker *worker, long timeout_ms)
+{
+	pgstat_report_activity(STATE_IDLE, NULL);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
 }
 
 void

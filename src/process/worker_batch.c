@@ -1,6 +1,10 @@
 /*
  * worker_batch.c
- *		How a worker reads records, and applies them when a batch has waited long enough.
+ *		How a worker reads records, and when it applies them.
+ *
+ * A worker that has nothing else to do applies a record at once.  After a batch it rests, so
+ * that while records keep coming it uses a part of a core only, and applies those that have
+ * come meanwhile together.  Under load batches become larger by themselves.
  */
 #include "process/worker_internal.h"
 
@@ -70,32 +74,38 @@ do_chores(SpineWorker *worker)
 	return PARTITION_CHECK_MS;
 }
 
-/* Is there a batch that has waited long enough?  If not, sleeps for a while, if it may. */
+/* The rest after a batch; 0: it is over. */
+static long
+rest_ms(const SpineWorker *worker)
+{
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker->rests_until);
+}
+
+/* Is there a batch to be applied now?  If not, sleeps for a while, if it may. */
 static SpineStage
 await_batch(SpineWorker *worker, bool is_full, bool may_sleep)
 {
 	long		timeout_ms = do_chores(worker);
+	bool		has_batch = spine_consumer_has_batch(worker->consumer);
 
 	if (timeout_ms == 0)
 		return SPINE_READING;
-	if (!spine_consumer_is_well(worker->consumer))
-		timeout_ms = Min(timeout_ms, SPINE_STUCK_RETRY_MS);
-	if (spine_consumer_has_batch(worker->consumer))
-	{
-		if (worker->batch_started == 0)
-			worker->batch_started = GetCurrentTimestamp();
-		if (is_full || spine_worker_is_due(worker->batch_started, spine_batch_interval_ms))
-			return SPINE_APPLYING;
-		timeout_ms = Min(timeout_ms, Max(spine_batch_interval_ms, 1));
-	}
+	if (has_batch && (is_full || rest_ms(worker) <= 0))
+		return SPINE_APPLYING;
+	if (!has_batch && spine_consumer_reached_end(worker->consumer))
+		spine_worker_publish(worker);
+	if (!may_sleep)
+		return SPINE_READING;
+
+	/* more records cannot end the rest, and so need not wake the worker up */
+	if (has_batch)
+		spine_worker_nap(worker, rest_ms(worker));
 	else
 	{
-		worker->batch_started = 0;
-		if (spine_consumer_reached_end(worker->consumer))
-			spine_worker_publish(worker);
-	}
-	if (may_sleep)
+		if (!spine_consumer_is_well(worker->consumer))
+			timeout_ms = Min(timeout_ms, SPINE_STUCK_RETRY_MS);
 		spine_worker_sleep(worker, timeout_ms);
+	}
 	return SPINE_READING;
 }
 
@@ -161,7 +171,7 @@ has_backlog(SpineWorker *worker)
 static bool
 may_grow(SpineWorker *worker)
 {
-	return worker->max_pieces > 1 && worker->part == 0 &&
+	return worker->max_pieces > 1 && worker->part == 0 && worker->nsuspects == 0 &&
 		spine_batch_rows >= 2 * piece_limit(worker) &&
 		!looks_up(worker->plan) && has_backlog(worker);
 }
@@ -216,7 +226,8 @@ next_piece(SpineBatch *batch, void *arg)
 	SpinePiece *piece = &batch->piece;
 	MemoryContext old_context;
 
-	if (!has_room(batch, growth) || spine_worker_has_news(worker) || !has_backlog(worker))
+	if (!has_room(batch, growth) || spine_worker_has_news(worker) || !has_backlog(worker) ||
+		spine_worker_wants_to_share(worker, batch))
 		return false;
 
 	spine_consumer_finish_batch(worker->consumer, piece->nrecords, piece->moves, piece->nmoves);
@@ -236,13 +247,15 @@ next_piece(SpineBatch *batch, void *arg)
 
 /*
  * How many pieces the next batch may have, after this one.  What is refused is found in
- * batches of one piece, so they are the rule until all is well.
+ * batches of one piece, so they are the rule until all is well again.
  */
 static void
 adjust_growth(SpineWorker *worker, const SpineBatch *batch, bool is_well, double took_ms)
 {
 	if (!is_well)
 		worker->max_pieces = 1;
+	else if (worker->nsuspects > 0)
+		return;
 	else if (took_ms > MAX_BATCH_MS)
 		worker->max_pieces = Max(batch->npieces / 2, 1);
 	else if (took_ms < MAX_BATCH_MS / 2)
@@ -266,17 +279,15 @@ batch_error_context(void *arg)
 }
 
 static void
-finish_batch(SpineWorker *worker, const SpineBatch *batch, TimestampTz started, instr_time duration)
+finish_batch(SpineWorker *worker, const SpineBatch *batch, instr_time duration)
 {
-	size_t		nleft;
+	int			rest_ms = Min(INSTR_TIME_GET_MILLISEC(duration), spine_batch_interval_ms);
 
 	spine_consumer_finish_batch(worker->consumer, batch->piece.nrecords, batch->piece.moves, batch->piece.nmoves);
 	spine_consumer_look_further(worker->consumer, false);
 	spine_counters_add_batch(&worker->pipeline_name, &batch->counts, INSTR_TIME_GET_DOUBLE(duration));
 	spine_status_publish_batch(&worker->log, batch->moves, batch->nmoves, INSTR_TIME_GET_MILLISEC(duration));
-	(void) spine_consumer_records(worker->consumer, &nleft);
-	if (nleft == 0)
-		worker->batch_started = started;	/* otherwise the rest has waited as long */
+	worker->rests_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), rest_ms);
 	worker->summary_events += batch->nevents;
 	worker->summary_dead_letters += batch->ndead_letters;
 	worker->summary_batches++;
@@ -328,7 +339,6 @@ spine_worker_apply(SpineWorker *worker)
 	};
 	ErrorContextCallback callback = {error_context_stack, batch_error_context, &batch};
 	SpineBatchOutcome outcome;
-	TimestampTz started = GetCurrentTimestamp();
 	instr_time	duration;
 	size_t		nrecords;
 
@@ -357,13 +367,18 @@ spine_worker_apply(SpineWorker *worker)
 	spine_counters_add_records(&worker->pipeline_name, spine_consumer_take_count(worker->consumer));
 	adjust_growth(worker, &batch, outcome == SPINE_BATCH_COMMITTED && !batch.was_searched,
 				  INSTR_TIME_GET_MILLISEC(duration));
-	if (outcome != SPINE_BATCH_COMMITTED && batch.is_partly_freed)
+	if (outcome == SPINE_BATCH_COMMITTED)
+		worker->nsuspects -= Min(worker->nsuspects, batch.nrecords);
+	else if (batch.is_partly_freed)
+	{
+		worker->nsuspects = batch.nrecords;
 		worker->is_assigned = false;	/* to read from where the database stands */
+	}
 
 	switch (outcome)
 	{
 		case SPINE_BATCH_COMMITTED:
-			finish_batch(worker, &batch, started, duration);
+			finish_batch(worker, &batch, duration);
 			break;
 		case SPINE_BATCH_TOO_LARGE:
 			worker->part = batch.nsettled;

@@ -57,17 +57,16 @@ typedef struct SpineWorker
 	SpineRefusals refusals;		/* in a row, over the batches */
 	size_t		part;			/* the most records of a batch while many are refused; 0: all */
 	size_t		max_pieces;		/* of the next batch, if there is a backlog */
+	size_t		nsuspects;		/* so many records are read again, as a batch of several
+								 * pieces has failed: each piece by itself */
 
-	/*
-	 * Since when the oldest record of the batch may have been there, which is since the
-	 * batch before it began; 0: nothing is read yet.
-	 */
-	TimestampTz batch_started;
+	TimestampTz rests_until;	/* after a batch; until then only a full one is applied */
 
 	/* see worker_share.c */
 	double		record_ms;		/* that a record takes; 0: not known yet */
 	int64		lag;			/* of all assigned partitions; -1: not known */
-	TimestampTz gave_at;		/* some of them away */
+	bool		has_choice;		/* several of them are behind */
+	TimestampTz shared_at;		/* when it last looked which of them to give away */
 
 	SpineError	error;			/* the last one */
 	long		rest_ms;
@@ -100,6 +99,9 @@ extern void spine_worker_note_lag(SpineWorker *worker, const SpineProgressReport
 /* A batch is committed: gives partitions to an idle worker, if there is one and it is worth it. */
 extern void spine_worker_share(SpineWorker *worker, const SpineBatch *batch, double batch_ms);
 
+/* Should this batch, of which there could be more, end so that partitions can be given? */
+extern bool spine_worker_wants_to_share(const SpineWorker *worker, const SpineBatch *batch);
+
 /* Gives back what others gave to this worker; if there is something, that ends the assignment. */
 extern void spine_worker_give_back(SpineWorker *worker);
 
@@ -129,6 +131,9 @@ extern void spine_worker_report_running(SpineWorker *worker);
 
 /* Sleeps until the time is over or something happens. */
 extern void spine_worker_sleep(SpineWorker *worker, long timeout_ms);
+
+/* Sleeps until the time is over, also when there are more records. */
+extern void spine_worker_nap(SpineWorker *worker, long timeout_ms);
 
 /* Has the interval passed? */
 extern bool spine_worker_is_due(TimestampTz since, int interval_ms);

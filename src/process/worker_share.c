@@ -19,7 +19,7 @@
 
 #define IDLE_MS			50		/* a worker with less to do would take partitions */
 #define WORTH_MS		200		/* to give; a move takes some ten milliseconds */
-#define INTERVAL_MS		1000	/* between two gifts of a worker */
+#define INTERVAL_MS		1000	/* until a worker looks again what to give */
 
 /* What a record takes, until a batch tells. */
 #define FIRST_RECORD_MS	0.01
@@ -51,14 +51,18 @@ void
 spine_worker_note_lag(SpineWorker *worker, const SpineProgressReport *reports, int n)
 {
 	int64		lag = 0;
+	int			nbehind = 0;
 
 	if (worker->workers == 1)
 		return;
 	for (int i = 0; i < n && lag >= 0; i++)
 	{
-		if (reports[i].is_well)
-			lag = reports[i].high_watermark < 0 ? -1 : lag + lag_of(&reports[i]);
+		if (!reports[i].is_well)
+			continue;
+		lag = reports[i].high_watermark < 0 ? -1 : lag + lag_of(&reports[i]);
+		nbehind += lag_of(&reports[i]) > 0;
 	}
+	worker->has_choice = nbehind > 1;
 	set_lag(worker, lag);
 }
 
@@ -129,6 +133,21 @@ choose_partitions(const SpineWorker *worker, const SpineProgressReport *reports,
 	return work_ms(worker, given) >= WORTH_MS ? nchosen : 0;
 }
 
+/* With so many records to apply, is there somebody to give partitions to? */
+static bool
+can_share(const SpineWorker *worker, int64 lag)
+{
+	return worker->has_choice && work_ms(worker, lag) >= 2 * WORTH_MS &&
+		spine_worker_is_due(worker->shared_at, INTERVAL_MS) &&
+		spine_share_has_taker(worker->status.slot);
+}
+
+bool
+spine_worker_wants_to_share(const SpineWorker *worker, const SpineBatch *batch)
+{
+	return worker->workers > 1 && can_share(worker, worker->lag - (int64) batch->nrecords);
+}
+
 void
 spine_worker_share(SpineWorker *worker, const SpineBatch *batch, double batch_ms)
 {
@@ -140,18 +159,15 @@ spine_worker_share(SpineWorker *worker, const SpineBatch *batch, double batch_ms
 	if (worker->workers == 1)
 		return;
 	note_batch(worker, batch, batch_ms);
-	if (work_ms(worker, worker->lag) < 2 * WORTH_MS || worker->part > 0 ||
-		spine_consumer_has_batch(worker->consumer) ||
-		!spine_worker_is_due(worker->gave_at, INTERVAL_MS) ||
-		!spine_share_has_taker(worker->status.slot))
+	if (worker->part > 0 || spine_consumer_has_batch(worker->consumer) || !can_share(worker, worker->lag))
 		return;
 
 	reports = spine_consumer_report(worker->consumer, &n);
 	spine_status_publish_positions(&worker->log, reports, n);
 	nchosen = choose_partitions(worker, reports, n, &chosen);
+	worker->shared_at = GetCurrentTimestamp();
 	if (nchosen == 0)
 		return;
-	worker->gave_at = GetCurrentTimestamp();
 	if (!spine_consumer_release(worker->consumer, chosen, nchosen) ||
 		!spine_share_give(worker->status.slot, chosen, nchosen))
 		worker->is_assigned = false;

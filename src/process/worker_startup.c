@@ -159,7 +159,6 @@ await_embedded_broker(SpineWorker *worker)
 SpineStage
 spine_worker_connect(SpineWorker *worker)
 {
-	worker->batch_started = 0;
 	switch (spine_transaction_run(open_consumer, worker, &worker->error))
 	{
 		case SPINE_COMMITTED:
@@ -295,7 +294,6 @@ spine_worker_assign(SpineWorker *worker)
 	worker->lost_log = false;
 
 	worker->is_assigned = true;
-	worker->batch_started = 0;
 	spine_status_set_topics(&worker->log, worker->topics, worker->ntopics);
 	spine_worker_publish(worker);
 	spine_worker_report_running(worker);

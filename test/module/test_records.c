@@ -37,6 +37,7 @@ PG_FUNCTION_INFO_V1(test_make_plan);
 PG_FUNCTION_INFO_V1(test_free_plan);
 PG_FUNCTION_INFO_V1(test_lose_memory);
 PG_FUNCTION_INFO_V1(test_apply);
+PG_FUNCTION_INFO_V1(test_apply_pieces);
 PG_FUNCTION_INFO_V1(test_apply_one);
 PG_FUNCTION_INFO_V1(test_bind);
 
@@ -225,6 +226,57 @@ test_apply(PG_FUNCTION_ARGS)
 	result = describe(&attempt, records, n);
 	spine_records_forget(attempt.plan);
 	PG_RETURN_ARRAYTYPE_P(result);
+}
+
+/*
+ * apply_pieces(plan, values bytea[], sizes int[]): applies the records in pieces of these
+ * sizes, each forgotten before the next comes.  The counts: upserts, unchanged and filtered;
+ * and how many bytes were held at most.
+ */
+Datum
+test_apply_pieces(PG_FUNCTION_ARGS)
+{
+	SpinePlan  *plan = plans[PG_GETARG_INT32(0)];
+	int			n;
+	SpineRecord *records = make_records(PG_GETARG_ARRAYTYPE_P(1), &n);
+	ArrayType  *sizes = PG_GETARG_ARRAYTYPE_P(2);
+	int			npieces = ArrayGetNItems(ARR_NDIM(sizes), ARR_DIMS(sizes));
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "piece", ALLOCSET_DEFAULT_SIZES);
+	SpineApplying *applying;
+	SpineApplyCounts counts;
+	size_t		held = 0;
+	int			first = 0;
+
+	SPI_connect();
+	applying = spine_records_start(plan);
+	if (applying == NULL)
+		elog(ERROR, "the plan is outdated");
+	for (int i = 0; i < npieces; i++)
+	{
+		MemoryContext old_context = MemoryContextSwitchTo(context);
+		int			size = ((const int32 *) ARR_DATA_PTR(sizes))[i];
+		SpineRecord *piece = palloc(size * sizeof(SpineRecord));
+		SpineDecoded decoded;
+
+		if (size > n - first)
+			elog(ERROR, "there are only %d records", n);
+		memcpy(piece, records + first, size * sizeof(SpineRecord));
+		for (int j = 0; j < size; j++)
+			piece[j].value = memcpy(palloc(piece[j].value_len), piece[j].value, piece[j].value_len);
+		first += size;
+		spine_records_decode(plan, piece, size, &decoded);
+		spine_apply_add(applying, decoded.events, decoded.nevents);
+		spine_records_forget(plan);
+		MemoryContextSwitchTo(old_context);
+		for (int j = 0; j < size; j++)
+			memset(unconstify(void *, piece[j].value), 'x', piece[j].value_len);
+		MemoryContextReset(context);
+		held = Max(held, spine_apply_held(applying));
+	}
+	counts = spine_records_finish(plan, applying);
+	SPI_finish();
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf(UINT64_FORMAT " " UINT64_FORMAT " " UINT64_FORMAT " %zu", counts.nupserts,
+											  counts.nunchanged, counts.nfiltered, held)));
 }
 
 /* The headers of a record. */

@@ -142,16 +142,25 @@ ok(produce_and_apply('small', 200), 'events are applied in small batches');
 cmp_ok(batches_of('small'), '>=', 20, 'a batch has at most 10 rows');
 cmp_ok($node->safe_psql('postgres', q{SELECT max(last_batch_rows) FROM spine_status}), '<=', 10, 'spine_status shows small batches');
 
-set_config($node, 'spine.batch_rows' => 100, 'spine.topic' => 'large', 'spine.batch_interval' => '10s');
+set_config($node, 'spine.batch_rows' => 50000, 'spine.topic' => 'large', 'spine.batch_interval' => '10s');
 ok($node->poll_query_until('postgres', q{SELECT current_setting('spine.topic') = 'large'}), 'spine.batch_interval is set');
-# a full batch does not wait, and shows that the worker has the new settings
-ok(produce_and_apply('large', 100), 'a full batch is applied');
-is(batches_of('large'), '1', 'the full batch did not wait');
-is($node->safe_psql('postgres', q{SELECT spine_produce('large', 99); SELECT spine_wait('0.3s')}), "99\nf",
-	'a batch that is not full waits for more');
+is($node->safe_psql('postgres', q{SELECT spine_produce('idle', 1); SELECT spine_wait('9s')}), "1\nt",
+	'a worker that is idle does not wait for more records');
+
+# A batch that waits for a lock takes long, and so does the rest after it.  What comes
+# meanwhile is one batch.
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE events IN SHARE MODE');
+$node->safe_psql('postgres', q{SELECT spine_produce('large', 1)});
+wait_for_held_batch($node);
+$node->safe_psql('postgres', q{SELECT spine_produce('large', 1)}) foreach 1 .. 50;
+$holder->query_safe('COMMIT');
+$node->safe_psql('postgres', q{SELECT spine_produce('large', 1)}) foreach 1 .. 2;
+ok(wait_applied($node), 'all is applied after the rest');
+is(batches_of('large'), '2', 'what comes during the rest is one batch');
+$holder->quit;
+
 set_config($node, 'spine.batch_interval' => 0);
-ok(wait_applied($node), 'a reload with a shorter interval ends the wait');
-is(batches_of('large'), '2', 'what waited is one batch');
 
 #
 # spine.log_interval

@@ -580,7 +580,7 @@ is($own->{samples}{'spine_http_request_duration_seconds_count{endpoint="/orders"
 cmp_ok($own->{samples}{'spine_http_request_duration_seconds_sum{endpoint="/orders"}'}, '>', 0, 'requests took time');
 is_deeply(
 	$metrics->{types},
-	{   (map { ("spine_${_}_total" => 'counter') } qw(events_produced records_consumed events_applied upserts filtered dead_letters batches http_requests)),
+	{   (map { ("spine_${_}_total" => 'counter') } qw(events_produced records_consumed events_applied upserts unchanged filtered dead_letters batches http_requests)),
 		(map { ("spine_$_" => 'gauge') } qw(next_offset high_watermark_offset lag_records last_commit_timestamp_seconds worker_up worker_failed
 			  pipeline_enabled database_up)),
 		(map { ("spine_$_" => 'histogram') } qw(batch_duration_seconds http_request_duration_seconds)) },

@@ -94,9 +94,9 @@ foreach my $case (
 	my ($topics, $topic, $matches) = @$case;
 	is(query("SELECT spine_topic_matches('$topic', '$topics')"), $matches, "topic '$topics', and '$topic'");
 }
-is(query(q{SELECT string_agg(spine_partition_worker('a', 'a', p, 2)::text, '' ORDER BY p) FROM generate_series(0, 5) p}),
+is(query(q{SELECT string_agg(spine_partition_worker('none', 'a', 'a', p, 2)::text, '' ORDER BY p) FROM generate_series(0, 5) p}),
 	'010101', 'the partitions of one topic alternate between the workers');
-like(query(q{SELECT string_agg(spine_partition_worker('^t', 't' || i, 0, 2)::text, '' ORDER BY i) FROM generate_series(1, 20) i}),
+like(query(q{SELECT string_agg(spine_partition_worker('none', '^t', 't' || i, 0, 2)::text, '' ORDER BY i) FROM generate_series(1, 20) i}),
 	qr/0.*1|1.*0/, 'topics with one partition are spread over the workers');
 like(refusal(q{INSERT INTO spine_pipelines (name, topic) VALUES ('bad', '^a(')}), qr/invalid regular expression: parentheses/,
 	'an expression that is not valid is refused');

@@ -18,6 +18,8 @@ my $broker = start_broker('rows', 1);
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$broker->{address}'
 spine.batch_interval = '200ms'		# what is sent at once is one batch
+restart_after_crash = on
+spine.enabled = off					# no worker reads the pipelines, at first
 CONF
 
 sub query
@@ -50,18 +52,6 @@ sub is_direct
 	return query("SELECT count(*) FROM spine_explain('$pipeline') AS line WHERE line LIKE '%as COPY%'");
 }
 
-# A pipeline that no worker reads.
-sub make_resting
-{
-	my ($name, $target, %sink) = @_;
-	my $or_null = sub { defined $_[0] ? "\$q\$$_[0]\$q\$" : 'NULL' };
-
-	query("BEGIN; INSERT INTO spine_pipelines (name, topic, enabled) VALUES ('$name', 'none', false);
-		INSERT INTO spine_sinks (pipeline, target, mode, key, columns) VALUES ('$name', '$target', 'append', "
-		  . join(', ', map { $or_null->($_) } @sink{qw(key columns)}) . '); COMMIT');
-	return;
-}
-
 # In two schemas, the same tables are made by the same SQL ("SCHEMA" is the schema's name).
 # The records go into the one as they always do, and into the other by the statement.  "rows"
 # is what must be the same afterwards.  Returns these rows, or what became of the records.
@@ -76,7 +66,8 @@ sub same
 		my $name = 'w' . $npipelines++;
 
 		query(join ';', "CREATE SCHEMA $name", $test{tables} =~ s/SCHEMA/$name/gr);
-		make_resting($name, "$name.t", %test);
+		make_pipeline($node, name => $name, topic => 'none', target => "$name.t", mode => 'append', key => $test{key},
+			columns => $test{columns});
 		push @direct, is_direct($name);
 		push @outcome, query("SELECT module.batch('$name', '$way', \$r\$$test{records}\$r\$)") =~ s/$name/SCHEMA/gr;
 		push @rows, query($test{rows} =~ s/SCHEMA/$name/gr) =~ s/$name\b/SCHEMA/gr;
@@ -285,7 +276,7 @@ ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
 CREATE POLICY few ON guarded USING (k <> 4);
 GRANT USAGE ON SCHEMA public TO auditor;
 SQL
-make_resting('guarded', 'guarded');
+make_pipeline($node, name => 'guarded', topic => 'none', target => 'guarded', mode => 'append');
 my ($status, undef, $err) = $node->psql('postgres', <<'SQL');
 SELECT module.make_plan('guarded');
 SELECT module.apply(0, 'plain', ARRAY['{"k": 4}'::bytea], 0);
@@ -330,7 +321,7 @@ REVOKE ALL ON FUNCTION owned.secret() FROM PUBLIC;
 GRANT USAGE ON SCHEMA owned TO writer;
 GRANT INSERT (a, c) ON owned.t TO writer;
 GRANT USAGE ON SCHEMA public, module TO writer;
-INSERT INTO spine_pipelines (name, topic, enabled, owner) VALUES ('right', 'none', false, 'writer');
+INSERT INTO spine_pipelines (name, topic, owner) VALUES ('right', 'none', 'writer');
 INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('right', 'owned.t', 'append', '{"a": "a"}');
 SQL
 is(query(q{SELECT module.batch('right', 'plain', '[{"a": 1}]'); SELECT * FROM owned.t}), "applied\n1||5", 'a role that may insert into the columns');
@@ -345,14 +336,16 @@ like($err, qr/permission denied for function secret/, '... nor call the function
 # By a worker: a refusal in the middle, a lock, and an end with kill -9
 #
 query(<<'SQL');
+DELETE FROM spine_pipelines;
 CREATE TABLE streamed (id int NOT NULL, v text CHECK (v <> 'bad'), seen_by int DEFAULT pg_backend_pid());
 CREATE TABLE reached (id int);
-CREATE FUNCTION reach() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); INSERT INTO reached SELECT id FROM added; RETURN NULL; END $$;
+CREATE FUNCTION reach() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); INSERT INTO public.reached SELECT id FROM added; RETURN NULL; END $$;
 CREATE TRIGGER reach AFTER INSERT ON streamed REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION reach();
 SELECT spine_create_pipeline('streamed', 'rows', 'streamed');
 SQL
+set_config($node, 'spine.enabled' => 'on');
 is(is_direct('streamed'), 1, 'the table is written as COPY');
-wait_for_state($node, 'streaming') or die;
+wait_for_state($node, 'running') or die;
 
 sub send_rows
 {
@@ -366,7 +359,7 @@ sub is_whole
 {
 	my ($last, $what) = @_;
 
-	is(query('SELECT count(*), count(DISTINCT id), min(id), max(id), (SELECT count(*) FROM reached), (SELECT count(*) FROM spine_dead_letters) FROM streamed'),
+	is(query('SELECT count(*), count(DISTINCT id), min(id), max(id), (SELECT count(*) FROM reached), (SELECT count(*) FROM spine_dead_letters WHERE topic = 'rows') FROM streamed'),
 		join('|', $last - 1, $last - 1, 1, $last, $last - 1, 1), $what);
 	return;
 }
@@ -374,19 +367,16 @@ sub is_whole
 send_rows(1, 3000, 1500 => 'bad');
 ok(wait_applied($node), 'a batch with a bad record in its middle is applied');
 is_whole(3000, '... and only that record is missing');
-is(query(q{SELECT kafka_offset, sqlstate FROM spine_dead_letters}), '1499|23514', '... it is a dead letter');
+is(query(q{SELECT kafka_offset, sqlstate FROM spine_dead_letters WHERE topic = 'rows'}), '1499|23514', '... it is a dead letter');
 
 # The worker has written, and waits in the trigger.
 my $holder = $node->background_psql('postgres', on_error_stop => 0);
 $holder->query_safe('BEGIN; SELECT pg_advisory_xact_lock(1);');
 send_rows(3001, 6000);
 wait_for_held_batch($node);
-my ($pid) = worker_pids($node);
-kill 'KILL', $pid;
-comes_to($node, 'killed with its rows written, the worker comes back', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND pid <> $pid AND wait_event_type = 'Lock'")
-  if poll_through_restart($node, 'postgres', 'SELECT true');
-$holder->quit;
-ok(wait_applied($node), '... and applies them');
+kill 'KILL', worker_pids($node);
+ok(poll_through_restart($node, 'postgres', "SELECT spine_wait('600s')"), 'the worker is killed with its rows written: they are applied');
+eval { $holder->quit };
 is_whole(6000, '... once');
 
 set_config($node, lock_timeout => '100ms');

@@ -37,7 +37,7 @@ sub query
 # Each row takes a millisecond, and says in which order it came, and from which process.
 query(<<'SQL');
 DELETE FROM spine_pipelines;
-CREATE TABLE arrivals (partition int, "offset" bigint, number bigserial, pid int DEFAULT pg_backend_pid());
+CREATE TABLE arrivals (topic text, partition int, "offset" bigint, number bigserial, pid int DEFAULT pg_backend_pid());
 CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pg_sleep(0.001);
@@ -46,7 +46,7 @@ END $$;
 CREATE TRIGGER slowly BEFORE INSERT ON arrivals FOR EACH ROW EXECUTE FUNCTION slowly();
 SQL
 make_pipeline($node, name => 'load', topic => 'load', target => 'arrivals', mode => 'append',
-	columns => '{"partition": "$partition", "offset": "$offset"}');
+	columns => '{"topic": "$topic", "partition": "$partition", "offset": "$offset"}');
 ok(wait_for_state($node, 'running'), 'two workers run');
 
 sub send_records
@@ -80,13 +80,83 @@ SQL
 my $readers = q{SELECT string_agg(spine_partition_worker('load', 'load', 'load', p, 2)::text, '' ORDER BY p) FROM generate_series(0, 2) p};
 my $is_shared = q{SELECT count(DISTINCT worker_pid) = 2 FROM spine_status WHERE partition IN (0, 2)};
 
+# Sends a backlog to the two partitions of the first worker, and waits until each worker
+# reads one of them.
+sub share_load
+{
+	my ($what) = @_;
+
+	send_records(2000, 0, 2);
+	comes_to($node, "$what: with a backlog in two partitions of one worker, each worker reads one", $is_shared);
+	return;
+}
+
+# Kills the process that reads a partition, in this way, and waits for its successor.
+sub end_reader
+{
+	my ($partition, $signal) = @_;
+	my $pid = query("SELECT worker_pid FROM spine_status WHERE partition = $partition");
+
+	kill $signal, $pid;
+	ok( poll_through_restart(
+			$node, 'postgres',
+			"SELECT count(DISTINCT pid) = 2 AND bool_and(state = 'running' AND pid <> $pid) FROM spine_worker_status()"),
+		"SIG$signal: two workers run again");
+	return;
+}
+
 is(query($readers), '010', 'at first the number of a partition decides');
 is(query($is_shared), 'f', 'so one worker has partitions 0 and 2');
-send_records(4000, 0, 2);
-comes_to($node, 'with a backlog in these two, each worker reads one', $is_shared);
+share_load('at rest');
 isnt(query($readers), '010', 'spine_partition_worker says the same');
 check_arrivals('shared');
 is(query('SELECT count(DISTINCT pid) FROM arrivals'), '2', 'both workers have applied records');
-note query('SELECT partition, pid, count(*) FROM arrivals GROUP BY 1, 2 ORDER BY 1, 2');
+
+#
+# A worker ends in the middle: the one that was given a partition, or the one that gave it
+#
+foreach my $signal ('TERM', 'KILL')
+{
+	foreach my $partition (0, 2)
+	{
+		end_reader($partition, $signal);
+		is(query($readers), '010', "SIG$signal: the partitions are back") if $signal eq 'KILL';
+		share_load("SIG$signal");
+		end_reader($partition, $signal);
+		check_arrivals("SIG$signal of the reader of partition $partition");
+	}
+}
+
+#
+# Positions are moved: what lies behind them is applied again, by whoever reads it
+#
+share_load('spine_seek');
+query(q{BEGIN; SELECT spine_seek('load', NULL, 'earliest'); TRUNCATE arrivals; COMMIT});
+check_arrivals('spine_seek');
+
+#
+# Another number of workers: what was said of two does not hold
+#
+foreach my $workers (3, 2, 1, 2)
+{
+	share_load("to $workers workers") if query('SELECT count(*) FROM spine_worker_status()') eq '2';
+	set_config($node, 'spine.workers' => $workers);
+	comes_to($node, "$workers workers run",
+		"SELECT count(pid) = $workers AND bool_and(state = 'running' AND workers = $workers) FROM spine_worker_status()");
+	is( query(q{SELECT string_agg(w.worker::text, '' ORDER BY s.partition)
+		FROM spine_status s JOIN spine_worker_status() w ON w.pid = s.worker_pid}),
+		join('', map { $_ % $workers } 0 .. 2), 'each partition has its worker') unless $workers == 2;
+	check_arrivals("$workers workers");
+}
+
+#
+# Topics join: the name of a topic now decides as well, but not of what was given
+#
+share_load('topics');
+query(q{UPDATE spine_pipelines SET topic = 'load, more'});
+send_lines($address, 'more', 0, "k\t{}\n");
+comes_to($node, 'a topic joins', q{SELECT count(*) = 1 FROM arrivals WHERE topic = 'more'});
+query(q{DELETE FROM arrivals WHERE topic = 'more'});
+check_arrivals('topics');
 
 done_testing();

@@ -110,7 +110,7 @@ sub send_lines
 	print $handle $text;
 	close $handle;
 	kcat($address, '-P', '-t', $topic, (defined $partition ? ('-p', $partition) : ()),
-		'-K', '\t', '-z', 'lz4', '-X', 'acks=all', '-l', $file);
+		'-K', '\t', '-z', 'lz4', '-X', 'acks=all', '-X', 'linger.ms=100', '-l', $file);
 	return;
 }
 

@@ -347,7 +347,8 @@ foreach my $case (
 	[ 'spine_offsets', 'of table public.spine_offsets runs function', 'DROP TRIGGER t ON spine_offsets' ],
 	[ 'spine_dead_letters', 'of table public.spine_dead_letters runs function', 'DROP TRIGGER t ON spine_dead_letters' ],
 	[ 'a foreign key', 'table app.totals has a foreign key to public.spine_order_totals', 'DROP TABLE app.totals' ],
-	[ 'spine_order_totals', 'of table public.spine_order_totals runs function', 'DROP TRIGGER t ON spine_order_totals' ])
+	[ 'spine_order_totals', 'of table public.spine_order_totals runs function', 'DROP TRIGGER t ON spine_order_totals' ],
+	(map { [ $_, "of table public.$_ runs function", "DROP TRIGGER t ON $_" ] } qw(spine_order_sums spine_order_counts spine_order_changes)))
 {
 	my ($what, $reason, $fix) = @$case;
 

@@ -68,7 +68,7 @@ class Results:
         theirs are the runs themselves, for what they cost and for what the machine did meanwhile."""
         row = {'part': part, 'case': case, 'unit': unit, 'spine': spine, 'against': against,
                'others': others, 'spine_median': statistics.median(spine)}
-        if others:
+        if any(others or ()):
             row['others_median'] = statistics.median(others)
             row['ratios'] = [a / b for a, b in zip(spine, others) if b]
             row['ratio'] = statistics.median(row['ratios'])

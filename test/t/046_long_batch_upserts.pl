@@ -243,12 +243,13 @@ make_pipeline($node, name => 'people', topic => 'x', target => 'people', mode =>
 is((apply('people', [ 1, 1 ], '{"id": 1, "boss": null}', '{"id": 2, "boss": 1}'))[3], 0, 'a foreign key to the table itself');
 
 # the default pipeline, whose table has triggers of the extension
-is(query(<<'SQL'), "t\n1|{\"paid\": 1}", 'current_orders are kept, and counted');
+query(q{UPDATE spine_pipelines SET topic = 'x' WHERE name = 'orders'});
+is(query(<<'SQL'), "t\npaid|1", 'current_orders are kept, and counted');
 SELECT split_part(module.pieces(module.make_plan('orders'), '{1,1}', VARIADIC ARRAY(
 	SELECT format('{"tenant": "t", "event_id": "%s", "event_type": "%s", "order_id": "o", "amount_cents": 5, "event_time": "2026-01-01T00:00:0%sZ"}',
 		gen_random_uuid(), CASE n WHEN 1 THEN 'created' ELSE 'paid' END, n)
 	FROM generate_series(1, 2) n)), ' ', 4)::int > 0;
-SELECT orders, by_status FROM spine_stats;
+SELECT status, (SELECT sum(orders) FROM spine_order_totals) FROM current_orders;
 SQL
 
 done_testing();

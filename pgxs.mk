@@ -117,6 +117,9 @@ OBJS = \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \
+	src/orders/session.o \
+	src/orders/sums.o \
+	src/orders/changes.o \
 	src/orders/totals.o \
 	src/orders/produced.o \
 	src/orders/backpressure.o \

@@ -18,6 +18,7 @@ my $broker = start_broker('events', 1);
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$broker->{address}'
 spine.piece_rows = $piece
+spine.batch_time = 1min
 restart_after_crash = on
 CONF
 
@@ -264,6 +265,13 @@ start_pipeline('bounded', $count);
 audit('bounded', $count);
 cmp_ok(query('SELECT max(count) FROM (SELECT count(*) FROM bounded_all GROUP BY xmin::text) g'), '<=', 3 * $piece, 'bounded: no batch is larger than spine.batch_rows');
 finish_pipeline('bounded');
+
+# spine.batch_time 0: batches do not grow.
+set_config($node, 'spine.batch_rows' => 500_000, 'spine.batch_time' => 0);
+start_pipeline('small', $count);
+audit('small', $count);
+cmp_ok(query('SELECT max(count) FROM (SELECT count(*) FROM small_all GROUP BY xmin::text) g'), '<=', $piece, 'small: each batch has one piece');
+finish_pipeline('small');
 
 $node->stop;
 stop_broker($broker);

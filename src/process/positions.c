@@ -316,15 +316,18 @@ spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int 
 }
 
 /*
- * Moves the rows that stand at `from` and that the condition finds; returns how many.  A row
- * that somebody else is moving is waited for, and then looked at again.
+ * Moves the rows that stand at `from` and that the condition finds; returns how many of them
+ * had not moved yet, by move.  A row that somebody else is moving is waited for, and then
+ * looked at again.
  *
  * Several rows are locked first, in the order of the moves, which is that of spine_seek: an
  * UPDATE takes them in any order, and so the two would wait for each other.
  */
 static int
-move(SpineStatement *kept, const char *condition, const SpineLog *log, const SpineMove *moves, int n)
+move(SpineStatement *kept, const char *condition, const SpineLog *log, const SpineMove *moves, int n,
+	 bool *has_moved)
 {
+	int			nmoved = 0;
 	const char *lock = n <= 1 ? "" :
 		psprintf("WITH locked AS MATERIALIZED (SELECT FROM %s.spine_offsets o,"
 				 " ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4)) WITH ORDINALITY"
@@ -346,11 +349,14 @@ move(SpineStatement *kept, const char *condition, const SpineLog *log, const Spi
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		bool		isnull;
+		int			i = int64_value(row, 1, 0) - 1;
 		Datum		place = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2, &isnull);
 
-		remember_place(&moves[int64_value(row, 1, 0) - 1], (ItemPointer) DatumGetPointer(place));
+		remember_place(&moves[i], (ItemPointer) DatumGetPointer(place));
+		nmoved += !has_moved[i];
+		has_moved[i] = true;
 	}
-	return (int) SPI_processed;
+	return nmoved;
 }
 
 static bool
@@ -367,6 +373,7 @@ all_places_known(const SpineMove *moves, int n)
 bool
 spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
 {
+	bool	   *has_moved = palloc0(Max(n, 1) * sizeof(bool));
 	int			nmoved = 0;
 
 	/*
@@ -377,12 +384,13 @@ spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
 		nmoved = move(&move_statements[n > 1],
 					  "o.ctid = ANY ($9) AND o.pipeline::text = $1::text"
 					  " AND o.topic || '' = m.topic AND o.partition + 0 = m.partition",
-					  log, moves, n);
+					  log, moves, n, has_moved);
 
-	/* those that have moved do not stand at `from` any more */
+	/* those that have moved do not stand at `from` any more, or were to stay there */
 	if (nmoved < n)
 		nmoved += move(&move_by_key_statements[n > 1],
 					   "o.pipeline = $1 AND o.topic = m.topic AND o.partition = m.partition",
-					   log, moves, n);
+					   log, moves, n, has_moved);
+	pfree(has_moved);
 	return nmoved == n;
 }

@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $piece = 500;
-my $broker = start_broker('events', 1);
+my $broker = start_broker('fence', 2);	# kcat makes topics of four partitions
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$broker->{address}'
 spine.piece_rows = $piece
@@ -225,6 +225,29 @@ finish_pipeline('deadlock');
 	ok(wait_applied($node), 'moved: all is applied');
 	is(query('SELECT count(DISTINCT (p, o)), count(*) FILTER (WHERE p = 1) FROM moved_all'), '20000|10000', 'moved: the other partition is not read again');
 	finish_pipeline('moved');
+}
+
+# A position is moved by hand, before a batch in which the other one stays where it is.
+{
+	start_pipeline('fence', $count);
+	audit('fence', $count);
+	my $update = $node->background_psql('postgres');
+	my ($worker) = worker_pids($node);
+	my $moved_to = $count / 2 - 2;
+
+	kill 'STOP', $worker;	# so that it finds a backlog
+	send_lines($broker->{address}, 'fence', 1, join('', map { qq(key\t{"i": $_, "k": 0}\n) } 1 .. 5 * $piece));
+	$update->query_safe("BEGIN; UPDATE spine_offsets SET next_offset = $moved_to WHERE pipeline = 'fence' AND partition = 1");
+	kill 'CONT', $worker;
+	comes_to($node, 'fence: a batch waits for the position',
+		q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+	$update->query_safe('COMMIT');
+	$update->quit;
+	ok(wait_applied($node), 'fence: all is applied');
+	is(query('SELECT count(*), min(o), max(o) FROM (SELECT o FROM fence_all GROUP BY p, o HAVING count(*) > 1) g'),
+		join('|', 2, $moved_to, $moved_to + 1), 'fence: the records behind the new position are read again, and no others');
+	is(query('SELECT count(DISTINCT (p, o)) FROM fence_all'), $count + 5 * $piece, 'fence: each record is there');
+	finish_pipeline('fence');
 }
 
 # spine_pause waits for the batch, and no longer.

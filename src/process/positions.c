@@ -316,14 +316,15 @@ spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int 
 }
 
 /*
- * Moves the rows that stand at `from` and that the condition finds; returns how many.  A row
- * that somebody else is moving is waited for, and then looked at again.
+ * Moves the rows that stand at `from` and that the condition finds, and says of which moves
+ * they are.  A row that somebody else is moving is waited for, and then looked at again.
  *
  * Several rows are locked first, in the order of the moves, which is that of spine_seek: an
  * UPDATE takes them in any order, and so the two would wait for each other.
  */
-static int
-move(SpineStatement *kept, const char *condition, const SpineLog *log, const SpineMove *moves, int n)
+static void
+move(SpineStatement *kept, const char *condition, const SpineLog *log, const SpineMove *moves, int n,
+	 bool *is_moved)
 {
 	const char *lock = n <= 1 ? "" :
 		psprintf("WITH locked AS MATERIALIZED (SELECT FROM %s.spine_offsets o,"
@@ -345,12 +346,13 @@ move(SpineStatement *kept, const char *condition, const SpineLog *log, const Spi
 		log, moves, n, SPI_OK_UPDATE_RETURNING);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
+		int			i = int64_value(row, 1, 0) - 1;
 		bool		isnull;
 		Datum		place = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2, &isnull);
 
-		remember_place(&moves[int64_value(row, 1, 0) - 1], (ItemPointer) DatumGetPointer(place));
+		remember_place(&moves[i], (ItemPointer) DatumGetPointer(place));
+		is_moved[i] = true;
 	}
-	return (int) SPI_processed;
 }
 
 static bool
@@ -364,25 +366,46 @@ all_places_known(const SpineMove *moves, int n)
 	return true;
 }
 
+/* Those that have not moved yet.  palloc'ed. */
+static SpineMove *
+find_unmoved(const SpineMove *moves, int n, const bool *is_moved, int *nunmoved)
+{
+	SpineMove  *unmoved = palloc_extended(Max(n, 1) * sizeof(SpineMove), MCXT_ALLOC_HUGE);
+
+	*nunmoved = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (!is_moved[i])
+			unmoved[(*nunmoved)++] = moves[i];
+	}
+	return unmoved;
+}
+
 bool
 spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
 {
-	int			nmoved = 0;
+	bool	   *is_moved = palloc_extended(Max(n, 1) * sizeof(bool), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	SpineMove  *unmoved;
+	int			nunmoved;
 
 	/*
 	 * The conditions are on expressions that no index has (a name as a text, a sum), so the
 	 * rows are found by their places.
 	 */
 	if (all_places_known(moves, n))
-		nmoved = move(&move_statements[n > 1],
-					  "o.ctid = ANY ($9) AND o.pipeline::text = $1::text"
-					  " AND o.topic || '' = m.topic AND o.partition + 0 = m.partition",
-					  log, moves, n);
+		move(&move_statements[n > 1],
+			 "o.ctid = ANY ($9) AND o.pipeline::text = $1::text"
+			 " AND o.topic || '' = m.topic AND o.partition + 0 = m.partition",
+			 log, moves, n, is_moved);
 
-	/* those that have moved do not stand at `from` any more */
-	if (nmoved < n)
-		nmoved += move(&move_by_key_statements[n > 1],
-					   "o.pipeline = $1 AND o.topic = m.topic AND o.partition = m.partition",
-					   log, moves, n);
-	return nmoved == n;
+	/* a move may end where it begins, so those that have moved are left out */
+	unmoved = find_unmoved(moves, n, is_moved, &nunmoved);
+	if (nunmoved == 0)
+		return true;
+	memset(is_moved, false, nunmoved * sizeof(bool));
+	move(&move_by_key_statements[nunmoved > 1],
+		 "o.pipeline = $1 AND o.topic = m.topic AND o.partition = m.partition",
+		 log, unmoved, nunmoved, is_moved);
+	(void) find_unmoved(unmoved, nunmoved, is_moved, &nunmoved);
+	return nunmoved == 0;
 }

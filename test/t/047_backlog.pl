@@ -124,6 +124,26 @@ is(query(q{SELECT value FROM spine_metrics WHERE metric = 'spine_records_consume
 finish_pipeline('plain');
 
 #
+# The row of a position that does not move has been written by somebody else, so that it is
+# elsewhere than the worker knows.  Batches grow all the same.
+#
+start_pipeline('elsewhere', 4 * $piece);
+audit('elsewhere', 4 * $piece);
+is(query(q{WITH u AS (UPDATE spine_offsets SET updated_at = now() WHERE pipeline = 'elsewhere' AND partition = 3 RETURNING 1) SELECT count(*) FROM u}),
+	'1', 'elsewhere: a position has another place');
+{
+	my $session = $node->background_psql('postgres');
+
+	$session->query_safe('BEGIN; LOCK elsewhere_all');	# until all records are there
+	send_lines($broker->{address}, 'elsewhere', $_, join('', map { qq(key\t{"i": $_, "k": 1}\n) } 1 .. $count / 2)) foreach 0, 1;
+	$session->query_safe('COMMIT');
+	$session->quit;
+}
+ok(wait_applied($node), 'elsewhere: all is applied');
+cmp_ok(query('SELECT max(count) FROM (SELECT count(*) FROM elsewhere_all GROUP BY xmin::text) g'), '>=', 4 * $piece, 'elsewhere: batches grow');
+finish_pipeline('elsewhere');
+
+#
 # Records that cannot be decoded, and records that the database refuses, for each of its
 # tables, in later pieces
 #

@@ -186,13 +186,17 @@ passed_ms(instr_time start)
 	return INSTR_TIME_GET_MILLISEC(now);
 }
 
-/* May another piece follow? */
+/*
+ * May another piece follow?  Two workers that update rows of one table, each piece in the order
+ * of its keys, would wait for each other if they kept the locks of several pieces.
+ */
 static bool
 has_room(const SpineBatch *batch, const Growth *growth)
 {
 	return batch->npieces < growth->worker->max_pieces &&
 		batch->nrecords + piece_limit(growth->worker) <= (size_t) spine_batch_rows &&
 		batch->nheld < MAX_HELD_BYTES &&
+		!(batch->updates_at_once && growth->worker->workers > 1) &&
 		passed_ms(growth->start) < MAX_BATCH_MS;
 }
 

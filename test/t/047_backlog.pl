@@ -278,6 +278,30 @@ audit('lookup', $count);
 cmp_ok($transactions->('lookup'), '>=', $count / $piece, 'lookup: each batch has one piece');
 finish_pipeline('lookup');
 
+#
+# A parent is updated before its children come, piece by piece.  Two workers that did so for
+# several pieces would wait for each other, as each piece is in the order of its own keys.
+#
+foreach my $workers (1, 2)
+{
+	set_config($node, 'spine.workers' => $workers);
+	query(<<SQL);
+CREATE TABLE parents_$workers (k int PRIMARY KEY, i int);
+CREATE TABLE children_$workers (k int REFERENCES parents_$workers, p int, o bigint);
+BEGIN;
+INSERT INTO spine_pipelines (name, topic) VALUES ('family_$workers', 'plain');
+INSERT INTO spine_sinks (pipeline, target, mode, version, columns) VALUES ('family_$workers', 'parents_$workers', 'upsert', 'i', '{"k": "k", "i": "i"}');
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('family_$workers', 'children_$workers', 'append', '{"k": "k", "p": "\$partition", "o": "\$offset"}');
+COMMIT;
+SQL
+	ok(wait_applied($node), "family, $workers workers: all is applied");
+	is(query("SELECT count(*), count(DISTINCT (p, o)) FROM children_$workers"), '20000|20000', "family, $workers workers: each record is there once");
+	cmp_ok(query("SELECT max(count) FROM (SELECT count(*) FROM children_$workers GROUP BY xmin::text) g"),
+		$workers == 1 ? '>' : '<=', $piece, "family, $workers workers: how many pieces a batch has");
+	finish_pipeline("family_$workers");
+}
+set_config($node, 'spine.workers' => 1);
+
 # spine.batch_rows bounds the batch.
 set_config($node, 'spine.batch_rows' => 3 * $piece);
 start_pipeline('bounded', $count);

@@ -89,6 +89,7 @@ OBJS = \
 	src/process/server_options.o \
 	src/process/server_cluster.o \
 	src/process/server_guard.o \
+	src/process/position_row.o \
 	src/process/positions.o \
 	src/process/batch.o \
 	src/process/share.o \

@@ -34,7 +34,7 @@ async def orders(tenant: str | None = None, status: str | None = None, limit: in
 
 @app.get('/stats')
 async def stats(tenant: str | None = None):
-    body = await pool.fetchval("SELECT coalesce(json_agg(s), '[]')::text FROM spine_stats($1) s", tenant)
+    body = await pool.fetchval("SELECT coalesce(json_agg(s), '[]')::text FROM spine_stats_summary($1) s", tenant)
     return fastapi.Response(body, media_type=JSON)
 
 

@@ -16,7 +16,7 @@ kafka:      event
 catalog:    event
 apply:      event catalog
 process:    event kafka catalog apply
-orders:     event kafka catalog process
+orders:     event kafka catalog apply process
 http:
 broker:
 "

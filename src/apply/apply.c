@@ -174,6 +174,17 @@ spine_apply_held(const SpineApplying *applying)
 	return held;
 }
 
+bool
+spine_apply_updates_at_once(const SpineApplying *applying)
+{
+	for (int i = 0; i < applying->plan->nsinks; i++)
+	{
+		if (applying->writers[i] == NULL && applying->plan->sinks[i].kind->updates_rows)
+			return true;
+	}
+	return false;
+}
+
 SpineApplyCounts
 spine_apply_finish(SpineApplying *applying)
 {

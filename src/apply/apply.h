@@ -59,6 +59,9 @@ extern void spine_apply_add(SpineApplying *applying, const SpineEvent *events, s
 /* About how many bytes of rows are kept in memory. */
 extern size_t spine_apply_held(const SpineApplying *applying);
 
+/* Are there sinks whose rows are updated with each piece?  Their keys are in order only in it. */
+extern bool spine_apply_updates_at_once(const SpineApplying *applying);
+
 /* Writes what is kept, and ends. */
 extern SpineApplyCounts spine_apply_finish(SpineApplying *applying);
 

@@ -4,10 +4,12 @@
  */
 #include "apply/plan.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "apply/postpone.h"
 #include "apply/role.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 
 /* The plan's memory is about to go. */
 static void
@@ -39,6 +41,22 @@ make_sinks(SpinePlan *plan, const SpinePipeline *pipeline)
 	plan->trust = spine_trust_make(tables, plan->nsinks);
 }
 
+/* Also those of columns that no record gives: a domain has a default. */
+static void
+watch_types(SpineWatch *watch, Oid table)
+{
+	Relation	relation = table_open(table, NoLock);
+
+	for (int i = 0; i < RelationGetNumberOfAttributes(relation); i++)
+	{
+		const FormData_pg_attribute *column = TupleDescAttr(RelationGetDescr(relation), i);
+
+		if (!column->attisdropped)
+			spine_watch_type(watch, column->atttypid);
+	}
+	table_close(relation, NoLock);
+}
+
 static void
 watch_sinks(SpinePlan *plan)
 {
@@ -49,8 +67,7 @@ watch_sinks(SpinePlan *plan)
 
 		foreach(cell, sink->relations)
 			spine_watch_relation(plan->watch, lfirst_oid(cell));
-		for (int j = 0; j < sink->ncolumns; j++)
-			spine_watch_type(plan->watch, sink->columns[j].type);
+		watch_types(plan->watch, sink->table);
 		if (sink->projection)
 			spine_projection_watch(sink->projection, plan->watch);
 	}

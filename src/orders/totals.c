@@ -1,82 +1,243 @@
 /*
  * totals.c
- *		Which rows of spine_order_totals a session counts in.
+ *		The trigger function of current_orders, which keeps the totals and the list of the
+ *		newest orders.
  *
- * Each transaction that counts makes a version of such a row.  While somebody has an
- * old snapshot, no version can be removed, and the index leads each transaction through
- * all versions before its own.  So a session begins new rows after some of its
- * transactions, if their versions must stay.  When they need not stay any more, the
- * session adds up its rows.
+ * It runs with the rights of the extension's owner: a role that may change orders need not
+ * have the right to change the totals.
  */
 #include "compat.h"
 
-#include "access/transam.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/own_tables.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
 #include "fmgr.h"
-#include "storage/procarray.h"
+#include "nodes/makefuncs.h"
+#include "orders/changes.h"
+#include "orders/session.h"
+#include "orders/sums.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
 
-#define TRANSACTIONS	500		/* that count in the same rows, even if all their versions stay */
-#define NUMBERS			(1 << 18)	/* more than there can be sessions */
-#define MAX_GENERATION	(PG_INT32_MAX / NUMBERS - 1)
+PG_FUNCTION_INFO_V1(spine_count_orders);
 
-static int	generation;
-static int	ntransactions;		/* since the generation was last looked at */
-static TransactionId first_counted = InvalidTransactionId;	/* of these transactions */
-static TransactionId last_counted = InvalidTransactionId;	/* the last of them */
-static bool adds_up;			/* the session is to add up its rows */
-static TransactionId added_up_by = InvalidTransactionId;
-
-PG_FUNCTION_INFO_V1(spine_session_number);
-PG_FUNCTION_INFO_V1(spine_session_adds_up);
-
-/* Once in each transaction that has changed something. */
-static void
-count_transaction(void)
+/* The columns of current_orders that are read. */
+enum
 {
-	TransactionId xid = GetTopTransactionIdIfAny();
+	TENANT, CURRENCY, STATUS, ORDER_ID, AMOUNT_CENTS, UPDATED_AT, NCOLUMNS
+};
 
-	if (!TransactionIdIsValid(xid) || xid == last_counted)
-		return;
-	last_counted = xid;
-	if (TransactionIdIsValid(added_up_by))
-	{
-		adds_up = !TransactionIdDidCommit(added_up_by);
-		added_up_by = InvalidTransactionId;
-	}
-	if (!TransactionIdIsValid(first_counted))
-		first_counted = xid;
-	if (++ntransactions < TRANSACTIONS)
-		return;
+static const struct
+{
+	const char *name;
+	Oid			type;
+}			order_columns[NCOLUMNS] = {
+	[TENANT] = {"tenant", TEXTOID},
+	[CURRENCY] = {"currency", TEXTOID},
+	[STATUS] = {"status", TEXTOID},
+	[ORDER_ID] = {"order_id", TEXTOID},
+	[AMOUNT_CENTS] = {"amount_cents", INT8OID},
+	[UPDATED_AT] = {"updated_at", TIMESTAMPTZOID},
+};
 
-	if (TransactionIdPrecedes(GetOldestNonRemovableTransactionId(NULL), first_counted))
-		generation = Min(generation + 1, MAX_GENERATION);
-	else if (generation > 0)
+static void
+find_columns(AttrNumber *columns, Relation orders)
+{
+	TupleDesc	desc = RelationGetDescr(orders);
+
+	for (int i = 0; i < NCOLUMNS; i++)
 	{
-		generation = 0;
-		adds_up = true;
+		int			attnum = SPI_fnumber(desc, order_columns[i].name);
+		Oid			type = attnum > 0 ? getBaseType(TupleDescAttr(desc, attnum - 1)->atttypid) : InvalidOid;
+
+		if (type != order_columns[i].type && !(type == VARCHAROID && order_columns[i].type == TEXTOID))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("table %s must have a column \"%s\" of type %s",
+							spine_table_name(RelationGetRelid(orders)), order_columns[i].name,
+							format_type_be(order_columns[i].type))));
+		columns[i] = attnum;
 	}
-	ntransactions = 0;
-	first_counted = xid;
+}
+
+static Datum
+column_of(const AttrNumber *columns, TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, columns[column], &isnull);
+
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("column \"%s\" of an order must not be null", order_columns[column].name)));
+	return value;
+}
+
+static const text *
+text_of(const AttrNumber *columns, TupleTableSlot *slot, int column)
+{
+	return DatumGetTextPP(column_of(columns, slot, column));
+}
+
+/* table: a transition table, or NULL. */
+static void
+read_orders(Relation orders, Tuplestorestate *table, bool are_new, SpineSums *sums, SpineChanges *changes)
+{
+	AttrNumber	columns[NCOLUMNS];
+	MemoryContext context;
+	TupleTableSlot *slot;
+
+	if (table == NULL)
+		return;
+	find_columns(columns, orders);
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(orders), &TTSOpsMinimalTuple);
+	context = AllocSetContextCreate(CurrentMemoryContext, "spine order", ALLOCSET_SMALL_SIZES);
+
+	/* other triggers read the table too */
+	tuplestore_select_read_pointer(table, tuplestore_alloc_read_pointer(table, EXEC_FLAG_REWIND));
+	tuplestore_rescan(table);
+	while (tuplestore_gettupleslot(table, true, false, slot))
+	{
+		MemoryContext old_context = MemoryContextSwitchTo(context);
+		SpineOrder	order = {
+			.tenant = text_of(columns, slot, TENANT),
+			.order_id = text_of(columns, slot, ORDER_ID),
+			.status = text_of(columns, slot, STATUS),
+			.currency = text_of(columns, slot, CURRENCY),
+			.amount_cents = DatumGetInt64(column_of(columns, slot, AMOUNT_CENTS)),
+			.updated_at = DatumGetTimestampTz(column_of(columns, slot, UPDATED_AT)),
+		};
+
+		MemoryContextSwitchTo(old_context);
+		CHECK_FOR_INTERRUPTS();
+		spine_sums_add(sums, &order, are_new);
+		if (are_new)
+			spine_changes_add(changes, &order);
+		MemoryContextReset(context);
+	}
+	MemoryContextDelete(context);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+static const char *const tables[] = {
+	"spine_order_totals", "spine_order_sums", "spine_order_counts", "spine_order_changes"
+};
+
+static void
+empty_tables(const char *schema)
+{
+	/* an older snapshot would not show all rows to delete */
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot truncate current_orders in a transaction with isolation level %s",
+						GetConfigOption("transaction_isolation", false, false)),
+				 errhint("Use a transaction with isolation level READ COMMITTED.")));
+	for (int i = 0; i < (int) lengthof(tables); i++)
+	{
+		int			rc = SPI_execute(psprintf("DELETE FROM %s.%s", schema, tables[i]), false, 0);
+
+		if (rc != SPI_OK_DELETE)
+			elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
+	}
 }
 
 /*
- * A number that no other session has at the same time; a later session may have it.  A
- * session has several numbers, one after the other, which are the same modulo NUMBERS.
+ * Nobody else's code runs with our rights: no table has triggers but our own.  Each is
+ * locked before that is looked at, so that nobody adds one afterwards.
  */
-Datum
-spine_session_number(PG_FUNCTION_ARGS)
+static void
+check_tables(char *schema)
 {
-	count_transaction();
-	PG_RETURN_INT32(generation * NUMBERS + MyProcNumber);
+	for (int i = 0; i < (int) lengthof(tables); i++)
+	{
+		Relation	rel = table_openrv(makeRangeVar(schema, pstrdup(tables[i]), -1), RowExclusiveLock);
+
+		if (rel->trigdesc)
+			spine_own_tables_check(RelationGetRelid(rel));
+		table_close(rel, NoLock);
+	}
 }
 
-/* Is it time for the session to add up its rows? */
-Datum
-spine_session_adds_up(PG_FUNCTION_ARGS)
+static bool
+is_own_trigger(const TriggerData *trigger, Oid namespace)
 {
-	count_transaction();
-	if (!adds_up || TransactionIdIsValid(added_up_by))
-		PG_RETURN_BOOL(false);
-	added_up_by = last_counted;
-	PG_RETURN_BOOL(true);
+	TriggerEvent event = trigger->tg_event;
+	const char *name = TRIGGER_FIRED_BY_INSERT(event) ? "spine_count_inserted" :
+		TRIGGER_FIRED_BY_UPDATE(event) ? "spine_count_updated" :
+		TRIGGER_FIRED_BY_DELETE(event) ? "spine_count_deleted" : "spine_count_truncated";
+	bool		has_new = TRIGGER_FIRED_BY_INSERT(event) || TRIGGER_FIRED_BY_UPDATE(event);
+	bool		has_old = TRIGGER_FIRED_BY_DELETE(event) || TRIGGER_FIRED_BY_UPDATE(event);
+
+	return RelationGetRelid(trigger->tg_relation) == get_relname_relid("current_orders", namespace) &&
+		strcmp(trigger->tg_trigger->tgname, name) == 0 &&
+		TRIGGER_FIRED_FOR_STATEMENT(event) && TRIGGER_FIRED_AFTER(event) &&
+		has_new == (trigger->tg_newtable != NULL) && has_old == (trigger->tg_oldtable != NULL);
+}
+
+static bool
+is_empty(Tuplestorestate *table)
+{
+	return table == NULL || tuplestore_tuple_count(table) == 0;
+}
+
+static void
+count_orders(const TriggerData *trigger, const char *schema)
+{
+	SpineSums  *sums = spine_sums_make();
+	SpineChanges *changes = spine_changes_make();
+
+	spine_session_add_up(schema);
+	read_orders(trigger->tg_relation, trigger->tg_newtable, true, sums, changes);
+	read_orders(trigger->tg_relation, trigger->tg_oldtable, false, sums, changes);
+	spine_sums_write(sums, schema);
+	spine_changes_write(changes, schema);
+}
+
+/* The trigger function of current_orders. */
+Datum
+spine_count_orders(PG_FUNCTION_ARGS)
+{
+	const TriggerData *trigger = (const TriggerData *) fcinfo->context;
+	bool		is_truncate;
+	Oid			namespace;
+	char	   *name;
+	const char *schema;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("spine_count_orders must be called as a trigger")));
+
+	namespace = get_func_namespace(fcinfo->flinfo->fn_oid);
+	if (!is_own_trigger(trigger, namespace))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("trigger \"%s\" of table %s is not one of spine's own and must not run spine_count_orders",
+						trigger->tg_trigger->tgname,
+						spine_table_name(RelationGetRelid(trigger->tg_relation))),
+				 errhint("Drop the trigger.")));
+
+	is_truncate = TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event);
+	if (!is_truncate && is_empty(trigger->tg_newtable) && is_empty(trigger->tg_oldtable))
+		return PointerGetDatum(NULL);
+
+	SPI_connect();
+	name = get_namespace_name(namespace);
+	schema = quote_identifier(name);
+	check_tables(name);
+	if (is_truncate)
+		empty_tables(schema);
+	else
+		count_orders(trigger, schema);
+	SPI_finish();
+	return PointerGetDatum(NULL);
 }

@@ -199,6 +199,7 @@ take_next_piece(BatchRun *run)
 		return false;
 	CHECK_FOR_INTERRUPTS();
 	batch->nheld = spine_apply_held(run->applying);
+	batch->updates_at_once = spine_apply_updates_at_once(run->applying);
 	if (!batch->next(batch, batch->next_arg))
 		return false;
 

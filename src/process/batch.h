@@ -39,6 +39,7 @@ struct SpineBatch
 	void	   *next_arg;
 	size_t		npieces;		/* applied by then */
 	size_t		nheld;			/* bytes of rows that are kept in memory until the commit */
+	bool		updates_at_once;	/* some sink's rows are updated with each piece */
 	bool		is_partly_freed;	/* set by `next`: not all records are there any more */
 
 	/*

@@ -189,6 +189,9 @@ passed_ms(instr_time start)
 /*
  * May another piece follow?  Others may wait for the locks of the batch.  Besides the time that
  * it takes records, that is the time to write the rows that are kept until the end.
+ *
+ * Two workers that update rows of one table, each piece in the order of its keys, would wait for
+ * each other if they kept the locks of several pieces.
  */
 static bool
 has_room(const SpineBatch *batch, const Growth *growth)
@@ -199,7 +202,8 @@ has_room(const SpineBatch *batch, const Growth *growth)
 		growth->taken_ms + finish_ms < 2.0 * spine_batch_time_ms &&
 		batch->npieces < growth->worker->max_pieces &&
 		batch->nrecords + piece_limit(growth->worker) <= (size_t) spine_batch_rows &&
-		batch->nheld < MAX_HELD_BYTES;
+		batch->nheld < MAX_HELD_BYTES &&
+		!(batch->updates_at_once && growth->worker->workers > 1);
 }
 
 /* Waits a little for records that the log has. */

@@ -115,6 +115,20 @@ SQL
 JSON
 like($outcome, qr/^23514 value for domain SCHEMA.given/, '... refuses every row');
 
+query(<<'SQL');
+CREATE DOMAIN word AS text DEFAULT 'old';
+CREATE TABLE worded (a int, w word);
+INSERT INTO spine_pipelines (name, topic) VALUES ('worded', 'none');
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('worded', 'worded', 'append', '{"a": "a"}');
+SQL
+(undef, my $applied) = $node->psql('postgres', <<'SQL');
+SELECT module.make_plan('worded');
+SELECT module.apply(0, 'plain', ARRAY['{"a": 1}'::bytea], 0);
+ALTER DOMAIN word SET DEFAULT 'new';
+SELECT module.apply(0, 'plain', ARRAY['{"a": 2}'::bytea], 0);
+SQL
+is($applied, "0\n{applied}\n{\"plan outdated\"}", 'the plan is outdated by a change of the default of a domain of a column that no record gives');
+
 same('large values', tables => 'CREATE TABLE SCHEMA.t (id int PRIMARY KEY, a text, b jsonb); ALTER TABLE SCHEMA.t ALTER a SET STORAGE EXTERNAL',
 	records => '[' . join(',', map { sprintf '{"id": %d, "a": "%s", "b": {"c": "%s"}}', $_, $_ x (40_000 / length), 'x' x (300 * $_) } 1 .. 30) . ']',
 	rows => 'SELECT id, length(a), md5(a), md5(b::text), (SELECT pg_relation_size(reltoastrelid) > 1000000 FROM pg_class WHERE oid = tableoid) FROM SCHEMA.t ORDER BY id');

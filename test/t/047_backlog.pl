@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $piece = 500;
-my $broker = start_broker('events', 1);
+my $broker = start_broker('fence', 2);	# kcat makes topics of four partitions
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$broker->{address}'
 spine.piece_rows = $piece
@@ -125,6 +125,26 @@ is(query(q{SELECT value FROM spine_metrics WHERE metric = 'spine_records_consume
 finish_pipeline('plain');
 
 #
+# The row of a position that does not move has been written by somebody else, so that it is
+# elsewhere than the worker knows.  Batches grow all the same.
+#
+start_pipeline('elsewhere', 4 * $piece);
+audit('elsewhere', 4 * $piece);
+is(query(q{WITH u AS (UPDATE spine_offsets SET updated_at = now() WHERE pipeline = 'elsewhere' AND partition = 3 RETURNING 1) SELECT count(*) FROM u}),
+	'1', 'elsewhere: a position has another place');
+{
+	my $session = $node->background_psql('postgres');
+
+	$session->query_safe('BEGIN; LOCK elsewhere_all');	# until all records are there
+	send_lines($broker->{address}, 'elsewhere', $_, join('', map { qq(key\t{"i": $_, "k": 1}\n) } 1 .. $count / 2)) foreach 0, 1;
+	$session->query_safe('COMMIT');
+	$session->quit;
+}
+ok(wait_applied($node), 'elsewhere: all is applied');
+cmp_ok(query('SELECT max(count) FROM (SELECT count(*) FROM elsewhere_all GROUP BY xmin::text) g'), '>=', 4 * $piece, 'elsewhere: batches grow');
+finish_pipeline('elsewhere');
+
+#
 # Records that cannot be decoded, and records that the database refuses, for each of its
 # tables, in later pieces
 #
@@ -227,6 +247,29 @@ finish_pipeline('deadlock');
 	finish_pipeline('moved');
 }
 
+# A position is moved by hand, before a batch in which the other one stays where it is.
+{
+	start_pipeline('fence', $count);
+	audit('fence', $count);
+	my $update = $node->background_psql('postgres');
+	my ($worker) = worker_pids($node);
+	my $moved_to = $count / 2 - 2;
+
+	kill 'STOP', $worker;	# so that it finds a backlog
+	send_lines($broker->{address}, 'fence', 1, join('', map { qq(key\t{"i": $_, "k": 0}\n) } 1 .. 5 * $piece));
+	$update->query_safe("BEGIN; UPDATE spine_offsets SET next_offset = $moved_to WHERE pipeline = 'fence' AND partition = 1");
+	kill 'CONT', $worker;
+	comes_to($node, 'fence: a batch waits for the position',
+		q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+	$update->query_safe('COMMIT');
+	$update->quit;
+	ok(wait_applied($node), 'fence: all is applied');
+	is(query('SELECT count(*), min(o), max(o) FROM (SELECT o FROM fence_all GROUP BY p, o HAVING count(*) > 1) g'),
+		join('|', 2, $moved_to, $moved_to + 1), 'fence: the records behind the new position are read again, and no others');
+	is(query('SELECT count(DISTINCT (p, o)) FROM fence_all'), $count + 5 * $piece, 'fence: each record is there');
+	finish_pipeline('fence');
+}
+
 # spine_pause waits for the batch, and no longer.
 {
 	my $pause;
@@ -258,6 +301,30 @@ start_pipeline('lookup', $count, columns => '{"i": "i", "p": "$partition", "o": 
 audit('lookup', $count);
 cmp_ok($transactions->('lookup'), '>=', $count / $piece, 'lookup: each batch has one piece');
 finish_pipeline('lookup');
+
+#
+# A parent is updated before its children come, piece by piece.  Two workers that did so for
+# several pieces would wait for each other, as each piece is in the order of its own keys.
+#
+foreach my $workers (1, 2)
+{
+	set_config($node, 'spine.workers' => $workers);
+	query(<<SQL);
+CREATE TABLE parents_$workers (k int PRIMARY KEY, i int);
+CREATE TABLE children_$workers (k int REFERENCES parents_$workers, p int, o bigint);
+BEGIN;
+INSERT INTO spine_pipelines (name, topic) VALUES ('family_$workers', 'plain');
+INSERT INTO spine_sinks (pipeline, target, mode, version, columns) VALUES ('family_$workers', 'parents_$workers', 'upsert', 'i', '{"k": "k", "i": "i"}');
+INSERT INTO spine_sinks (pipeline, target, mode, columns) VALUES ('family_$workers', 'children_$workers', 'append', '{"k": "k", "p": "\$partition", "o": "\$offset"}');
+COMMIT;
+SQL
+	ok(wait_applied($node), "family, $workers workers: all is applied");
+	is(query("SELECT count(*), count(DISTINCT (p, o)) FROM children_$workers"), '20000|20000', "family, $workers workers: each record is there once");
+	cmp_ok(query("SELECT max(count) FROM (SELECT count(*) FROM children_$workers GROUP BY xmin::text) g"),
+		$workers == 1 ? '>' : '<=', $piece, "family, $workers workers: how many pieces a batch has");
+	finish_pipeline("family_$workers");
+}
+set_config($node, 'spine.workers' => 1);
 
 # spine.batch_rows bounds the batch.
 set_config($node, 'spine.batch_rows' => 3 * $piece);

@@ -149,7 +149,7 @@ insert_index_entries(SpinePositionTable *table, SpineUpdatedIndexes indexes)
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *result = makeNode(ResultRelInfo);
 
-	InitResultRelInfo(result, table->relation, 1, NULL, 0);
+	InitResultRelInfo(result, table->relation, 0, NULL, 0);
 	ExecOpenIndices(result, false);
 	if (result->ri_NumIndices > 0)
 		(void) spine_update_index_entries(result, table->moved, estate, indexes);

@@ -349,7 +349,7 @@ move_by_key(const SpineLog *log, const SpineMove *moves, int n)
 static int
 move_in_place(const SpineLog *log, const SpineMove *moves, int n)
 {
-	SpinePositionTable *table = spine_position_table_open();
+	SpinePositionTable *table = spine_position_table_open(log);
 	int			nmoved = 0;
 
 	if (table == NULL)

@@ -89,6 +89,7 @@ OBJS = \
 	src/process/server_options.o \
 	src/process/server_cluster.o \
 	src/process/server_guard.o \
+	src/process/position_row.o \
 	src/process/positions.o \
 	src/process/batch.o \
 	src/process/share.o \
@@ -117,6 +118,9 @@ OBJS = \
 	src/process/wait.o \
 	src/orders/generator.o \
 	src/orders/tenant.o \
+	src/orders/session.o \
+	src/orders/sums.o \
+	src/orders/changes.o \
 	src/orders/totals.o \
 	src/orders/produced.o \
 	src/orders/backpressure.o \

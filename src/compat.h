@@ -86,8 +86,8 @@ spine_may_use_server(Oid server, Oid role)
 
 /*
  * For what writes to a table without a statement: the rights that its range table asks for
- * (of their own since 16), the entries in a row's indexes, and the map from a partitioned
- * table's rows to those of a partition.
+ * (of their own since 16), the entries in a row's indexes and which of them an update needs,
+ * and the map from a partitioned table's rows to those of a partition.
  */
 #if PG_VERSION_NUM >= 160000
 #define SpinePermissions		RTEPermissionInfo
@@ -97,6 +97,10 @@ spine_may_use_server(Oid server, Oid role)
 #define spine_insert_index_entries(relation, slot, estate) \
 	ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL, false)
 #define spine_partition_map(partition, estate)	ExecGetRootToChildMap(partition, estate)
+#define SpineUpdatedIndexes		TU_UpdateIndexes
+#define spine_any_index_updated(indexes)	((indexes) != TU_None)
+#define spine_update_index_entries(relation, slot, estate, indexes) \
+	ExecInsertIndexTuples(relation, slot, estate, true, false, NULL, NIL, (indexes) == TU_Summarizing)
 #else
 #define SpinePermissions		RangeTblEntry
 #define spine_add_permissions(list, entry)	((void) (list), (entry))
@@ -105,6 +109,10 @@ spine_may_use_server(Oid server, Oid role)
 #define spine_insert_index_entries(relation, slot, estate) \
 	ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL)
 #define spine_partition_map(partition, estate)	((partition)->ri_RootToPartitionMap)
+#define SpineUpdatedIndexes		bool
+#define spine_any_index_updated(indexes)	(indexes)
+#define spine_update_index_entries(relation, slot, estate, indexes) \
+	ExecInsertIndexTuples(relation, slot, estate, true, false, NULL, NIL)
 #endif
 
 #if PG_VERSION_NUM >= 180000

@@ -25,16 +25,15 @@
 #include "catalog/topics.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "process/position_row.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
-#define NARGS	9
+#define NARGS	8
 
-/* The statements that batches run. */
 static SpineStatement move_statements[2];	/* of one row, and of several */
-static SpineStatement move_by_key_statements[2];
 
 /*
  * Where the newest version of a row is, as far as known.  Found by a hash of its topic and
@@ -114,16 +113,12 @@ static void
 make_arguments(const SpineLog *log, const SpineMove *moves, int n, Datum *args)
 {
 	Datum	   *topics = palloc_extended(Max(n, 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
-	Datum	   *known = palloc_extended(Max(n, 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
 	Datum	   *values[5];
-	int			nknown = 0;
 
 	for (int i = 0; i < (int) lengthof(values); i++)
 		values[i] = palloc_extended(Max(n, 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < n; i++)
 	{
-		ItemPointer place = known_place(&moves[i]);
-
 		/* moves of one topic follow each other, and share its name */
 		topics[i] = i > 0 && moves[i].topic == moves[i - 1].topic ? topics[i - 1] :
 			CStringGetTextDatum(moves[i].topic);
@@ -132,8 +127,6 @@ make_arguments(const SpineLog *log, const SpineMove *moves, int n, Datum *args)
 		values[2][i] = Int64GetDatum(moves[i].to);
 		values[3][i] = Int64GetDatum(moves[i].mark_offset);
 		values[4][i] = Int64GetDatum(moves[i].mark_crc);
-		if (place)
-			known[nknown++] = PointerGetDatum(place);
 	}
 
 	args[0] = NameGetDatum(&log->pipeline);
@@ -143,21 +136,19 @@ make_arguments(const SpineLog *log, const SpineMove *moves, int n, Datum *args)
 	for (int i = 1; i < (int) lengthof(values); i++)
 		args[3 + i] = PointerGetDatum(construct_array(values[i], n, INT8OID, 8,
 													  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	args[8] = PointerGetDatum(construct_array(known, nknown, TIDOID, sizeof(ItemPointerData),
-											  false, TYPALIGN_SHORT));
 }
 
 /*
- * Runs a statement with $1 pipeline, $3 cluster; of the moves $2 topic, $4 partition,
- * $5 from, $6 to, $7 mark_offset, $8 mark_crc; and $9 the places of their rows, as far as
- * they are known.  kept: NULL for a statement that runs now and then.
+ * Runs a statement with $1 pipeline, $3 cluster; and of the moves $2 topic, $4 partition,
+ * $5 from, $6 to, $7 mark_offset, $8 mark_crc.  kept: NULL for a statement that runs now and
+ * then.
  */
 static void
 run(SpineStatement *kept, const char *query, const SpineLog *log,
 	const SpineMove *moves, int n, int expected)
 {
 	Oid			types[NARGS] = {NAMEOID, TEXTARRAYOID, TEXTOID, INT4ARRAYOID,
-	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIDARRAYOID};
+	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
 	Datum		args[NARGS];
 	int			result;
 
@@ -316,96 +307,75 @@ spine_positions_insert(const SpineLog *log, const SpinePosition *positions, int 
 }
 
 /*
- * Moves the rows that stand at `from` and that the condition finds, and says of which moves
- * they are.  A row that somebody else is moving is waited for, and then looked at again.
+ * Finds the rows that stand at `from` by their keys, and moves them; returns how many.  A row
+ * that somebody else is moving is waited for, and then looked at again.
  *
  * Several rows are locked first, in the order of the moves, which is that of spine_seek: an
  * UPDATE takes them in any order, and so the two would wait for each other.
  */
-static void
-move(SpineStatement *kept, const char *condition, const SpineLog *log, const SpineMove *moves, int n,
-	 bool *is_moved)
+static int
+move_by_key(const SpineLog *log, const SpineMove *moves, int n)
 {
+	const char *condition = "o.pipeline = $1 AND o.topic = m.topic AND o.partition = m.partition"
+		" AND o.cluster_id = $3";
 	const char *lock = n <= 1 ? "" :
 		psprintf("WITH locked AS MATERIALIZED (SELECT FROM %s.spine_offsets o,"
 				 " ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4)) WITH ORDINALITY"
-				 " AS m(topic, partition, ordinal)"
-				 " WHERE %s AND o.cluster_id = $3 ORDER BY m.ordinal FOR UPDATE OF o) ",
-											  log->schema, condition);
+				 " AS m(topic, partition, ordinal) WHERE %s ORDER BY m.ordinal FOR UPDATE OF o) ",
+				 log->schema, condition);
 
-	run(kept,
+	run(&move_statements[n > 1],
 		psprintf("%sUPDATE %s.spine_offsets o SET next_offset = m.read_to, worker_next_offset = m.read_to,"
 				 " mark_offset = nullif(m.mark_offset, -1), mark_crc = m.mark_crc,"
 				 " updated_at = pg_catalog.now()"
 				 " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4), pg_catalog.unnest($5),"
 				 " pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8)) WITH ORDINALITY"
 				 " AS m(topic, partition, read_from, read_to, mark_offset, mark_crc, ordinal)"
-				 " WHERE %s AND o.cluster_id = $3 AND o.next_offset = m.read_from%s"
+				 " WHERE %s AND o.next_offset = m.read_from%s"
 				 " RETURNING m.ordinal, o.ctid", lock, log->schema, condition,
 				 n <= 1 ? "" : " AND (SELECT pg_catalog.count(*) FROM locked) >= 0"),
 		log, moves, n, SPI_OK_UPDATE_RETURNING);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
-		int			i = int64_value(row, 1, 0) - 1;
 		bool		isnull;
 		Datum		place = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2, &isnull);
 
-		remember_place(&moves[i], (ItemPointer) DatumGetPointer(place));
-		is_moved[i] = true;
+		remember_place(&moves[int64_value(row, 1, 0) - 1], (ItemPointer) DatumGetPointer(place));
 	}
+	return (int) SPI_processed;
 }
 
-static bool
-all_places_known(const SpineMove *moves, int n)
+/* Moves rows where they are known to be, in the order of the moves; returns how many. */
+static int
+move_in_place(const SpineLog *log, const SpineMove *moves, int n)
 {
-	for (int i = 0; i < n; i++)
-	{
-		if (known_place(&moves[i]) == NULL)
-			return false;
-	}
-	return true;
-}
+	SpinePositionTable *table = spine_position_table_open();
+	int			nmoved = 0;
 
-/* Those that have not moved yet.  palloc'ed. */
-static SpineMove *
-find_unmoved(const SpineMove *moves, int n, const bool *is_moved, int *nunmoved)
-{
-	SpineMove  *unmoved = palloc_extended(Max(n, 1) * sizeof(SpineMove), MCXT_ALLOC_HUGE);
-
-	*nunmoved = 0;
-	for (int i = 0; i < n; i++)
+	if (table == NULL)
+		return 0;
+	for (; nmoved < n; nmoved++)
 	{
-		if (!is_moved[i])
-			unmoved[(*nunmoved)++] = moves[i];
+		ItemPointer known = known_place(&moves[nmoved]);
+		ItemPointerData place;
+
+		if (known == NULL)
+			break;
+		place = *known;
+		if (!spine_position_row_move(table, log, &moves[nmoved], &place))
+			break;
+		remember_place(&moves[nmoved], &place);
 	}
-	return unmoved;
+	spine_position_table_close(table);
+	return nmoved;
 }
 
 bool
 spine_positions_move(const SpineLog *log, const SpineMove *moves, int n)
 {
-	bool	   *is_moved = palloc_extended(Max(n, 1) * sizeof(bool), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	SpineMove  *unmoved;
-	int			nunmoved;
+	int			nmoved = move_in_place(log, moves, n);
 
-	/*
-	 * The conditions are on expressions that no index has (a name as a text, a sum), so the
-	 * rows are found by their places.
-	 */
-	if (all_places_known(moves, n))
-		move(&move_statements[n > 1],
-			 "o.ctid = ANY ($9) AND o.pipeline::text = $1::text"
-			 " AND o.topic || '' = m.topic AND o.partition + 0 = m.partition",
-			 log, moves, n, is_moved);
-
-	/* a move may end where it begins, so those that have moved are left out */
-	unmoved = find_unmoved(moves, n, is_moved, &nunmoved);
-	if (nunmoved == 0)
-		return true;
-	memset(is_moved, false, nunmoved * sizeof(bool));
-	move(&move_by_key_statements[nunmoved > 1],
-		 "o.pipeline = $1 AND o.topic = m.topic AND o.partition = m.partition",
-		 log, unmoved, nunmoved, is_moved);
-	(void) find_unmoved(unmoved, nunmoved, is_moved, &nunmoved);
-	return nunmoved == 0;
+	if (nmoved < n)
+		nmoved += move_by_key(log, moves + nmoved, n - nmoved);
+	return nmoved == n;
 }

@@ -14,6 +14,7 @@ bool		spine_enabled = true;
 int			spine_workers = 1;
 int			spine_batch_rows = 500000;
 int			spine_piece_rows = 50000;
+int			spine_batch_time_ms = 2000;
 int			spine_batch_interval_ms = 10;
 int			spine_breaker_records = 1000;
 int			spine_max_record_memory_kb = 96 * 1024;
@@ -38,7 +39,7 @@ spine_settings_init(void)
 
 	DefineCustomIntVariable("spine.batch_rows",
 							"The most records applied in one transaction.",
-							"While there is a backlog, a batch grows to this or to about a second.",
+							"Under a backlog a batch grows to this, or for spine.batch_time.",
 							&spine_batch_rows, 500000, 1, 5000000,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
@@ -48,6 +49,13 @@ spine_settings_init(void)
 							"A batch of more records consists of several pieces.",
 							&spine_piece_rows, 50000, 1, 500000,
 							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("spine.batch_time",
+							"How long a batch takes more records while there is a backlog.",
+							"0: a batch does not grow.",
+							&spine_batch_time_ms, 2000, 0, 600000,
+							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("spine.batch_interval",

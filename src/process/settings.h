@@ -11,6 +11,7 @@ extern bool spine_enabled;
 extern int	spine_workers;
 extern int	spine_batch_rows;
 extern int	spine_piece_rows;
+extern int	spine_batch_time_ms;	/* 0: batches do not grow */
 extern int	spine_batch_interval_ms;
 extern int	spine_breaker_records;	/* 0: never */
 extern int	spine_max_record_memory_kb;

@@ -23,8 +23,6 @@
 /* With small records and a wide table, the fields take the most memory: 64 MB here. */
 #define MAX_PIECE_FIELDS		(4 * 1024 * 1024)
 
-/* A batch that takes more than this gets no more pieces: others may wait for its locks. */
-#define MAX_BATCH_MS			1000
 #define MAX_PIECES				1024
 #define MAX_HELD_BYTES			((size_t) 64 * 1024 * 1024)
 
@@ -148,6 +146,7 @@ typedef struct Growth
 	SpineWorker *worker;
 	MemoryContext context;		/* of the moves */
 	instr_time	start;
+	double		taken_ms;		/* from the start until the last piece was applied */
 } Growth;
 
 /* Expressions that look rows up would find others than in small batches. */
@@ -171,7 +170,8 @@ has_backlog(SpineWorker *worker)
 static bool
 may_grow(SpineWorker *worker)
 {
-	return worker->max_pieces > 1 && worker->part == 0 && worker->nsuspects == 0 &&
+	return spine_batch_time_ms > 0 &&
+		worker->max_pieces > 1 && worker->part == 0 && worker->nsuspects == 0 &&
 		spine_batch_rows >= 2 * piece_limit(worker) &&
 		!looks_up(worker->plan) && has_backlog(worker);
 }
@@ -187,17 +187,23 @@ passed_ms(instr_time start)
 }
 
 /*
- * May another piece follow?  Two workers that update rows of one table, each piece in the order
- * of its keys, would wait for each other if they kept the locks of several pieces.
+ * May another piece follow?  Others may wait for the locks of the batch.  Besides the time that
+ * it takes records, that is the time to write the rows that are kept until the end.
+ *
+ * Two workers that update rows of one table, each piece in the order of its keys, would wait for
+ * each other if they kept the locks of several pieces.
  */
 static bool
 has_room(const SpineBatch *batch, const Growth *growth)
 {
-	return batch->npieces < growth->worker->max_pieces &&
+	double		finish_ms = batch->nheld * growth->worker->finish_byte_ms;
+
+	return growth->taken_ms < spine_batch_time_ms &&
+		growth->taken_ms + finish_ms < 2.0 * spine_batch_time_ms &&
+		batch->npieces < growth->worker->max_pieces &&
 		batch->nrecords + piece_limit(growth->worker) <= (size_t) spine_batch_rows &&
 		batch->nheld < MAX_HELD_BYTES &&
-		!(batch->updates_at_once && growth->worker->workers > 1) &&
-		passed_ms(growth->start) < MAX_BATCH_MS;
+		!(batch->updates_at_once && growth->worker->workers > 1);
 }
 
 /* Waits a little for records that the log has. */
@@ -230,6 +236,7 @@ next_piece(SpineBatch *batch, void *arg)
 	SpinePiece *piece = &batch->piece;
 	MemoryContext old_context;
 
+	growth->taken_ms = passed_ms(growth->start);
 	if (!has_room(batch, growth) || spine_worker_has_news(worker) || !has_backlog(worker) ||
 		spine_worker_wants_to_share(worker, batch))
 		return false;
@@ -254,16 +261,20 @@ next_piece(SpineBatch *batch, void *arg)
  * batches of one piece, so they are the rule until all is well again.
  */
 static void
-adjust_growth(SpineWorker *worker, const SpineBatch *batch, bool is_well, double took_ms)
+adjust_growth(SpineWorker *worker, bool is_well)
 {
 	if (!is_well)
 		worker->max_pieces = 1;
-	else if (worker->nsuspects > 0)
-		return;
-	else if (took_ms > MAX_BATCH_MS)
-		worker->max_pieces = Max(batch->npieces / 2, 1);
-	else if (took_ms < MAX_BATCH_MS / 2)
+	else if (worker->nsuspects == 0)
 		worker->max_pieces = Min(worker->max_pieces * 2, MAX_PIECES);
+}
+
+/* A batch that could grow is committed: how long it took to write what was kept until the end. */
+static void
+note_finish(SpineWorker *worker, const SpineBatch *batch, const Growth *growth, double batch_ms)
+{
+	if (batch->nheld > 0)
+		worker->finish_byte_ms = (batch_ms - growth->taken_ms) / batch->nheld;
 }
 
 /* --------------------------------------------------------------------------
@@ -369,10 +380,12 @@ spine_worker_apply(SpineWorker *worker)
 
 	/* of later pieces */
 	spine_counters_add_records(&worker->pipeline_name, spine_consumer_take_count(worker->consumer));
-	adjust_growth(worker, &batch, outcome == SPINE_BATCH_COMMITTED && !batch.was_searched,
-				  INSTR_TIME_GET_MILLISEC(duration));
+	adjust_growth(worker, outcome == SPINE_BATCH_COMMITTED && !batch.was_searched);
 	if (outcome == SPINE_BATCH_COMMITTED)
+	{
 		worker->nsuspects -= Min(worker->nsuspects, batch.nrecords);
+		note_finish(worker, &batch, &growth, INSTR_TIME_GET_MILLISEC(duration));
+	}
 	else if (batch.is_partly_freed)
 	{
 		worker->nsuspects = batch.nrecords;

@@ -57,6 +57,8 @@ typedef struct SpineWorker
 	SpineRefusals refusals;		/* in a row, over the batches */
 	size_t		part;			/* the most records of a batch while many are refused; 0: all */
 	size_t		max_pieces;		/* of the next batch, if there is a backlog */
+	double		finish_byte_ms; /* to write a byte of the rows that are kept until the end of
+								 * a batch; 0: not known yet */
 	size_t		nsuspects;		/* so many records are read again, as a batch of several
 								 * pieces has failed: each piece by itself */
 

@@ -14,10 +14,11 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $piece = 500;
-my $broker = start_broker('events', 1);
+my $broker = start_broker('fence', 2);	# kcat makes topics of four partitions
 my $node = spine_node('main', conf => <<CONF);
 spine.brokers = '$broker->{address}'
 spine.piece_rows = $piece
+spine.batch_time = 1min
 restart_after_crash = on
 CONF
 
@@ -246,6 +247,29 @@ finish_pipeline('deadlock');
 	finish_pipeline('moved');
 }
 
+# A position is moved by hand, before a batch in which the other one stays where it is.
+{
+	start_pipeline('fence', $count);
+	audit('fence', $count);
+	my $update = $node->background_psql('postgres');
+	my ($worker) = worker_pids($node);
+	my $moved_to = $count / 2 - 2;
+
+	kill 'STOP', $worker;	# so that it finds a backlog
+	send_lines($broker->{address}, 'fence', 1, join('', map { qq(key\t{"i": $_, "k": 0}\n) } 1 .. 5 * $piece));
+	$update->query_safe("BEGIN; UPDATE spine_offsets SET next_offset = $moved_to WHERE pipeline = 'fence' AND partition = 1");
+	kill 'CONT', $worker;
+	comes_to($node, 'fence: a batch waits for the position',
+		q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'spine worker' AND wait_event_type = 'Lock'});
+	$update->query_safe('COMMIT');
+	$update->quit;
+	ok(wait_applied($node), 'fence: all is applied');
+	is(query('SELECT count(*), min(o), max(o) FROM (SELECT o FROM fence_all GROUP BY p, o HAVING count(*) > 1) g'),
+		join('|', 2, $moved_to, $moved_to + 1), 'fence: the records behind the new position are read again, and no others');
+	is(query('SELECT count(DISTINCT (p, o)) FROM fence_all'), $count + 5 * $piece, 'fence: each record is there');
+	finish_pipeline('fence');
+}
+
 # spine_pause waits for the batch, and no longer.
 {
 	my $pause;
@@ -308,6 +332,13 @@ start_pipeline('bounded', $count);
 audit('bounded', $count);
 cmp_ok(query('SELECT max(count) FROM (SELECT count(*) FROM bounded_all GROUP BY xmin::text) g'), '<=', 3 * $piece, 'bounded: no batch is larger than spine.batch_rows');
 finish_pipeline('bounded');
+
+# spine.batch_time 0: batches do not grow.
+set_config($node, 'spine.batch_rows' => 500_000, 'spine.batch_time' => 0);
+start_pipeline('small', $count);
+audit('small', $count);
+cmp_ok(query('SELECT max(count) FROM (SELECT count(*) FROM small_all GROUP BY xmin::text) g'), '<=', $piece, 'small: each batch has one piece');
+finish_pipeline('small');
 
 $node->stop;
 stop_broker($broker);

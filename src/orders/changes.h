@@ -1,0 +1,24 @@
+/*
+ * changes.h
+ *		The newest orders that a statement has written, in spine_order_changes.
+ */
+#ifndef SPINE_CHANGES_H
+#define SPINE_CHANGES_H
+
+#include "orders/sums.h"
+
+typedef struct SpineChanges SpineChanges;
+
+/* The list is empty.  Its memory is in the context that is current at each call. */
+extern SpineChanges *spine_changes_make(void);
+
+/* Adds an order, if it is among the newest so far.  The order is copied. */
+extern void spine_changes_add(SpineChanges *changes, const SpineOrder *order);
+
+/*
+ * Writes the list, unless it is empty, and now and then removes old lists.  With SPI; the
+ * schema is the extension's, quoted.
+ */
+extern void spine_changes_write(const SpineChanges *changes, const char *schema);
+
+#endif							/* SPINE_CHANGES_H */

@@ -187,7 +187,7 @@ numeric_of(int128 value)
 
 	/* the quotient fits: there are fewer than 10^18 orders */
 	snprintf(text, sizeof(text), INT64_FORMAT "%018lld", (int64) (value / base),
-			 (long long) Abs((int64) (value % base)));
+			 llabs((long long) (value % base)));
 	return DirectFunctionCall3(numeric_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid),
 							   Int32GetDatum(-1));
 }

@@ -40,7 +40,7 @@ my $holder = $node->background_psql('postgres');
 $holder->query_safe('BEGIN; LOCK TABLE events');
 send_values($broker->{address}, 'events', $_, [ order_event(order_id => "ord-$_") ]) foreach @some;
 wait_for_held_batch($node);
-is(query(q{SELECT spine_wait('1s')}), 'f', 'spine_wait does not take these events for applied');
+is(query(q{SELECT spine_wait('10s')}), 'f', 'spine_wait does not take these events for applied');
 $holder->query_safe('COMMIT');
 $holder->quit;
 ok(wait_applied($node), 'spine_wait returns once they are');

@@ -553,10 +553,11 @@ is(ask($logging, '/orders')->{status}, 200, 'a log file that cannot be opened: s
 rmdir $log_file;
 
 # a notice that the server sends with its answer
-my $stats = query(q{SELECT pg_get_functiondef('spine_stats'::regproc)});
+my $stats = query(q{SELECT pg_get_functiondef('spine_stats_summary'::regproc)});
 query(<<'SQL');
-CREATE OR REPLACE FUNCTION spine_stats(of_tenant text DEFAULT NULL)
-RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb)
+CREATE OR REPLACE FUNCTION spine_stats_summary(
+	of_tenant text DEFAULT NULL, name_prefix text DEFAULT NULL, max_tenants integer DEFAULT 100)
+RETURNS TABLE (tenant text, currency text, orders bigint, revenue_cents numeric, by_status jsonb, tenants bigint)
 LANGUAGE plpgsql STABLE AS $$ BEGIN RAISE WARNING 'mind the gap'; END $$;
 SQL
 is(ask($logging, '/stats')->{content}, '[]', 'an answer that comes with a warning');

@@ -11,8 +11,8 @@
  * While somebody holds an old snapshot, no version of a row can be removed, and a search
  * for the row by its key walks through all versions: after an hour with a hundred batches
  * a second, 360,000.  So the worker remembers where it has put the newest version of each
- * row, and finds the row there.  It looks for a row by its key only when the row is
- * elsewhere: it was changed by hand, or the table was rewritten.
+ * row, and moves the row there, without a statement.  It looks for a row by its key only when
+ * the row is elsewhere: it was changed by hand, or the table was rewritten.
  */
 #include "process/positions.h"
 

@@ -14,6 +14,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -149,6 +150,7 @@ insert_index_entries(SpinePositionTable *table, SpineUpdatedIndexes indexes)
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *result = makeNode(ResultRelInfo);
 
+	/* there is no range table, where the executor would look for the updated columns */
 	InitResultRelInfo(result, table->relation, 0, NULL, 0);
 	ExecOpenIndices(result, false);
 	if (result->ri_NumIndices > 0)
@@ -165,7 +167,9 @@ spine_position_row_move(SpinePositionTable *table, const SpineLog *log, const Sp
 	LockTupleMode lock_mode;
 	SpineUpdatedIndexes indexes;
 
-	if (!table_tuple_fetch_row_version(table->relation, place, GetActiveSnapshot(), table->found))
+	/* the table may have become smaller */
+	if (ItemPointerGetBlockNumber(place) >= RelationGetNumberOfBlocks(table->relation) ||
+		!table_tuple_fetch_row_version(table->relation, place, GetActiveSnapshot(), table->found))
 		return false;
 	slot_getallattrs(table->found);
 	if (!is_row_of(table->found, log, move) ||

@@ -100,7 +100,7 @@ spine_may_use_server(Oid server, Oid role)
 #define SpineUpdatedIndexes		TU_UpdateIndexes
 #define spine_any_index_updated(indexes)	((indexes) != TU_None)
 #define spine_update_index_entries(relation, slot, estate, indexes) \
-	ExecInsertIndexTuples(relation, slot, estate, true, false, NULL, NIL, (indexes) == TU_Summarizing)
+	ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL, (indexes) == TU_Summarizing)
 #else
 #define SpinePermissions		RangeTblEntry
 #define spine_add_permissions(list, entry)	((void) (list), (entry))
@@ -112,7 +112,7 @@ spine_may_use_server(Oid server, Oid role)
 #define SpineUpdatedIndexes		bool
 #define spine_any_index_updated(indexes)	(indexes)
 #define spine_update_index_entries(relation, slot, estate, indexes) \
-	ExecInsertIndexTuples(relation, slot, estate, true, false, NULL, NIL)
+	spine_insert_index_entries(relation, slot, estate)
 #endif
 
 #if PG_VERSION_NUM >= 180000

@@ -10,6 +10,7 @@
 #include "apply/statement.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "event/key_hash.h"
 #include "orders/session.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -39,6 +40,10 @@ typedef struct Sum
 	TimestampTz newest_old;		/* of the old rows */
 } Sum;
 
+/* Of this process: everyone who may write orders chooses keys. */
+static SpineKeySecret secret;
+static bool has_secret = false;
+
 static uint32
 hash_of(const SumKey *key)
 {
@@ -49,8 +54,8 @@ hash_of(const SumKey *key)
 		const text *part = key->parts[i];
 
 		if (part)
-			hash = hash_combine(hash, hash_bytes((const unsigned char *) VARDATA_ANY(part),
-												 VARSIZE_ANY_EXHDR(part)));
+			hash = hash_combine(hash, (uint32) spine_key_hash(&secret, VARDATA_ANY(part),
+															  VARSIZE_ANY_EXHDR(part)));
 	}
 	return hash;
 }
@@ -133,6 +138,11 @@ spine_sums_make(void)
 {
 	SpineSums  *sums = palloc(sizeof(SpineSums));
 
+	if (!has_secret)
+	{
+		secret = spine_key_secret();
+		has_secret = true;
+	}
 	sums->totals = sums_create(CurrentMemoryContext, 8, NULL);
 	return sums;
 }

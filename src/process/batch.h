@@ -83,8 +83,9 @@ typedef enum SpineBatchOutcome
 
 /*
  * Applies the batch: rows, dead letters and positions in one commit, or nothing.  Not in a
- * transaction.  What it allocates is gone when it returns.  Refused records are searched for only while all records are there: if the batch
- * fails and is partly freed, it is to be read again, in batches of one piece.
+ * transaction.  What it allocates is gone when it returns.  Refused records are searched for
+ * only while all records are there: if the batch fails and is partly freed, it is to be read
+ * again, in batches of one piece.
  */
 extern SpineBatchOutcome spine_batch_run(SpineBatch *batch, SpineError *error);
 

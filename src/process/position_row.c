@@ -11,7 +11,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/extension.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -75,9 +74,11 @@ is_as_made(TupleDesc type)
 }
 
 SpinePositionTable *
-spine_position_table_open(void)
+spine_position_table_open(const SpineLog *log)
 {
-	Relation	relation = table_open(spine_extension_table("spine_offsets"), RowExclusiveLock);
+	char	   *name = psprintf("%s.spine_offsets", log->schema);
+	Datum		oid = DirectFunctionCall1(regclassin, CStringGetDatum(name));
+	Relation	relation = table_open(DatumGetObjectId(oid), RowExclusiveLock);
 	SpinePositionTable *table;
 
 	Assert(IsTransactionState());
@@ -148,7 +149,7 @@ insert_index_entries(SpinePositionTable *table, SpineUpdatedIndexes indexes)
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *result = makeNode(ResultRelInfo);
 
-	InitResultRelInfo(result, table->relation, 1, NULL, 0);
+	InitResultRelInfo(result, table->relation, 0, NULL, 0);
 	ExecOpenIndices(result, false);
 	if (result->ri_NumIndices > 0)
 		(void) spine_update_index_entries(result, table->moved, estate, indexes);

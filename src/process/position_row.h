@@ -13,7 +13,7 @@
 typedef struct SpinePositionTable SpinePositionTable;
 
 /* NULL: it is not as this version of the extension makes it.  In a transaction. */
-extern SpinePositionTable *spine_position_table_open(void);
+extern SpinePositionTable *spine_position_table_open(const SpineLog *log);
 
 extern void spine_position_table_close(SpinePositionTable *table);
 

@@ -6,9 +6,7 @@
  * (spine.workers was changed, a crashed worker's transaction is still going away): it
  * moves only a row that stands where the worker believes.  The second worker waits for
  * the first one's transaction, then sees that the position has moved, and drops its batch.
- * Rows are not locked in an order of their own before that, which would take a statement
- * more in each batch.  So two such workers can deadlock; that is a transient error, and one
- * of them tries again.
+ * Several rows are locked in one order first, so that two such workers do not deadlock.
  *
  * While somebody holds an old snapshot, no version of a row can be removed, and a search
  * for the row by its key walks through all versions: after an hour with a hundred batches
@@ -349,7 +347,7 @@ move_by_key(const SpineLog *log, const SpineMove *moves, int n)
 static int
 move_in_place(const SpineLog *log, const SpineMove *moves, int n)
 {
-	SpinePositionTable *table = spine_position_table_open();
+	SpinePositionTable *table = spine_position_table_open(log);
 	int			nmoved = 0;
 
 	if (table == NULL)

@@ -130,15 +130,20 @@ spine_share_give(const SpineWorkerSlot *giver, const SpineTopicPartition *partit
 {
 	TimestampTz now = GetCurrentTimestamp();
 	SpineWorkerSlot *taker;
+	bool		are_given;
 
 	LWLockAcquire(spine_shared->lock, LW_EXCLUSIVE);
 	taker = find_taker(giver);
+	are_given = taker != NULL;
 	for (int i = 0; taker && i < n; i++)
 	{
 		SpineProgress *progress = spine_status_find(&giver->pipeline, partitions[i].topic, partitions[i].partition);
 
-		if (progress == NULL)	/* the topic is gone, which others have seen */
+		if (progress == NULL)	/* another worker has seen no such topic */
+		{
+			are_given = false;
 			continue;
+		}
 		progress->given_to = taker->index;
 		progress->given_of = taker->workers;
 		progress->given_at = now;
@@ -149,7 +154,7 @@ spine_share_give(const SpineWorkerSlot *giver, const SpineTopicPartition *partit
 		announce(taker);
 	}
 	LWLockRelease(spine_shared->lock);
-	return taker != NULL;
+	return are_given;
 }
 
 bool

@@ -46,7 +46,8 @@ extern bool spine_share_may_give(const NameData *pipeline, const char *topic, in
 
 /*
  * Gives partitions, which this worker does not read any more, to one that would take them.
- * False: there is none by now, and they are still this worker's.  Takes the lock.
+ * False: some are still this worker's, as there is none by now, or their topic is gone.  Takes
+ * the lock.
  */
 extern bool spine_share_give(const SpineWorkerSlot *giver, const SpineTopicPartition *partitions, int n);
 

@@ -166,7 +166,13 @@ sub any_worker
 my @tables = qw(flat_all flat_1 flat_keyed flat_newest flat_last parents children state looked_up events current_orders spine_offsets names spine_order_totals);
 my $columns = 0;
 my %actions = (
-	kill => sub { my $pid = any_worker(); kill 'KILL', $pid if $pid },
+	kill => sub {
+		my $pid = any_worker() // return;
+		kill 'KILL', $pid;
+
+		# or the restart that follows may end the next statement
+		poll_through_restart($node, 'postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid");
+	},
 	term => sub { my $pid = any_worker(); kill 'TERM', $pid if $pid },
 	terminate => sub { try_query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'spine worker' AND random() < 0.5}) },
 	cancel => sub { try_query(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'spine worker'}) },

@@ -371,7 +371,7 @@ COMMENT ON COLUMN @extschema@.spine_order_totals.session IS 'number of the sessi
 CREATE OR REPLACE FUNCTION @extschema@.spine_count_orders()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'spine_count_orders'
-LANGUAGE C VOLATILE SECURITY DEFINER;
+LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 --
 -- Sums, the largest tenants and the newest changes: no answer reads the totals of every tenant

@@ -77,7 +77,7 @@ COMMENT ON FUNCTION @extschema@.spine_session_number() IS
 CREATE FUNCTION @extschema@.spine_count_orders()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'spine_count_orders'
-LANGUAGE C VOLATILE SECURITY DEFINER;
+LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION @extschema@.spine_count_orders() IS 'trigger function of current_orders: keeps spine_order_totals up to date';
 REVOKE ALL ON FUNCTION @extschema@.spine_count_orders() FROM PUBLIC;
 

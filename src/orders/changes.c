@@ -2,8 +2,7 @@
  * changes.c
  *		The newest orders that a statement has written, in spine_order_changes.
  *
- * Its SQL runs with the search_path of whoever changes orders, so every name is qualified,
- * operators too.
+ * Its SQL does not depend on the search_path: every name is qualified, operators too.
  */
 #include "orders/changes.h"
 

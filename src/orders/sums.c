@@ -2,8 +2,7 @@
  * sums.c
  *		Adds up orders, and adds the sums to those in the tables.
  *
- * Its SQL runs with the search_path of whoever changes orders, so every name is qualified,
- * operators too.
+ * Its SQL does not depend on the search_path: every name is qualified, operators too.
  */
 #include "orders/sums.h"
 

@@ -320,7 +320,7 @@ move_by_key(const SpineLog *log, const SpineMove *moves, int n)
 		psprintf("WITH locked AS MATERIALIZED (SELECT FROM %s.spine_offsets o,"
 				 " ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($4)) WITH ORDINALITY"
 				 " AS m(topic, partition, ordinal) WHERE %s ORDER BY m.ordinal FOR UPDATE OF o) ",
-				 log->schema, condition);
+											  log->schema, condition);
 
 	run(&move_statements[n > 1],
 		psprintf("%sUPDATE %s.spine_offsets o SET next_offset = m.read_to, worker_next_offset = m.read_to,"

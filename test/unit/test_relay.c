@@ -15,12 +15,16 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
 #include <unistd.h>
 
 #include "broker/relay.h"
@@ -334,10 +338,47 @@ test_own_answers(void **state)
 	let_go(waiting);
 }
 
+/* The relay's end of a client's connection: it runs in this process. */
+static int
+relay_end(int client)
+{
+	struct sockaddr_in own;
+	struct sockaddr_in peer;
+	socklen_t	len = sizeof(own);
+
+	assert_int_equal(getsockname(client, (struct sockaddr *) &own, &len), 0);
+	for (int fd = 0; fd < FD_SETSIZE; fd++)
+	{
+		len = sizeof(peer);
+		if (getpeername(fd, (struct sockaddr *) &peer, &len) == 0 && peer.sin_family == AF_INET &&
+			peer.sin_port == own.sin_port)
+			return fd;
+	}
+	fail();
+	return -1;
+}
+
+/*
+ * Waits until nothing is unread.  With FIONREAD of the receiving socket; a Unix socket that
+ * sends knows it by SIOCOUTQ.
+ */
+static void
+await_read(int fd, unsigned long request)
+{
+	int			unread;
+
+	do
+	{
+		sched_yield();
+		assert_int_equal(ioctl(fd, request, &unread), 0);
+	} while (unread > 0);
+}
+
 static void
 test_bytes_one_by_one(void **state)
 {
 	Pair		reader = connect_pair();
+	int			received = relay_end(reader.client);
 	Frame		sent = fetch(1, FOREVER_MS);
 	Frame		back = records(1, 0, "record");
 	(void) state;
@@ -345,13 +386,13 @@ test_bytes_one_by_one(void **state)
 	for (size_t i = 0; i < sent.size; i++)
 	{
 		assert_int_equal(send(reader.client, sent.bytes + i, 1, 0), 1);
-		usleep(1000);
+		await_read(received, FIONREAD);
 	}
 	expect(reader.broker, fetch(1, 0));
 	for (size_t i = 0; i < back.size; i++)
 	{
 		assert_int_equal(send(reader.broker, back.bytes + i, 1, 0), 1);
-		usleep(1000);
+		await_read(reader.broker, SIOCOUTQ);
 	}
 	expect(reader.client, back);
 	let_go(reader);

@@ -156,8 +156,7 @@ GRANT CREATE, USAGE ON SCHEMA public TO applier;
 CREATE TABLE mine (id int PRIMARY KEY);
 GRANT SELECT, INSERT ON mine TO applier;
 SQL
-make_pipeline($node, name => 'mine', topic => 'mine', target => 'mine', mode => 'append');
-query(q{UPDATE spine_pipelines SET owner = 'applier' WHERE name = 'mine'});
+make_pipeline($node, name => 'mine', topic => 'mine', target => 'mine', mode => 'append', owner => 'applier');
 sub send_mine { return send_lines($broker->{address}, 'mine', 0, qq(k\t{"id": $_[0]}\n)) }
 
 sub mine_has

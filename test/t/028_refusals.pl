@@ -101,9 +101,7 @@ send_to('shielded',
 	'{"tenant": "acme", "id": 3, "place": "no_such_schema.t"}',
 	'{"tenant": "acme", "id": 4, "path": "$ ? (@ like_regex \"a\" flag \"zz\")"}',
 	'{"tenant": "acme", "id": 5, "place": "pg_catalog.pg_class"}');
-make_pipeline($node, name => 'shielded', topic => 'shielded', target => 'shielded', mode => 'append');
-query(q{UPDATE spine_pipelines SET owner = 'tenant_only' WHERE name = 'shielded'});
-nudge();
+make_pipeline($node, name => 'shielded', topic => 'shielded', target => 'shielded', mode => 'append', owner => 'tenant_only');
 ok(wait_applied($node), 'records that row security and types refuse: the pipeline continues');
 is(query('SELECT id FROM shielded ORDER BY 1'), "0\n5", 'the good records are applied');
 like(dead_letters('shielded'), qr/^1\|42501\n2\|42P01\n3\|(?:3F000|42P01)\n4\|42601$/, 'the bad records are dead letters');

@@ -372,9 +372,9 @@ sub make_pipeline
 	my ($node, %p) = @_;
 	my $or_null = sub { defined $_[0] ? "\$q\$$_[0]\$q\$" : 'NULL' };
 
-	$node->safe_psql('postgres', sprintf(<<'SQL', map { $or_null->($_) } @p{qw(name topic name target mode key version columns)}));
+	$node->safe_psql('postgres', sprintf(<<'SQL', map { $or_null->($_) } @p{qw(name topic owner name target mode key version columns)}));
 BEGIN;
-INSERT INTO spine_pipelines (name, topic) VALUES (%s, %s);
+INSERT INTO spine_pipelines (name, topic, owner) VALUES (%s, %s, coalesce(%s, current_user)::regrole);
 INSERT INTO spine_sinks (pipeline, target, mode, key, version, columns)
 VALUES (%s, %s, %s, %s, %s, %s);
 COMMIT;

@@ -265,7 +265,7 @@ attach(SpineWorker *worker, int slot_number)
 		worker->database = slot->database;
 		worker->index = slot->index;
 		worker->workers = slot->workers;
-		worker->max_pieces = 1;
+		worker->max_pieces = 2; /* the first batch shows how long rows that are kept take */
 		worker->catalog_generation = db->catalog_generation;
 		slot->pid = MyProcPid;
 		slot->latch = MyLatch;

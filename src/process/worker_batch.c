@@ -23,6 +23,8 @@
 /* With small records and a wide table, the fields take the most memory: 64 MB here. */
 #define MAX_PIECE_FIELDS		(4 * 1024 * 1024)
 
+/* After a batch that was well, the next one may have so many times as many pieces. */
+#define GROWTH					8
 #define MAX_PIECES				1024
 #define MAX_HELD_BYTES			((size_t) 64 * 1024 * 1024)
 
@@ -266,7 +268,7 @@ adjust_growth(SpineWorker *worker, bool is_well)
 	if (!is_well)
 		worker->max_pieces = 1;
 	else if (worker->nsuspects == 0)
-		worker->max_pieces = Min(worker->max_pieces * 2, MAX_PIECES);
+		worker->max_pieces = Min(worker->max_pieces * GROWTH, MAX_PIECES);
 }
 
 /* A batch that could grow is committed: how long it took to write what was kept until the end. */
@@ -324,7 +326,9 @@ meet_batch_error(SpineWorker *worker, const SpineBatch *batch, bool is_whole)
 	if (batch->is_partly_freed && worker->error.class != SPINE_TRANSIENT)
 	{
 		/* whether a record is to blame, and which, is found when they are read again */
-		elog(DEBUG1, "batch of %zu pieces failed: %s", batch->npieces + 1, worker->error.message);
+		ereport(LOG,
+				(errmsg("pipeline \"%s\" worker %d: %zu records were not applied, and will be read again in smaller batches: %s",
+						NameStr(worker->pipeline_name), worker->index, batch->nrecords, worker->error.message)));
 		return spine_worker_next_stage(worker);
 	}
 	if (worker->error.class == SPINE_STRUCTURAL)

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The benchmark: see docs/BENCHMARKS.md.
 
     bench/bench.py [PART...]    drain append latency latency-busy produce growth http start; all of them

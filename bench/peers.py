@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Compares spine with what one would use instead: see "Peers" in docs/BENCHMARKS.md.
 
     bench/peers.py [PEER...]    python spark spark-5s connect append-debezium append-jdbc latency latency-busy;
@@ -7,10 +8,10 @@ spine, with one worker and with two, and the peer read the same topic into the s
 times (default 1) with EVENTS events (default 200000). The append peers fill one table, once with
 a key and once without. latency measures how long an event takes to become visible, with each of
 the consumers, with the machine to themselves and beside a busy loop; RATE (default 1000) is the
-number of events a second, SECONDS (default 20) the length. Peers are downloaded to build/peers, which also keeps their output. A peer that cannot be
-downloaded is left out, with the reason. Aiven's JDBC sink is in no public registry:
-JDBC_SINK=DIRECTORY says where its jars are. Leaves everything that was measured in
-build/bench/peers.json.
+number of events a second, SECONDS (default 20) the length. Peers are downloaded to build/peers,
+which also keeps their output. A peer that cannot be downloaded is left out, with the reason.
+Aiven's JDBC sink is in no public registry: JDBC_SINK=DIRECTORY says where its jars are. Leaves
+everything that was measured in build/bench/peers.json.
 """
 import os
 import signal

@@ -201,6 +201,9 @@ broken_scripts() {
         "$shell" -n "$file" 2>/dev/null || echo "$file: $shell -n finds errors"
         [ -x "$file" ] || echo "$file: not executable"
     done
+    for file in $(tree_files -perm -100 -name '*.p[ly]'); do
+        [ "$(head -c 2 "$file")" = '#!' ] || echo "$file: executable, but its first line names no interpreter"
+    done
 }
 
 # Before PostgreSQL 16 every function that is not static is a global symbol of

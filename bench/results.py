@@ -94,9 +94,10 @@ class Results:
                                if part not in parts}
 
     def save(self, path):
-        with open(path, 'w') as file:
+        with open(path + '.new', 'w') as file:
             json.dump({'about': self.about, 'table': self.rows, 'runs': self.raw}, file, indent=1)
             file.write('\n')
+        os.replace(path + '.new', path)     # whoever is interrupted leaves the file whole
 
     def table(self, first=0):
         return table(self.rows[first:])

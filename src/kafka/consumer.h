@@ -201,11 +201,13 @@ extern void spine_consumer_finish_batch(SpineConsumer *consumer, size_t nrecords
  * -------------------------------------------------------------------------- */
 
 /*
- * Tells the group the positions if that is due, without waiting for the answer.  Not while
+ * Tells the group the positions if that is due, without waiting for the answer.  The answer may
+ * come behind that to a fetch, and so take a second when the log has nothing more: with a batch
+ * that can be applied, twice the time passes until it is due.  Not while
  * spine_consumer_is_committing, which has to be asked if this returns 0.  Otherwise returns
  * after how many ms to call it again; -1: there is nothing to tell.
  */
-extern long spine_consumer_commit_to_group(SpineConsumer *consumer);
+extern long spine_consumer_commit_to_group(SpineConsumer *consumer, bool has_batch);
 
 /*
  * Is the answer outstanding?  Then the caller sleeps with spine_consumer_wait, and does

@@ -24,7 +24,10 @@ spine_group_commit_open(SpineConsumer *consumer)
 
 	commit->is_under_way = false;
 	if (commit->interval_ms == 0)
+	{
 		commit->interval_ms = INTERVAL_MS;
+		commit->began_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -INTERVAL_MS);
+	}
 	commit->answers = rd_kafka_queue_new(consumer->client->rk);
 	spine_client_watch(consumer->client, commit->answers);
 }
@@ -99,9 +102,10 @@ begin_commit(SpineConsumer *consumer, const char *group)
 }
 
 long
-spine_consumer_commit_to_group(SpineConsumer *consumer)
+spine_consumer_commit_to_group(SpineConsumer *consumer, bool has_batch)
 {
 	SpineGroupCommit *commit = &consumer->group_commit;
+	int			interval_ms = has_batch ? 2 * commit->interval_ms : commit->interval_ms;
 	TimestampTz now = GetCurrentTimestamp();
 	char		group[256];
 	size_t		size = sizeof(group);
@@ -110,8 +114,8 @@ spine_consumer_commit_to_group(SpineConsumer *consumer)
 
 	if (!commit->is_due || consumer->npartitions == 0)
 		return -1;
-	if (!TimestampDifferenceExceeds(commit->began_at, now, commit->interval_ms))
-		return Min(commit->interval_ms, INTERVAL_MS);
+	if (!TimestampDifferenceExceeds(commit->began_at, now, interval_ms))
+		return Min(interval_ms, INTERVAL_MS);
 
 	commit->began_at = now;
 	commit->is_due = false;

@@ -62,9 +62,9 @@ log_summary(SpineWorker *worker)
  * committing to the group.
  */
 static long
-do_chores(SpineWorker *worker)
+do_chores(SpineWorker *worker, bool has_batch)
 {
-	long		due_ms = spine_consumer_commit_to_group(worker->consumer);
+	long		due_ms = spine_consumer_commit_to_group(worker->consumer, has_batch);
 
 	log_summary(worker);
 	if (due_ms >= 0)
@@ -85,8 +85,8 @@ rest_ms(const SpineWorker *worker)
 static SpineStage
 await_batch(SpineWorker *worker, bool is_full, bool may_sleep)
 {
-	long		timeout_ms = do_chores(worker);
 	bool		has_batch = spine_consumer_has_batch(worker->consumer);
+	long		timeout_ms = do_chores(worker, has_batch);
 
 	if (timeout_ms == 0)
 		return SPINE_READING;

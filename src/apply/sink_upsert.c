@@ -122,7 +122,7 @@ append_changes(StringInfo sql, const SpineSink *sink, const bool *left_out, Appe
 		appendStringInfo(&old_values, "%st.%s", old_values.len ? ", " : "", name);
 		appendStringInfoString(&new_values, new_values.len ? ", (" : "(");
 		append_value(&new_values, sink, i);
-		appendStringInfo(&new_values, ")::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+		appendStringInfo(&new_values, ")::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_TYPEMOD_GIVEN));
 	}
 	if (old_values.len > 0)
 		appendStringInfo(sql, "%spg_catalog.record_image_ne(ROW(%s), ROW(%s))", separator, old_values.data, new_values.data);

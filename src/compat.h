@@ -87,7 +87,8 @@ spine_may_use_server(Oid server, Oid role)
 /*
  * For what writes to a table without a statement: the rights that its range table asks for
  * (of their own since 16), the entries in a row's indexes and which of them an update needs
- * ("update": the range table says which columns it sets), and the map from a partitioned table's rows to those of a partition.
+ * (update: the range table says which columns it sets), and the map from a partitioned
+ * table's rows to those of a partition.
  */
 #if PG_VERSION_NUM >= 160000
 #define SpinePermissions		RTEPermissionInfo

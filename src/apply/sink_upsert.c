@@ -5,7 +5,8 @@
  * The events of a batch are reduced to the newest per key first (newest.c).  Then a statement
  * updates a row unless the row is newer.  An event of the same version as the row is
  * later in the log, and wins.  Without a version each event is newer than the row.  A row
- * that would not change is not written.
+ * that would not change is not written.  Rows that are kept to the end of the transaction
+ * (kept_rows.c) are written without the statement, if PostgreSQL would do nothing else with it.
  *
  * ON CONFLICT has to be given a whole row, and sees no more of it when it updates.  So it
  * takes events that have all columns.  A column that no event of the batch has is not named,

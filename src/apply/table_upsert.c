@@ -261,30 +261,32 @@ check_row(SpineTableUpsert *upsert, TupleTableSlot *slot, CmdType command)
 }
 
 static void
-propose(SpineTableUpsert *upsert, const Datum *values, const bool *nulls)
+set_keys(SpineTableUpsert *upsert)
 {
-	TupleTableSlot *proposed = upsert->proposed;
-
-	spine_row_make(&upsert->maker, proposed, values, nulls, upsert->missing);
-	check_row(upsert, proposed, CMD_INSERT);
+	slot_getallattrs(upsert->proposed);
 	for (int i = 0; i < upsert->arbiter_info->ii_NumIndexKeyAttrs; i++)
 	{
 		int			attribute = upsert->arbiter_info->ii_IndexAttrNumbers[i] - 1;
 
-		Assert(!proposed->tts_isnull[attribute]);
-		upsert->keys[i].sk_argument = proposed->tts_values[attribute];
+		Assert(!upsert->proposed->tts_isnull[attribute]);
+		upsert->keys[i].sk_argument = upsert->proposed->tts_values[attribute];
 	}
 }
 
-/* Without a pin on a page meanwhile, which could hold up VACUUM. */
+static void
+rescan(SpineTableUpsert *upsert)
+{
+	index_rescan(upsert->scan, upsert->keys, upsert->scan->numberOfKeys, NULL, 0);
+}
+
 static void
 wait_for_writer(SpineTableUpsert *upsert, TransactionId writer)
 {
 	ItemPointerData place = upsert->found->tts_tid;
 	uint32		token = upsert->dirty.speculativeToken;
 
+	/* a pin meanwhile could hold up VACUUM */
 	ExecClearTuple(upsert->found);
-	index_rescan(upsert->scan, upsert->keys, upsert->scan->numberOfKeys, NULL, 0);
 	if (token)
 		SpeculativeInsertionWait(writer, token);
 	else
@@ -293,7 +295,7 @@ wait_for_writer(SpineTableUpsert *upsert, TransactionId writer)
 
 /*
  * Finds the row that has the key, when no other transaction is about to write it.  False: there
- * is none.
+ * is none.  The page of the table stays pinned, but not that of the index.
  */
 static bool
 find(SpineTableUpsert *upsert)
@@ -304,9 +306,10 @@ find(SpineTableUpsert *upsert)
 
 		CHECK_FOR_INTERRUPTS();
 		ExecClearTuple(upsert->found);
-		index_rescan(upsert->scan, upsert->keys, upsert->scan->numberOfKeys, NULL, 0);
+		rescan(upsert);
 		if (!index_getnext_slot(upsert->scan, ForwardScanDirection, upsert->found))
 			return false;
+		rescan(upsert);
 		writer = TransactionIdIsValid(upsert->dirty.xmin) ? upsert->dirty.xmin : upsert->dirty.xmax;
 		if (!TransactionIdIsValid(writer))
 			return true;
@@ -473,6 +476,7 @@ insert(SpineTableUpsert *upsert)
 static bool
 write_row(SpineTableUpsert *upsert)
 {
+	set_keys(upsert);
 	if (!find(upsert))
 		return insert(upsert);
 	slot_getallattrs(upsert->found);
@@ -488,7 +492,8 @@ spine_table_upsert_add(SpineTableUpsert *upsert, const Datum *values, const bool
 	MemoryContext old_context = MemoryContextSwitchTo(upsert->estate->es_query_cxt);
 
 	ResetPerTupleExprContext(upsert->estate);
-	propose(upsert, values, nulls);
+	spine_row_make(&upsert->maker, upsert->proposed, values, nulls, upsert->missing);
+	check_row(upsert, upsert->proposed, CMD_INSERT);
 	while (!write_row(upsert))
 		CHECK_FOR_INTERRUPTS();
 	ExecClearTuple(upsert->proposed);

@@ -50,7 +50,10 @@ OBJS = \
 	src/apply/view.o \
 	src/apply/conflict.o \
 	src/apply/table.o \
+	src/apply/table_row.o \
 	src/apply/table_insert.o \
+	src/apply/table_upsert.o \
+	src/apply/plain_statement.o \
 	src/apply/populate.o \
 	src/apply/column.o \
 	src/apply/field_text.o \

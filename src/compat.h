@@ -86,8 +86,9 @@ spine_may_use_server(Oid server, Oid role)
 
 /*
  * For what writes to a table without a statement: the rights that its range table asks for
- * (of their own since 16), the entries in a row's indexes and which of them an update needs,
- * and the map from a partitioned table's rows to those of a partition.
+ * (of their own since 16), the entries in a row's indexes and which of them an update needs
+ * (update: the range table says which columns it sets), and the map from a partitioned
+ * table's rows to those of a partition.
  */
 #if PG_VERSION_NUM >= 160000
 #define SpinePermissions		RTEPermissionInfo
@@ -99,8 +100,10 @@ spine_may_use_server(Oid server, Oid role)
 #define spine_partition_map(partition, estate)	ExecGetRootToChildMap(partition, estate)
 #define SpineUpdatedIndexes		TU_UpdateIndexes
 #define spine_any_index_updated(indexes)	((indexes) != TU_None)
-#define spine_update_index_entries(relation, slot, estate, indexes) \
-	ExecInsertIndexTuples(relation, slot, estate, false, false, NULL, NIL, (indexes) == TU_Summarizing)
+#define spine_update_index_entries(relation, slot, estate, update, indexes) \
+	ExecInsertIndexTuples(relation, slot, estate, update, false, NULL, NIL, (indexes) == TU_Summarizing)
+#define spine_insert_speculative_entries(relation, slot, estate, conflict, arbiters) \
+	ExecInsertIndexTuples(relation, slot, estate, false, true, conflict, arbiters, false)
 #else
 #define SpinePermissions		RangeTblEntry
 #define spine_add_permissions(list, entry)	((void) (list), (entry))
@@ -111,8 +114,19 @@ spine_may_use_server(Oid server, Oid role)
 #define spine_partition_map(partition, estate)	((partition)->ri_RootToPartitionMap)
 #define SpineUpdatedIndexes		bool
 #define spine_any_index_updated(indexes)	(indexes)
-#define spine_update_index_entries(relation, slot, estate, indexes) \
-	spine_insert_index_entries(relation, slot, estate)
+#define spine_update_index_entries(relation, slot, estate, update, indexes) \
+	ExecInsertIndexTuples(relation, slot, estate, update, false, NULL, NIL)
+#define spine_insert_speculative_entries(relation, slot, estate, conflict, arbiters) \
+	ExecInsertIndexTuples(relation, slot, estate, false, true, conflict, arbiters)
+#endif
+
+/* Begins to look rows up by all columns of an index. */
+#if PG_VERSION_NUM >= 180000
+#define spine_begin_index_scan(table, index, snapshot, nkeys) \
+	index_beginscan(table, index, snapshot, NULL, nkeys, 0)
+#else
+#define spine_begin_index_scan(table, index, snapshot, nkeys) \
+	index_beginscan(table, index, snapshot, nkeys, 0)
 #endif
 
 #if PG_VERSION_NUM >= 180000

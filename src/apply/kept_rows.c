@@ -17,6 +17,7 @@
 #include "apply/bind.h"
 #include "apply/key_bytes.h"
 #include "apply/newest.h"
+#include "apply/table_upsert.h"
 #include "apply/write.h"
 #include "event/key_hash.h"
 #include "executor/tuptable.h"
@@ -25,6 +26,9 @@
 
 #define BLOCK_ROWS		32
 #define FIRST_SLOTS		1024
+
+/* How far before a row is written the caches are asked for it. */
+#define PREFETCH_ROWS	4
 
 /* The bytes that one statement writes: its rows, and those of its triggers, stay in memory. */
 #define MAX_STATEMENT_BYTES	((size_t) 8 * 1024 * 1024)
@@ -385,11 +389,73 @@ find_left_out(const SpineKeptRows *kept)
 	return left_out;
 }
 
+/* In the order of their keys, the rows are scattered over the memory. */
+static inline void
+prefetch_row(const SpineKeptRows *kept, KeptRow **rows, size_t i)
+{
+	if (i + PREFETCH_ROWS < kept->nrows)
+	{
+		__builtin_prefetch(rows[i + PREFETCH_ROWS]);
+		__builtin_prefetch((char *) rows[i + PREFETCH_ROWS] + 64);
+	}
+}
+
+/* Writes rows[i..n-1], up to as many bytes as a statement may; returns the next i. */
+static size_t
+write_by_statement(const SpineKeptRows *kept, KeptRow **rows, size_t i, const bool *left_out,
+				   SpineApplyCounts *counts)
+{
+	SpineStoredRows stored = {.left_out = left_out, .whole = spine_rows_begin_store()};
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(kept->sink->row_type, &TTSOpsMinimalTuple);
+	size_t		nbytes = 0;
+
+	for (; i < kept->nrows && nbytes < MAX_STATEMENT_BYTES; i++)
+	{
+		MinimalTuple tuple = tuple_of(rows[i]);
+
+		prefetch_row(kept, rows, i);
+		ExecStoreMinimalTuple(tuple, slot, false);
+		tuplestore_puttupleslot(stored.whole, slot);
+		nbytes += tuple->t_len;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	spine_write_rows(kept->sink, SPINE_SINK_PLAIN, &stored, counts);
+	tuplestore_end(stored.whole);
+	return i;
+}
+
+/* The same, without the statement. */
+static size_t
+write_directly(const SpineKeptRows *kept, KeptRow **rows, size_t i, const bool *left_out,
+			   SpineApplyCounts *counts)
+{
+	SpineTableUpsert *upsert = spine_table_upsert_begin(kept->sink->upsert_target, left_out);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(kept->sink->row_type, &TTSOpsMinimalTuple);
+	size_t		first = i;
+	size_t		nbytes = 0;
+	uint64		nwritten;
+
+	for (; i < kept->nrows && nbytes < MAX_STATEMENT_BYTES; i++)
+	{
+		MinimalTuple tuple = tuple_of(rows[i]);
+
+		prefetch_row(kept, rows, i);
+		ExecStoreMinimalTuple(tuple, slot, false);
+		slot_getallattrs(slot);
+		spine_table_upsert_add(upsert, slot->tts_values, slot->tts_isnull);
+		nbytes += tuple->t_len;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	nwritten = spine_table_upsert_end(upsert);
+	counts->nupserts += nwritten;
+	counts->nunchanged += i - first - nwritten;
+	return i;
+}
+
 void
-spine_kept_rows_write(SpineKeptRows *kept, SpineApplyCounts *counts)
+spine_kept_rows_write(SpineKeptRows *kept, bool directly, SpineApplyCounts *counts)
 {
 	KeptRow   **rows;
-	TupleTableSlot *slot;
 	bool	   *left_out;
 	size_t		i = 0;
 
@@ -397,25 +463,10 @@ spine_kept_rows_write(SpineKeptRows *kept, SpineApplyCounts *counts)
 	if (kept->nrows == 0)
 		return;
 	rows = sort_rows(kept);
-	slot = MakeSingleTupleTableSlot(kept->sink->row_type, &TTSOpsMinimalTuple);
 	left_out = find_left_out(kept);
 	while (i < kept->nrows)
-	{
-		SpineStoredRows stored = {.left_out = left_out, .whole = spine_rows_begin_store()};
-		size_t		nbytes = 0;
-
-		for (; i < kept->nrows && nbytes < MAX_STATEMENT_BYTES; i++)
-		{
-			MinimalTuple tuple = tuple_of(rows[i]);
-
-			ExecStoreMinimalTuple(tuple, slot, false);
-			tuplestore_puttupleslot(stored.whole, slot);
-			nbytes += tuple->t_len;
-		}
-		spine_write_rows(kept->sink, SPINE_SINK_PLAIN, &stored, counts);
-		tuplestore_end(stored.whole);
-	}
-	ExecDropSingleTupleTableSlot(slot);
+		i = directly ? write_directly(kept, rows, i, left_out, counts) :
+			write_by_statement(kept, rows, i, left_out, counts);
 	pfree(rows);
 	MemoryContextReset(kept->context);
 	kept->slots = NULL;

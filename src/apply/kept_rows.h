@@ -30,7 +30,10 @@ extern bool spine_kept_rows_add(SpineKeptRows *kept, SpineRows *rows);
 /* How many bytes are kept, about. */
 extern size_t spine_kept_rows_size(const SpineKeptRows *kept);
 
-/* Writes the rows, and keeps none afterwards.  As spine_write_rows. */
-extern void spine_kept_rows_write(SpineKeptRows *kept, SpineApplyCounts *counts);
+/*
+ * Writes the rows, and keeps none afterwards.  directly: to the sink's upsert_target, without
+ * the statement.  As spine_write_rows.
+ */
+extern void spine_kept_rows_write(SpineKeptRows *kept, bool directly, SpineApplyCounts *counts);
 
 #endif							/* SPINE_KEPT_ROWS_H */

@@ -246,6 +246,24 @@ spine_sink_append_keys(StringInfo sql, const SpineSink *sink)
 						 quote_identifier(sink->columns[sink->keys[i]].name));
 }
 
+bool
+spine_sink_is_key(const SpineSink *sink, int column)
+{
+	for (int i = 0; i < sink->nkeys; i++)
+	{
+		if (sink->keys[i] == column)
+			return true;
+	}
+	return false;
+}
+
+bool
+spine_sink_sets(const SpineSink *sink, int column, const bool *left_out)
+{
+	return !spine_sink_is_key(sink, column) && !sink->columns[column].is_identity &&
+		!(left_out && left_out[column]);
+}
+
 /* A column GENERATED ALWAYS AS IDENTITY takes the record's value, as in COPY. */
 static bool
 has_identity(const SpineSink *sink)

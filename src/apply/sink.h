@@ -15,7 +15,7 @@
 #include "apply/column.h"
 #include "apply/projection.h"
 #include "apply/statement.h"
-#include "apply/table_insert.h"
+#include "apply/table_row.h"
 #include "catalog/pipeline.h"
 #include "lib/stringinfo.h"
 
@@ -23,6 +23,9 @@ typedef struct SpineSink SpineSink;
 
 /* The events of a batch on their way into the rows of a sink: see rows.h. */
 typedef struct SpineRows SpineRows;
+
+/* How rows of a sink get into its table without a statement: see table_upsert.h. */
+typedef struct SpineUpsertTarget SpineUpsertTarget;
 
 typedef enum SpineSinkStatement
 {
@@ -82,15 +85,16 @@ typedef struct SpineSinkKind
 	 * A faster way than the statement SPINE_SINK_PLAIN, with the same result.  begin makes a
 	 * writer in the current memory context, which lives until the end of the transaction, or
 	 * NULL: take the statement.  add takes events in log order, which need not last, and may
-	 * keep their rows; held says how many bytes it keeps; finish writes them.  All are called
-	 * as the role that the sink runs as, add and finish in a memory context that is reset
-	 * afterwards.  NULL: there is no such way.
+	 * keep their rows; held says how many bytes it keeps; finish writes them; explain says to
+	 * users how, or NULL: by the statement.  All are called as the role that the sink runs as,
+	 * add and finish in a memory context that is reset afterwards.  NULL: there is no such way.
 	 */
 	SpineSinkWriter *(*begin)(SpineSink *sink);
 	void		(*add)(SpineSinkWriter *writer, const SpineEvent *events, size_t n,
 					   SpineApplyCounts *counts);
 	size_t		(*held)(const SpineSinkWriter *writer);
 	void		(*finish)(SpineSinkWriter *writer, SpineApplyCounts *counts);
+	const char *(*explain)(const SpineSinkWriter *writer);
 } SpineSinkKind;
 
 struct SpineSink
@@ -117,7 +121,8 @@ struct SpineSink
 
 	/* of sinks that write rows without a statement: set by the first writer */
 	bool		knows_target;
-	SpineInsertTarget *target;	/* NULL: the table needs a statement */
+	SpineRowTarget *target;		/* of inserts; NULL: they need a statement */
+	SpineUpsertTarget *upsert_target;	/* NULL: upserts need a statement */
 };
 
 /* The kinds. */
@@ -154,6 +159,12 @@ extern void spine_sink_append_insert(StringInfo sql, const SpineSink *sink, cons
 
 /* For the kinds: the names of the key's columns, with commas between them. */
 extern void spine_sink_append_keys(StringInfo sql, const SpineSink *sink);
+
+/* Is the column one of the key? */
+extern bool spine_sink_is_key(const SpineSink *sink, int column);
+
+/* Do updates set the column?  Not those that are left out (NULL: none is). */
+extern bool spine_sink_sets(const SpineSink *sink, int column, const bool *left_out);
 
 /* The condition that row t of the table has the key of row u of spine_rows. */
 extern void spine_sink_append_same_key(StringInfo sql, const SpineSink *sink);

@@ -11,14 +11,10 @@
  */
 #include "apply/sink.h"
 
-#include "access/table.h"
+#include "apply/plain_statement.h"
 #include "apply/rows.h"
-#include "executor/spi.h"
-#include "nodes/plannodes.h"
-#include "parser/parsetree.h"
+#include "apply/table_insert.h"
 #include "utils/memutils.h"
-#include "utils/plancache.h"
-#include "utils/rel.h"
 #include "utils/rls.h"
 
 struct SpineSinkWriter
@@ -44,84 +40,20 @@ write_statement(StringInfo sql, const SpineSink *sink, SpineSinkStatement which,
 	appendStringInfoString(sql, ") DO NOTHING");
 }
 
-/*
- * Is it a plan that writes the rows of a batch into the table, and does nothing else?  Other
- * extensions plan for tables whose rows they keep elsewhere: Citus and TimescaleDB, for two.
- */
-static bool
-is_plain(const PlannedStmt *statement, Oid table)
-{
-	const ModifyTable *modify = (const ModifyTable *) statement->planTree;
-	const Plan *source;
-
-	if (!IsA(modify, ModifyTable) || modify->operation != CMD_INSERT ||
-		modify->withCheckOptionLists != NIL || list_length(modify->resultRelations) != 1 ||
-		rt_fetch(linitial_int(modify->resultRelations), statement->rtable)->relid != table)
-		return false;
-	source = outerPlan(modify);
-	if (IsA(source, SubqueryScan))
-		source = ((const SubqueryScan *) source)->subplan;
-	return IsA(source, NamedTuplestoreScan);
-}
-
-/* Asks the planner. */
-static bool
-is_planned_plainly(SpineSink *sink)
-{
-	EphemeralNamedRelationData relation = {
-		.md = {
-			.name = SPINE_ROWS,
-			.tupdesc = sink->row_type,
-			.enrtype = ENR_NAMED_TUPLESTORE
-		}
-	};
-	SpineStatement *statement = &sink->statements[SPINE_SINK_PLAIN];
-	CachedPlan *plan;
-	bool		result;
-
-	SPI_connect();
-	if (SPI_register_relation(&relation) != SPI_OK_REL_REGISTER)
-		elog(ERROR, "could not name the rows of a batch");
-	plan = SPI_plan_get_cached_plan(spine_statement_prepare(statement, sink->sql[SPINE_SINK_PLAIN], 0, NULL));
-	result = plan && list_length(plan->stmt_list) == 1 &&
-		is_plain(linitial_node(PlannedStmt, plan->stmt_list), sink->table);
-	if (plan)
-		ReleaseCachedPlan(plan, CurrentResourceOwner);
-	SPI_finish();
-	return result;
-}
-
-/* Has the table what only the planner knows to do? */
-static bool
-needs_statement(const SpineSink *sink)
-{
-	Relation	table = table_open(sink->table, NoLock);
-	bool		result = table->rd_rules != NULL || table->rd_rel->relkind == RELKIND_VIEW;
-
-	for (int i = 0; i < RelationGetNumberOfAttributes(table) && !result; i++)
-	{
-		char		generated = TupleDescAttr(RelationGetDescr(table), i)->attgenerated;
-
-		result = generated && generated != ATTRIBUTE_GENERATED_STORED;
-	}
-	table_close(table, NoLock);
-	return result;
-}
-
 /* Finds out whether the rows can be written without a statement. */
 static void
 find_target(SpineSink *sink)
 {
 	AttrNumber *columns = palloc(sink->ncolumns * sizeof(AttrNumber));
 	MemoryContext old_context;
+	Oid			arbiter;
 
 	for (int i = 0; i < sink->ncolumns; i++)
 		columns[i] = sink->columns[i].number;
-	if (!needs_statement(sink) && is_planned_plainly(sink))
+	if (spine_statement_is_plain(sink, &arbiter))
 	{
-		spine_statement_free(&sink->statements[SPINE_SINK_PLAIN]);
 		old_context = MemoryContextSwitchTo(sink->context);
-		sink->target = spine_insert_target_make(sink->table, columns, sink->ncolumns);
+		sink->target = spine_row_target_make(sink->table, columns, sink->ncolumns);
 		MemoryContextSwitchTo(old_context);
 	}
 	sink->knows_target = true;
@@ -178,10 +110,17 @@ finish(SpineSinkWriter *writer, SpineApplyCounts *counts)
 {
 }
 
+static const char *
+explain(const SpineSinkWriter *writer)
+{
+	return "as COPY writes them; by the statement if one is refused";
+}
+
 const SpineSinkKind spine_sink_append = {
 	.mode = "append",
 	.write_statement = write_statement,
 	.begin = begin,
 	.add = add,
-	.finish = finish
+	.finish = finish,
+	.explain = explain
 };

@@ -5,7 +5,8 @@
  * The events of a batch are reduced to the newest per key first (newest.c).  Then a statement
  * updates a row unless the row is newer.  An event of the same version as the row is
  * later in the log, and wins.  Without a version each event is newer than the row.  A row
- * that would not change is not written.
+ * that would not change is not written.  Rows that are kept to the end of the transaction
+ * (kept_rows.c) are written without the statement, if PostgreSQL would do nothing else with it.
  *
  * ON CONFLICT has to be given a whole row, and sees no more of it when it updates.  So it
  * takes events that have all columns.  A column that no event of the batch has is not named,
@@ -16,28 +17,21 @@
  */
 #include "apply/sink.h"
 
+#include "access/xact.h"
 #include "apply/compare.h"
 #include "apply/conflict.h"
 #include "apply/kept_rows.h"
 #include "apply/newest.h"
+#include "apply/plain_statement.h"
 #include "apply/rows.h"
+#include "apply/table_upsert.h"
 #include "apply/write.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 
 /* For how many transactions a sink whose events lack different columns takes statements. */
 #define MIXED_TRANSACTIONS	100
-
-static bool
-is_key(const SpineSink *sink, int column)
-{
-	for (int i = 0; i < sink->nkeys; i++)
-	{
-		if (sink->keys[i] == column)
-			return true;
-	}
-	return false;
-}
 
 static void
 describe_version(SpineSink *sink, const char *name)
@@ -47,7 +41,7 @@ describe_version(SpineSink *sink, const char *name)
 	sink->version = spine_sink_find_column(sink, name);
 	version = &sink->columns[sink->version];
 	version->needed_as = "version";
-	if (is_key(sink, sink->version))
+	if (spine_sink_is_key(sink, sink->version))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("version column \"%s\" of table %s is part of the key",
@@ -76,14 +70,6 @@ describe(SpineSink *sink, const SpineSinkDefinition *definition)
 /* --------------------------------------------------------------------------
  * The statements
  * -------------------------------------------------------------------------- */
-
-/* Is the column one that an UPDATE sets? */
-static bool
-is_set(const SpineSink *sink, int column, const bool *left_out)
-{
-	return !is_key(sink, column) && !sink->columns[column].is_identity &&
-		!(left_out && left_out[column]);
-}
 
 /* Appends the value that a statement sets a column to. */
 typedef void (*AppendValue)(StringInfo sql, const SpineSink *sink, int column);
@@ -125,7 +111,7 @@ append_changes(StringInfo sql, const SpineSink *sink, const bool *left_out, Appe
 		const SpineColumn *column = &sink->columns[i];
 		const char *name = quote_identifier(column->name);
 
-		if (!is_set(sink, i, left_out) || (i == sink->version && column->equal_if_same_bytes))
+		if (!spine_sink_sets(sink, i, left_out) || (i == sink->version && column->equal_if_same_bytes))
 			continue;
 		if (column->equal_if_same_bytes)
 		{
@@ -137,7 +123,7 @@ append_changes(StringInfo sql, const SpineSink *sink, const bool *left_out, Appe
 		appendStringInfo(&old_values, "%st.%s", old_values.len ? ", " : "", name);
 		appendStringInfoString(&new_values, new_values.len ? ", (" : "(");
 		append_value(&new_values, sink, i);
-		appendStringInfo(&new_values, ")::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+		appendStringInfo(&new_values, ")::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_TYPEMOD_GIVEN));
 	}
 	if (old_values.len > 0)
 		appendStringInfo(sql, "%spg_catalog.record_image_ne(ROW(%s), ROW(%s))", separator, old_values.data, new_values.data);
@@ -176,7 +162,7 @@ append_on_conflict(StringInfo sql, const SpineSink *sink, const bool *left_out)
 	appendStringInfoString(sql, ") ");
 	for (int i = 0; i < sink->ncolumns; i++)
 	{
-		if (!is_set(sink, i, left_out))
+		if (!spine_sink_sets(sink, i, left_out))
 			continue;
 		appendStringInfo(sql, "%s%s = ", separator, quote_identifier(sink->columns[i].name));
 		append_proposed(sql, sink, i);
@@ -200,7 +186,7 @@ sets_any(const SpineSink *sink)
 {
 	for (int i = 0; i < sink->ncolumns; i++)
 	{
-		if (is_set(sink, i, NULL))
+		if (spine_sink_sets(sink, i, NULL))
 			return true;
 	}
 	return false;
@@ -214,7 +200,7 @@ append_update(StringInfo sql, const SpineSink *sink)
 	appendStringInfo(sql, "UPDATE %s AS t SET ", sink->table_name);
 	for (int i = 0; i < sink->ncolumns; i++)
 	{
-		if (!is_set(sink, i, NULL))
+		if (!spine_sink_sets(sink, i, NULL))
 			continue;
 		appendStringInfo(sql, "%s%s = ", separator, quote_identifier(sink->columns[i].name));
 		append_merged(sql, sink, i);
@@ -263,8 +249,35 @@ struct SpineSinkWriter
 {
 	SpineSink  *sink;
 	SpineKeptRows *kept;
+	bool		is_direct;		/* rows are written without the statement */
 	bool		is_mixed;		/* events lack different columns: they take the statements */
 };
+
+/* Finds out whether the rows can be written without the statement. */
+static void
+find_target(SpineSink *sink)
+{
+	Oid			arbiter;
+	MemoryContext old_context;
+
+	if (spine_statement_is_plain(sink, &arbiter) && OidIsValid(arbiter))
+	{
+		old_context = MemoryContextSwitchTo(sink->context);
+		sink->upsert_target = spine_upsert_target_make(sink, arbiter);
+		MemoryContextSwitchTo(old_context);
+	}
+	sink->knows_target = true;
+}
+
+/* Row security may begin to apply to a role without a change of the table. */
+static bool
+is_direct(SpineSink *sink)
+{
+	if (!sink->knows_target)
+		find_target(sink);
+	return sink->upsert_target && !IsolationUsesXactSnapshot() &&
+		check_enable_rls(sink->table, InvalidOid, true) != RLS_ENABLED;
+}
 
 static SpineSinkWriter *
 begin(SpineSink *sink)
@@ -281,6 +294,7 @@ begin(SpineSink *sink)
 	writer = palloc0(sizeof(SpineSinkWriter));
 	writer->sink = sink;
 	writer->kept = spine_kept_rows_make(sink);
+	writer->is_direct = is_direct(sink);
 	return writer;
 }
 
@@ -297,7 +311,7 @@ add(SpineSinkWriter *writer, const SpineEvent *events, size_t n, SpineApplyCount
 			counts->nfiltered += rows.nfiltered;
 			return;
 		}
-		spine_kept_rows_write(writer->kept, counts);
+		spine_kept_rows_write(writer->kept, writer->is_direct, counts);
 		writer->is_mixed = true;
 		writer->sink->mixed = MIXED_TRANSACTIONS;
 	}
@@ -313,7 +327,14 @@ held(const SpineSinkWriter *writer)
 static void
 finish(SpineSinkWriter *writer, SpineApplyCounts *counts)
 {
-	spine_kept_rows_write(writer->kept, counts);
+	spine_kept_rows_write(writer->kept, writer->is_direct, counts);
+}
+
+static const char *
+explain(const SpineSinkWriter *writer)
+{
+	return writer->is_direct ?
+		"written without the statement; by it if one is refused, or if not all lack the same columns" : NULL;
 }
 
 const SpineSinkKind spine_sink_upsert = {
@@ -325,5 +346,6 @@ const SpineSinkKind spine_sink_upsert = {
 	.begin = begin,
 	.add = add,
 	.held = held,
-	.finish = finish
+	.finish = finish,
+	.explain = explain
 };

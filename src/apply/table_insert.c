@@ -13,18 +13,11 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_trigger.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/execPartition.h"
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "foreign/fdwapi.h"
-#include "nodes/makefuncs.h"
-#include "optimizer/optimizer.h"
-#include "parser/parse_coerce.h"
-#include "parser/parse_relation.h"
-#include "rewrite/rewriteHandler.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -35,16 +28,6 @@
 
 /* With more partitions than this, their buffers are freed when they are empty. */
 #define MAX_BUFFERS			32
-
-struct SpineInsertTarget
-{
-	Oid			table;
-	int			nattributes;
-	int		   *columns;		/* by attribute: which column gives its values; -1: none */
-	Expr	  **defaults;		/* by attribute; NULL: null */
-	Bitmapset  *written;		/* attributes, as the executor numbers them */
-	bool		one_by_one;		/* a default may look at the table */
-};
 
 /*
  * The rows of a table or partition that are not yet written.  ResultRelInfo has a place for
@@ -59,78 +42,20 @@ typedef struct CopyMultiInsertBuffer
 
 struct SpineTableInsert
 {
-	const SpineInsertTarget *target;
+	const SpineRowTarget *target;
 	EState	   *estate;
 	ModifyTableState *state;	/* for routing, which expects one */
 	ResultRelInfo *root;
 	PartitionTupleRouting *routing; /* NULL: the table is not partitioned */
 	TupleTableSlot *root_slot;	/* for a row that is not yet routed */
 	ResultRelInfo *partition;	/* of the last row */
-	ExprState **defaults;		/* by attribute; NULL: not yet needed */
+	SpineRowMaker maker;
 	CommandId	command;
 	bool		one_by_one;
 	List	   *buffers;
 	int			nrows;			/* in all buffers */
 	size_t		nbytes;
 };
-
-/* --------------------------------------------------------------------------
- * The target
- * -------------------------------------------------------------------------- */
-
-/* A domain may refuse null. */
-static Node *
-null_of_domain(Form_pg_attribute attribute)
-{
-	int32		typmod = attribute->atttypmod;
-	Oid			base_type = getBaseTypeAndTypmod(attribute->atttypid, &typmod);
-	Const	   *null = makeNullConst(base_type, typmod, attribute->attcollation);
-
-	return coerce_to_domain((Node *) null, base_type, typmod, attribute->atttypid,
-							COERCION_IMPLICIT, COERCE_IMPLICIT_CAST, -1, false);
-}
-
-/* What a column takes that has no value; NULL: null. */
-static Expr *
-plan_default(Relation relation, int attribute)
-{
-	Form_pg_attribute form = TupleDescAttr(RelationGetDescr(relation), attribute);
-	Node	   *expr;
-
-	if (form->attisdropped || form->attgenerated)
-		return NULL;
-	expr = build_column_default(relation, attribute + 1);
-	if (expr == NULL && get_typtype(form->atttypid) == TYPTYPE_DOMAIN)
-		expr = null_of_domain(form);
-	return expr ? expression_planner((Expr *) expr) : NULL;
-}
-
-SpineInsertTarget *
-spine_insert_target_make(Oid table, const AttrNumber *columns, int ncolumns)
-{
-	SpineInsertTarget *target = palloc0(sizeof(SpineInsertTarget));
-	Relation	relation = table_open(table, NoLock);
-
-	Assert(IsTransactionState());
-	target->table = table;
-	target->nattributes = RelationGetNumberOfAttributes(relation);
-	target->columns = palloc(target->nattributes * sizeof(int));
-	target->defaults = palloc(target->nattributes * sizeof(Expr *));
-	for (int i = 0; i < target->nattributes; i++)
-	{
-		target->columns[i] = -1;
-		target->defaults[i] = plan_default(relation, i);
-		if (contain_volatile_functions_not_nextval((Node *) target->defaults[i]))
-			target->one_by_one = true;
-	}
-	for (int i = 0; i < ncolumns; i++)
-	{
-		target->columns[columns[i] - 1] = i;
-		target->written = bms_add_member(target->written, columns[i] - FirstLowInvalidHeapAttributeNumber);
-	}
-	table_close(relation, NoLock);
-	return target;
-}
 
 /* --------------------------------------------------------------------------
  * Buffers
@@ -266,26 +191,6 @@ write_rows(SpineTableInsert *insert)
  * The insert
  * -------------------------------------------------------------------------- */
 
-/* Checks what the current role may do, as for INSERT INTO table (columns). */
-static void
-init_range_table(EState *estate, const SpineInsertTarget *target)
-{
-	RangeTblEntry *entry = makeNode(RangeTblEntry);
-	List	   *entries = list_make1(entry);
-	List	   *permissions = NIL;
-	SpinePermissions *permission;
-
-	entry->rtekind = RTE_RELATION;
-	entry->relid = target->table;
-	entry->relkind = get_rel_relkind(target->table);
-	entry->rellockmode = RowExclusiveLock;
-	permission = spine_add_permissions(&permissions, entry);
-	permission->requiredPerms = ACL_INSERT;
-	permission->insertedCols = bms_copy(target->written);
-	spine_check_permissions(entries, permissions);
-	spine_init_range_table(estate, entries, permissions);
-}
-
 static ModifyTableState *
 make_state(EState *estate, ResultRelInfo *root)
 {
@@ -308,22 +213,22 @@ has_before_row_trigger(const ResultRelInfo *relation)
 static void
 begin(SpineTableInsert *insert)
 {
-	const SpineInsertTarget *target = insert->target;
+	const SpineRowTarget *target = insert->target;
 	EState	   *estate = insert->estate;
 	Relation	relation;
 
-	init_range_table(estate, target);
+	spine_row_target_open(target, estate, &(SpineRights) {.inserted = target->written});
 	insert->root = makeNode(ResultRelInfo);
 	ExecInitResultRelation(estate, insert->root, 1);
 	ExecOpenIndices(insert->root, false);
 	relation = insert->root->ri_RelationDesc;
 	insert->state = make_state(estate, insert->root);
-	insert->defaults = palloc0(target->nattributes * sizeof(ExprState *));
+	insert->maker = spine_row_maker(target, estate);
 
 	AfterTriggerBeginQuery();
 	insert->state->mt_transition_capture =
 		MakeTransitionCaptureState(relation->trigdesc, target->table, CMD_INSERT);
-	insert->one_by_one = target->one_by_one || has_before_row_trigger(insert->root);
+	insert->one_by_one = target->may_look_at_table || has_before_row_trigger(insert->root);
 	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 	{
 		insert->routing = ExecSetupPartitionTupleRouting(estate, relation);
@@ -333,7 +238,7 @@ begin(SpineTableInsert *insert)
 }
 
 SpineTableInsert *
-spine_table_insert_begin(const SpineInsertTarget *target)
+spine_table_insert_begin(const SpineRowTarget *target)
 {
 	SpineTableInsert *insert = palloc0(sizeof(SpineTableInsert));
 	MemoryContext old_context;
@@ -349,42 +254,6 @@ spine_table_insert_begin(const SpineInsertTarget *target)
 	begin(insert);
 	MemoryContextSwitchTo(old_context);
 	return insert;
-}
-
-static Datum
-default_value(SpineTableInsert *insert, int attribute, bool *isnull)
-{
-	Expr	   *expr = insert->target->defaults[attribute];
-
-	*isnull = true;
-	if (expr == NULL)
-		return (Datum) 0;
-	if (insert->defaults[attribute] == NULL)
-		insert->defaults[attribute] = ExecInitExpr(expr, NULL);
-	return ExecEvalExprSwitchContext(insert->defaults[attribute],
-									 GetPerTupleExprContext(insert->estate), isnull);
-}
-
-static void
-fill_slot(SpineTableInsert *insert, TupleTableSlot *slot, const Datum *values, const bool *nulls,
-		  const bool *missing)
-{
-	const SpineInsertTarget *target = insert->target;
-
-	for (int i = 0; i < target->nattributes; i++)
-	{
-		int			column = target->columns[i];
-
-		if (column < 0 || missing[column])
-			slot->tts_values[i] = default_value(insert, i, &slot->tts_isnull[i]);
-		else
-		{
-			slot->tts_values[i] = values[column];
-			slot->tts_isnull[i] = nulls[column];
-		}
-	}
-	ExecStoreVirtualTuple(slot);
-	slot->tts_tableOid = target->table;
 }
 
 /* Does each row run code of the table's owner?  (Those of foreign keys are internal.) */
@@ -471,8 +340,7 @@ add(SpineTableInsert *insert, const Datum *values, const bool *nulls, const bool
 	TupleTableSlot *slot = insert->routing ? insert->root_slot : free_slot(buffer_of(insert, relation));
 	bool		before_trigger;
 
-	ExecClearTuple(slot);
-	fill_slot(insert, slot, values, nulls, missing);
+	spine_row_make(&insert->maker, slot, values, nulls, missing);
 	if (insert->routing)
 	{
 		relation = find_partition(insert);

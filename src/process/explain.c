@@ -30,15 +30,17 @@ explain_column(const SpineSink *sink, const SpineColumn *column, const char *pla
 					 place ? place : column->name);
 }
 
-/* Are the sink's rows written without its statement? */
-static bool
-writes_as_copy(SpineSink *sink)
+/* How the sink's rows are written; NULL: by its statement. */
+static const char *
+explain_writer(SpineSink *sink)
 {
 	SpineRole	saved;
-	bool		result;
+	SpineSinkWriter *writer;
+	const char *result;
 
 	spine_role_assume(&saved, sink->run_as);
-	result = sink->kind->begin && sink->kind->begin(sink) && sink->target;
+	writer = sink->kind->begin ? sink->kind->begin(sink) : NULL;
+	result = writer ? sink->kind->explain(writer) : NULL;
 	spine_role_resume(&saved);
 	return result;
 }
@@ -46,6 +48,8 @@ writes_as_copy(SpineSink *sink)
 static void
 explain_sink(SpineSink *sink, const SpineSinkDefinition *definition, StringInfo text)
 {
+	const char *rows;
+
 	appendStringInfo(text, "sink %s: %s, as role %s\n", sink->table_name, sink->kind->mode,
 					 quote_identifier(GetUserNameFromId(sink->run_as, false)));
 	if (sink->projection)
@@ -53,8 +57,9 @@ explain_sink(SpineSink *sink, const SpineSinkDefinition *definition, StringInfo 
 	for (int i = 0; i < sink->ncolumns; i++)
 		explain_column(sink, &sink->columns[i],
 					   definition->mappings ? definition->mappings[i].place : NULL, text);
-	if (writes_as_copy(sink))
-		appendStringInfoString(text, "  rows: as COPY writes them; by the statement if one is refused\n");
+	rows = explain_writer(sink);
+	if (rows)
+		appendStringInfo(text, "  rows: %s\n", rows);
 	appendStringInfo(text, "  statement: %s\n", sink->sql[SPINE_SINK_PLAIN]);
 }
 

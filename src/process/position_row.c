@@ -154,7 +154,7 @@ insert_index_entries(SpinePositionTable *table, SpineUpdatedIndexes indexes)
 	InitResultRelInfo(result, table->relation, 0, NULL, 0);
 	ExecOpenIndices(result, false);
 	if (result->ri_NumIndices > 0)
-		(void) spine_update_index_entries(result, table->moved, estate, indexes);
+		(void) spine_update_index_entries(result, table->moved, estate, false, indexes);
 	ExecCloseIndices(result);
 	FreeExecutorState(estate);
 }

@@ -117,14 +117,16 @@ enum
 	NCOLUMNS
 };
 
-static const SpineTotalShape shape = {2, NCOLUMNS, (const SpineTotalColumn[NCOLUMNS]) {
-													   [NEWEST] = {"newest", TIMESTAMPTZOID},
-													   [ID] = {"id", INT8OID},
-													   [TENANTS] = {"tenants", TEXTARRAYOID},
-													   [ORDER_IDS] = {"order_ids", TEXTARRAYOID},
-													   [UPDATED_AT] = {"updated_at", TIMESTAMPTZARRAYOID},
-													   [SINCE] = {"since", TIMESTAMPTZOID},
-												   }};
+static const SpineTotalColumn columns[NCOLUMNS] = {
+	[NEWEST] = {.name = "newest", .type = TIMESTAMPTZOID},
+	[ID] = {.name = "id", .type = INT8OID, .takes_default = true},
+	[TENANTS] = {.name = "tenants", .type = TEXTARRAYOID},
+	[ORDER_IDS] = {.name = "order_ids", .type = TEXTARRAYOID},
+	[UPDATED_AT] = {.name = "updated_at", .type = TIMESTAMPTZARRAYOID},
+	[SINCE] = {.name = "since", .type = TIMESTAMPTZOID},
+};
+
+static const SpineTotalShape shape = {2, NCOLUMNS, columns};
 
 static void
 make_row(Datum *row, const binaryheap *orders)
@@ -154,17 +156,17 @@ make_row(Datum *row, const binaryheap *orders)
 bool
 spine_changes_write(const SpineChanges *changes, Relation relation)
 {
-	bool		is_given[NCOLUMNS] = {[NEWEST] = true, [TENANTS] = true, [ORDER_IDS] = true, [UPDATED_AT] = true};
+	bool		nulls[NCOLUMNS] = {false};
 	Datum		row[NCOLUMNS];
 	SpineTotalTable *table;
 	int64		id;
 
 	if (changes->newest->bh_size == 0)
 		return false;
-	is_given[SINCE] = changes->newest->bh_size == MAX_NEWEST;
+	nulls[SINCE] = changes->newest->bh_size < MAX_NEWEST;
 	make_row(row, changes->newest);
 	table = spine_total_table_open(relation, &shape);
-	id = DatumGetInt64(spine_total_table_insert(table, row, is_given)[ID]);
+	id = DatumGetInt64(spine_total_table_insert(table, row, nulls)[ID]);
 	spine_total_table_close(table);
 
 	/* that reads all that is kept, 10000 rows if statements write single orders */

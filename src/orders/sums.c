@@ -197,29 +197,33 @@ enum
 	NVALUES
 };
 
-static const SpineTotalShape totals_shape = {4, 7, (const SpineTotalColumn[]) {
-													   {"tenant", TEXTOID},
-													   {"currency", TEXTOID},
-													   {"status", TEXTOID},
-													   {"session", INT4OID},
-													   {"orders", INT8OID},
-													   {"amount_cents", NUMERICOID},
-													   {"newest", TIMESTAMPTZOID},
-												   }};
+static const SpineTotalColumn totals_columns[] = {
+	{.name = "tenant", .type = TEXTOID},
+	{.name = "currency", .type = TEXTOID},
+	{.name = "status", .type = TEXTOID},
+	{.name = "session", .type = INT4OID},
+	{.name = "orders", .type = INT8OID},
+	{.name = "amount_cents", .type = NUMERICOID},
+	{.name = "newest", .type = TIMESTAMPTZOID},
+};
 
-static const SpineTotalShape sums_shape = {3, 5, (const SpineTotalColumn[]) {
-													 {"currency", TEXTOID},
-													 {"status", TEXTOID},
-													 {"session", INT4OID},
-													 {"orders", INT8OID},
-													 {"amount_cents", NUMERICOID},
-												 }};
+static const SpineTotalColumn sums_columns[] = {
+	{.name = "currency", .type = TEXTOID},
+	{.name = "status", .type = TEXTOID},
+	{.name = "session", .type = INT4OID},
+	{.name = "orders", .type = INT8OID},
+	{.name = "amount_cents", .type = NUMERICOID},
+};
 
-static const SpineTotalShape counts_shape = {2, 3, (const SpineTotalColumn[]) {
-													   {"tenant", TEXTOID},
-													   {"session", INT4OID},
-													   {"orders", INT8OID},
-												   }};
+static const SpineTotalColumn counts_columns[] = {
+	{.name = "tenant", .type = TEXTOID},
+	{.name = "session", .type = INT4OID},
+	{.name = "orders", .type = INT8OID},
+};
+
+static const SpineTotalShape totals_shape = {4, lengthof(totals_columns), totals_columns};
+static const SpineTotalShape sums_shape = {3, lengthof(sums_columns), sums_columns};
+static const SpineTotalShape counts_shape = {2, lengthof(counts_columns), counts_columns};
 
 #define MAX_COLUMNS	(NPARTS + 1 + NVALUES)
 
@@ -257,7 +261,6 @@ add_values(Datum *values, const Datum *old, int nvalues)
 static void
 write_sum(SpineTotalTable *table, const SpineTotalShape *shape, const Sum *sum)
 {
-	static const bool is_given[MAX_COLUMNS] = {true, true, true, true, true, true, true};
 	int			nvalues = shape->ncolumns - shape->nkeys;
 	Datum		row[MAX_COLUMNS];
 	const Datum *old;
@@ -266,7 +269,7 @@ write_sum(SpineTotalTable *table, const SpineTotalShape *shape, const Sum *sum)
 	make_values(row + shape->nkeys, sum, nvalues);
 	old = spine_total_table_find(table, row);
 	if (old == NULL)
-		(void) spine_total_table_insert(table, row, is_given);
+		(void) spine_total_table_insert(table, row, NULL);
 	else
 	{
 		add_values(row + shape->nkeys, old + shape->nkeys, nvalues);

@@ -231,21 +231,22 @@ default_value(SpineTotalTable *table, int attribute, bool *isnull)
 }
 
 const Datum *
-spine_total_table_insert(SpineTotalTable *table, const Datum *values, const bool *is_given)
+spine_total_table_insert(SpineTotalTable *table, const Datum *values, const bool *nulls)
 {
+	const SpineTotalShape *shape = table->shape;
 	TupleTableSlot *row = table->row;
 	MemoryContext old_context = MemoryContextSwitchTo(GetPerTupleMemoryContext(table->estate));
 
 	ExecClearTuple(row);
 	for (int i = 0; i < row->tts_tupleDescriptor->natts; i++)
 	{
-		if (i < table->shape->ncolumns && is_given[i])
+		if (i >= shape->ncolumns || shape->columns[i].takes_default)
+			row->tts_values[i] = default_value(table, i, &row->tts_isnull[i]);
+		else
 		{
 			row->tts_values[i] = values[i];
-			row->tts_isnull[i] = false;
+			row->tts_isnull[i] = nulls && nulls[i];
 		}
-		else
-			row->tts_values[i] = default_value(table, i, &row->tts_isnull[i]);
 	}
 	ExecStoreVirtualTuple(row);
 	ExecSimpleRelationInsert(table->result, table->estate, row);

@@ -13,6 +13,7 @@ typedef struct SpineTotalColumn
 {
 	const char *name;
 	Oid			type;
+	bool		takes_default;	/* always */
 } SpineTotalColumn;
 
 /* The columns that the extension has made; the first of them are the primary key. */
@@ -44,9 +45,9 @@ extern const Datum *spine_total_table_find(SpineTotalTable *table, const Datum *
 extern void spine_total_table_update(SpineTotalTable *table, const Datum *values);
 
 /*
- * Adds a row.  The columns for which is_given is false take their defaults.  Returns the
- * row's values, which are good until the next call for the table.
+ * Adds a row.  nulls: NULL if no value is null.  Returns the row's values, with the defaults
+ * that it has taken, which are good until the next call for the table.
  */
-extern const Datum *spine_total_table_insert(SpineTotalTable *table, const Datum *values, const bool *is_given);
+extern const Datum *spine_total_table_insert(SpineTotalTable *table, const Datum *values, const bool *nulls);
 
 #endif							/* SPINE_TOTAL_TABLE_H */

@@ -119,6 +119,7 @@ OBJS = \
 	src/orders/generator.o \
 	src/orders/tenant.o \
 	src/orders/session.o \
+	src/orders/total_table.o \
 	src/orders/sums.o \
 	src/orders/changes.o \
 	src/orders/totals.o \

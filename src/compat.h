@@ -115,6 +115,13 @@ spine_may_use_server(Oid server, Oid role)
 	spine_insert_index_entries(relation, slot, estate)
 #endif
 
+/* The index of the table's primary key, if that is not deferrable. */
+#if PG_VERSION_NUM >= 180000
+#define spine_primary_key(relation)	RelationGetPrimaryKeyIndex(relation, false)
+#else
+#define spine_primary_key(relation)	RelationGetPrimaryKeyIndex(relation)
+#endif
+
 #if PG_VERSION_NUM >= 180000
 #define spine_init_range_table(estate, entries, permissions) \
 	ExecInitRangeTable(estate, entries, permissions, bms_make_singleton(1))

@@ -7,12 +7,14 @@
 #include "orders/changes.h"
 
 #include "access/xact.h"
-#include "apply/statement.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "lib/binaryheap.h"
+#include "orders/total_table.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #define MAX_NEWEST	1000
@@ -77,13 +79,16 @@ spine_changes_add(SpineChanges *changes, const SpineOrder *written)
  * Rows are only added to the changes, and removed when later ones list enough orders.  Rows
  * that another session removes are left to it, if that is not an error.
  */
-static void
-cut_changes(const char *schema)
+void
+spine_changes_cut(Oid namespace)
 {
+	const char *schema;
 	int			rc;
 
 	if (IsolationUsesXactSnapshot())
 		return;
+	SPI_connect();
+	schema = quote_identifier(get_namespace_name(namespace));
 	rc = SPI_execute(psprintf("DELETE FROM %1$s.spine_order_changes"
 						  " WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
 						  " SELECT c.ctid FROM %1$s.spine_order_changes c"
@@ -97,50 +102,73 @@ cut_changes(const char *schema)
 						  " FOR UPDATE SKIP LOCKED))", schema), false, 0);
 	if (rc != SPI_OK_DELETE)
 		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
+	SPI_finish();
 }
 
-void
-spine_changes_write(const SpineChanges *changes, const char *schema)
+/* The table, and its columns. */
+enum
 {
-	static SpineStatement statement;
-	Oid			types[] = {TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID};
-	char		nulls[] = "     ";
-	Datum		args[5];
-	int			n = changes->newest->bh_size;
-	Datum	   *columns[3];
-	TimestampTz newest = DT_NOBEGIN;
-	bool		isnull;
-	SPIPlanPtr	plan;
-	int			rc;
+	NEWEST,
+	ID,
+	TENANTS,
+	ORDER_IDS,
+	UPDATED_AT,
+	SINCE,
+	NCOLUMNS
+};
 
-	if (n == 0)
-		return;
-	for (int i = 0; i < 3; i++)
-		columns[i] = palloc(n * sizeof(Datum));
+static const SpineTotalColumn columns[NCOLUMNS] = {
+	[NEWEST] = {.name = "newest", .type = TIMESTAMPTZOID},
+	[ID] = {.name = "id", .type = INT8OID, .takes_default = true},
+	[TENANTS] = {.name = "tenants", .type = TEXTARRAYOID},
+	[ORDER_IDS] = {.name = "order_ids", .type = TEXTARRAYOID},
+	[UPDATED_AT] = {.name = "updated_at", .type = TIMESTAMPTZARRAYOID},
+	[SINCE] = {.name = "since", .type = TIMESTAMPTZOID},
+};
+
+static const SpineTotalShape shape = {2, NCOLUMNS, columns};
+
+static void
+make_row(Datum *row, const binaryheap *orders)
+{
+	int			n = orders->bh_size;
+	Datum	   *tenants = palloc(n * sizeof(Datum));
+	Datum	   *order_ids = palloc(n * sizeof(Datum));
+	Datum	   *times = palloc(n * sizeof(Datum));
+	TimestampTz newest = DT_NOBEGIN;
+
 	for (int i = 0; i < n; i++)
 	{
-		const Order *order = (Order *) DatumGetPointer(changes->newest->bh_nodes[i]);
+		const Order *order = (Order *) DatumGetPointer(orders->bh_nodes[i]);
 
-		columns[0][i] = order->tenant;
-		columns[1][i] = order->order_id;
-		columns[2][i] = TimestampTzGetDatum(order->updated_at);
+		tenants[i] = order->tenant;
+		order_ids[i] = order->order_id;
+		times[i] = TimestampTzGetDatum(order->updated_at);
 		newest = Max(newest, order->updated_at);
 	}
-	args[0] = TimestampTzGetDatum(newest);
-	args[1] = PointerGetDatum(construct_array(columns[0], n, TEXTOID, -1, false, TYPALIGN_INT));
-	args[2] = PointerGetDatum(construct_array(columns[1], n, TEXTOID, -1, false, TYPALIGN_INT));
-	args[3] = PointerGetDatum(construct_array(columns[2], n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	args[4] = columns[2][0];
-	if (n < MAX_NEWEST)
-		nulls[4] = 'n';
+	row[NEWEST] = TimestampTzGetDatum(newest);
+	row[TENANTS] = PointerGetDatum(construct_array(tenants, n, TEXTOID, -1, false, TYPALIGN_INT));
+	row[ORDER_IDS] = PointerGetDatum(construct_array(order_ids, n, TEXTOID, -1, false, TYPALIGN_INT));
+	row[UPDATED_AT] = PointerGetDatum(construct_array(times, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	row[SINCE] = times[0];
+}
 
-	plan = spine_statement_prepare(&statement,
-								   psprintf("INSERT INTO %s.spine_order_changes (newest, tenants, order_ids, updated_at, since)"
-											" VALUES ($1, $2, $3, $4, $5) RETURNING id", schema),
-								   lengthof(args), types);
-	rc = SPI_execute_plan(plan, args, nulls, false, 0);
-	if (rc != SPI_OK_INSERT_RETURNING)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
-	if (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) % 256 == 0)
-		cut_changes(schema);
+bool
+spine_changes_write(const SpineChanges *changes, Relation relation)
+{
+	bool		nulls[NCOLUMNS] = {false};
+	Datum		row[NCOLUMNS];
+	SpineTotalTable *table;
+	int64		id;
+
+	if (changes->newest->bh_size == 0)
+		return false;
+	nulls[SINCE] = changes->newest->bh_size < MAX_NEWEST;
+	make_row(row, changes->newest);
+	table = spine_total_table_open(relation, &shape);
+	id = DatumGetInt64(spine_total_table_insert(table, row, nulls)[ID]);
+	spine_total_table_close(table);
+
+	/* that reads all that is kept, 10000 rows if statements write single orders */
+	return id % Max(256, 4096 / changes->newest->bh_size) == 0;
 }

@@ -16,9 +16,12 @@ extern SpineChanges *spine_changes_make(void);
 extern void spine_changes_add(SpineChanges *changes, const SpineOrder *order);
 
 /*
- * Writes the list, unless it is empty, and now and then removes old lists.  With SPI; the
- * schema is the extension's, quoted.
+ * Writes the list into spine_order_changes, unless it is empty.  With an active snapshot,
+ * and a lock on the table for writing.  Returns whether it is time to cut the changes.
  */
-extern void spine_changes_write(const SpineChanges *changes, const char *schema);
+extern bool spine_changes_write(const SpineChanges *changes, Relation relation);
+
+/* Removes old lists.  The schema is the extension's. */
+extern void spine_changes_cut(Oid schema);
 
 #endif							/* SPINE_CHANGES_H */

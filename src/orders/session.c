@@ -15,6 +15,8 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #define TRANSACTIONS	500		/* that count in the same rows, even if all their versions stay */
 #define NUMBERS			(1 << 18)	/* more than there can be sessions */
@@ -84,7 +86,7 @@ is_time_to_add_up(void)
 }
 
 void
-spine_session_add_up(const char *schema)
+spine_session_add_up(Oid namespace)
 {
 	static const char *const statements[] = {
 		"WITH mine AS (DELETE FROM %1$s.spine_order_totals"
@@ -117,9 +119,12 @@ spine_session_add_up(const char *schema)
 		" ON CONFLICT (tenant, session) DO UPDATE"
 		" SET orders = t.orders OPERATOR(pg_catalog.+) EXCLUDED.orders",
 	};
+	const char *schema;
 
 	if (!is_time_to_add_up())
 		return;
+	SPI_connect();
+	schema = quote_identifier(get_namespace_name(namespace));
 	for (int i = 0; i < (int) lengthof(statements); i++)
 	{
 		int			rc = SPI_execute(psprintf(statements[i], schema, spine_session(), NUMBERS - 1, NUMBERS), false, 0);
@@ -127,4 +132,5 @@ spine_session_add_up(const char *schema)
 		if (rc != SPI_OK_INSERT)
 			elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
 	}
+	SPI_finish();
 }

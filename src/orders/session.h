@@ -14,9 +14,9 @@
 extern int32 spine_session(void);
 
 /*
- * Adds up the rows of the session's other numbers, if it is time for that.  With SPI; the
- * schema is the extension's, quoted.
+ * Adds up the rows of the session's other numbers, if it is time for that.  The schema
+ * is the extension's.
  */
-extern void spine_session_add_up(const char *schema);
+extern void spine_session_add_up(Oid schema);
 
 #endif							/* SPINE_SESSION_H */

@@ -1,17 +1,14 @@
 /*
  * sums.c
  *		Adds up orders, and adds the sums to those in the tables.
- *
- * Its SQL does not depend on the search_path: every name is qualified, operators too.
  */
 #include "orders/sums.h"
 
-#include "apply/statement.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "event/key_hash.h"
 #include "orders/session.h"
-#include "utils/array.h"
+#include "orders/total_table.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/numeric.h"
@@ -191,55 +188,105 @@ numeric_of(int128 value)
 							   Int32GetDatum(-1));
 }
 
-/* The statements that add sums to a table: of all of them, with the same arguments. */
-#define NARGS		7
-#define SLICE		10000		/* sums in one statement */
+/* The tables.  Their values stand in this order behind their keys. */
+enum
+{
+	ORDERS,
+	AMOUNT_CENTS,
+	NEWEST,
+	NVALUES
+};
+
+static const SpineTotalColumn totals_columns[] = {
+	{.name = "tenant", .type = TEXTOID},
+	{.name = "currency", .type = TEXTOID},
+	{.name = "status", .type = TEXTOID},
+	{.name = "session", .type = INT4OID},
+	{.name = "orders", .type = INT8OID},
+	{.name = "amount_cents", .type = NUMERICOID},
+	{.name = "newest", .type = TIMESTAMPTZOID},
+};
+
+static const SpineTotalColumn sums_columns[] = {
+	{.name = "currency", .type = TEXTOID},
+	{.name = "status", .type = TEXTOID},
+	{.name = "session", .type = INT4OID},
+	{.name = "orders", .type = INT8OID},
+	{.name = "amount_cents", .type = NUMERICOID},
+};
+
+static const SpineTotalColumn counts_columns[] = {
+	{.name = "tenant", .type = TEXTOID},
+	{.name = "session", .type = INT4OID},
+	{.name = "orders", .type = INT8OID},
+};
+
+static const SpineTotalShape totals_shape = {4, lengthof(totals_columns), totals_columns};
+static const SpineTotalShape sums_shape = {3, lengthof(sums_columns), sums_columns};
+static const SpineTotalShape counts_shape = {2, lengthof(counts_columns), counts_columns};
+
+#define MAX_COLUMNS	(NPARTS + 1 + NVALUES)
 
 static void
-write_slice(SpineStatement *kept, const char *query, Sum **sums, int n)
+make_key(Datum *key, const Sum *sum)
 {
-	Oid			types[NARGS] = {INT4OID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID,
-	NUMERICARRAYOID, TIMESTAMPTZARRAYOID};
-	Datum		args[NARGS];
-	char		nulls[NARGS];
-	Datum	   *values = palloc(n * sizeof(Datum));
-	int			rc;
-
-	memset(nulls, ' ', sizeof(nulls));
-	args[0] = Int32GetDatum(spine_session());
 	for (int part = 0; part < NPARTS; part++)
 	{
-		if (sums[0]->key.parts[part] == NULL)
-		{
-			args[1 + part] = (Datum) 0;
-			nulls[1 + part] = 'n';
-			continue;
-		}
-		for (int i = 0; i < n; i++)
-			values[i] = PointerGetDatum(sums[i]->key.parts[part]);
-		args[1 + part] = PointerGetDatum(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
+		if (sum->key.parts[part])
+			*key++ = PointerGetDatum(sum->key.parts[part]);
 	}
-	for (int i = 0; i < n; i++)
-		values[i] = Int64GetDatum(sums[i]->orders);
-	args[4] = PointerGetDatum(construct_array(values, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	for (int i = 0; i < n; i++)
-		values[i] = numeric_of(sums[i]->amount);
-	args[5] = PointerGetDatum(construct_array(values, n, NUMERICOID, -1, false, TYPALIGN_INT));
-	for (int i = 0; i < n; i++)
-		values[i] = TimestampTzGetDatum(Max(sums[i]->newest_new, sums[i]->newest_old));
-	args[6] = PointerGetDatum(construct_array(values, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-
-	rc = SPI_execute_plan(spine_statement_prepare(kept, query, NARGS, types), args, nulls, false, 0);
-	if (rc != SPI_OK_INSERT)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	*key = Int32GetDatum(spine_session());
 }
 
-/* Writes the sums, or those that change something; returns how many. */
+static void
+make_values(Datum *values, const Sum *sum, int nvalues)
+{
+	values[ORDERS] = Int64GetDatum(sum->orders);
+	if (nvalues > AMOUNT_CENTS)
+		values[AMOUNT_CENTS] = numeric_of(sum->amount);
+	if (nvalues > NEWEST)
+		values[NEWEST] = TimestampTzGetDatum(Max(sum->newest_new, sum->newest_old));
+}
+
+static void
+add_values(Datum *values, const Datum *old, int nvalues)
+{
+	values[ORDERS] = DirectFunctionCall2(int8pl, values[ORDERS], old[ORDERS]);
+	if (nvalues > AMOUNT_CENTS)
+		values[AMOUNT_CENTS] = DirectFunctionCall2(numeric_add, values[AMOUNT_CENTS], old[AMOUNT_CENTS]);
+	if (nvalues > NEWEST)
+		values[NEWEST] = DirectFunctionCall2(timestamp_larger, values[NEWEST], old[NEWEST]);
+}
+
+static void
+write_sum(SpineTotalTable *table, const SpineTotalShape *shape, const Sum *sum)
+{
+	int			nvalues = shape->ncolumns - shape->nkeys;
+	Datum		row[MAX_COLUMNS];
+	const Datum *old;
+
+	make_key(row, sum);
+	make_values(row + shape->nkeys, sum, nvalues);
+	old = spine_total_table_find(table, row);
+	if (old == NULL)
+		(void) spine_total_table_insert(table, row, NULL);
+	else
+	{
+		add_values(row + shape->nkeys, old + shape->nkeys, nvalues);
+		spine_total_table_update(table, row);
+	}
+}
+
+/*
+ * Writes the sums, or those that change something; returns how many.  They are sorted: two
+ * transactions that write the same rows must not wait for each other.
+ */
 static int
-write_sums(SpineStatement *kept, const char *query, sums_hash *sums, bool all)
+write_sums(Relation relation, const SpineTotalShape *shape, sums_hash *sums, bool all)
 {
 	Sum		  **sorted = palloc_extended(Max(sums->members, 1) * sizeof(Sum *), MCXT_ALLOC_HUGE);
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine totals", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context;
+	SpineTotalTable *table;
 	sums_iterator iterator;
 	Sum		   *sum;
 	int			n = 0;
@@ -248,28 +295,31 @@ write_sums(SpineStatement *kept, const char *query, sums_hash *sums, bool all)
 	while ((sum = sums_iterate(sums, &iterator)) != NULL)
 		if (all || !changes_nothing(sum))
 			sorted[n++] = sum;
+	if (n == 0)
+		return 0;
 	qsort(sorted, n, sizeof(Sum *), compare_sums);
 
-	for (int i = 0; i < n; i += SLICE)
+	table = spine_total_table_open(relation, shape);
+	context = AllocSetContextCreate(CurrentMemoryContext, "spine totals", ALLOCSET_SMALL_SIZES);
+	for (int i = 0; i < n; i++)
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(context);
 
-		write_slice(kept, query, sorted + i, Min(SLICE, n - i));
+		CHECK_FOR_INTERRUPTS();
+		write_sum(table, shape, sorted[i]);
 		MemoryContextSwitchTo(old_context);
 		MemoryContextReset(context);
 	}
 	MemoryContextDelete(context);
+	spine_total_table_close(table);
 	return n;
 }
 
 void
-spine_sums_write(const SpineSums *all, const char *schema)
+spine_sums_write(const SpineSums *all, Relation totals, Relation sums, Relation counts)
 {
-	static SpineStatement totals_statement;
-	static SpineStatement sums_statement;
-	static SpineStatement counts_statement;
-	sums_hash  *sums = sums_create(CurrentMemoryContext, 8, NULL);
-	sums_hash  *counts = sums_create(CurrentMemoryContext, all->totals->members, NULL);
+	sums_hash  *of_all = sums_create(CurrentMemoryContext, 8, NULL);
+	sums_hash  *of_tenants = sums_create(CurrentMemoryContext, all->totals->members, NULL);
 	sums_iterator iterator;
 	Sum		   *total;
 	bool		has_counts;
@@ -278,36 +328,16 @@ spine_sums_write(const SpineSums *all, const char *schema)
 	while ((total = sums_iterate(all->totals, &iterator)) != NULL)
 	{
 		bool		found;
-		Sum		   *sum = find_sum(sums, NULL, total->key.parts[1], total->key.parts[2], &found);
+		Sum		   *sum = find_sum(of_all, NULL, total->key.parts[1], total->key.parts[2], &found);
 
 		sum->orders += total->orders;
 		sum->amount += total->amount;
-		find_sum(counts, total->key.parts[0], NULL, NULL, &found)->orders += total->orders;
+		find_sum(of_tenants, total->key.parts[0], NULL, NULL, &found)->orders += total->orders;
 	}
 
-	write_sums(&totals_statement,
-			   psprintf("INSERT INTO %s.spine_order_totals AS t"
-						" SELECT pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), $1,"
-						" pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7)"
-						" ON CONFLICT (tenant, currency, status, session) DO UPDATE"
-						" SET orders = t.orders OPERATOR(pg_catalog.+) EXCLUDED.orders,"
-						" amount_cents = t.amount_cents OPERATOR(pg_catalog.+) EXCLUDED.amount_cents,"
-						" newest = greatest(t.newest, EXCLUDED.newest)", schema),
-			   all->totals, false);
-	has_counts = write_sums(&counts_statement,
-							psprintf("INSERT INTO %s.spine_order_counts AS t"
-									 " SELECT pg_catalog.unnest($2), $1, pg_catalog.unnest($5)"
-									 " ON CONFLICT (tenant, session) DO UPDATE"
-									 " SET orders = t.orders OPERATOR(pg_catalog.+) EXCLUDED.orders", schema),
-							counts, false) > 0;
+	write_sums(totals, &totals_shape, all->totals, false);
+	has_counts = write_sums(counts, &counts_shape, of_tenants, false) > 0;
 
 	/* every session that has counts has sums: that is how its counts are found */
-	write_sums(&sums_statement,
-			   psprintf("INSERT INTO %s.spine_order_sums AS t"
-						" SELECT pg_catalog.unnest($3), pg_catalog.unnest($4), $1,"
-						" pg_catalog.unnest($5), pg_catalog.unnest($6)"
-						" ON CONFLICT (currency, status, session) DO UPDATE"
-						" SET orders = t.orders OPERATOR(pg_catalog.+) EXCLUDED.orders,"
-						" amount_cents = t.amount_cents OPERATOR(pg_catalog.+) EXCLUDED.amount_cents", schema),
-			   sums, has_counts);
+	write_sums(sums, &sums_shape, of_all, has_counts);
 }

@@ -9,6 +9,7 @@
 #include "compat.h"
 
 #include "datatype/timestamp.h"
+#include "utils/relcache.h"
 
 /* A row of current_orders. */
 typedef struct SpineOrder
@@ -29,7 +30,10 @@ extern SpineSums *spine_sums_make(void);
 /* Adds a row as it is now, or subtracts one as it was.  The order is copied. */
 extern void spine_sums_add(SpineSums *sums, const SpineOrder *order, bool is_new);
 
-/* Writes them.  With SPI; the schema is the extension's, quoted. */
-extern void spine_sums_write(const SpineSums *sums, const char *schema);
+/*
+ * Writes them into spine_order_totals, spine_order_sums and spine_order_counts.  With an
+ * active snapshot, and locks on the tables for writing.
+ */
+extern void spine_sums_write(const SpineSums *all, Relation totals, Relation sums, Relation counts);
 
 #endif							/* SPINE_SUMS_H */

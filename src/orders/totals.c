@@ -10,14 +10,12 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/own_tables.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "nodes/makefuncs.h"
 #include "orders/changes.h"
 #include "orders/session.h"
 #include "orders/sums.h"
@@ -26,6 +24,8 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(spine_count_orders);
 
@@ -127,13 +127,54 @@ read_orders(Relation orders, Tuplestorestate *table, bool are_new, SpineSums *su
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-static const char *const tables[] = {
-	"spine_order_totals", "spine_order_sums", "spine_order_counts", "spine_order_changes"
+/* The tables that the triggers write. */
+enum
+{
+	TOTALS, SUMS, COUNTS, CHANGES, NTABLES
 };
 
+static const char *const tables[NTABLES] = {
+	[TOTALS] = "spine_order_totals",
+	[SUMS] = "spine_order_sums",
+	[COUNTS] = "spine_order_counts",
+	[CHANGES] = "spine_order_changes",
+};
+
+/*
+ * Nobody else's code runs with our rights: no table has triggers but our own.  Each is
+ * locked before that is looked at, so that nobody adds one afterwards.
+ */
 static void
-empty_tables(const char *schema)
+open_tables(Relation *relations, Oid namespace)
 {
+	for (int i = 0; i < NTABLES; i++)
+	{
+		Oid			table = get_relname_relid(tables[i], namespace);
+
+		if (!OidIsValid(table))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("table %s does not exist",
+							quote_qualified_identifier(get_namespace_name(namespace), tables[i]))));
+		relations[i] = table_open(table, RowExclusiveLock);
+		if (relations[i]->trigdesc)
+			spine_own_tables_check(table);
+	}
+}
+
+/* The locks are kept. */
+static void
+close_tables(Relation *relations)
+{
+	for (int i = 0; i < NTABLES; i++)
+		table_close(relations[i], NoLock);
+}
+
+static void
+empty_tables(Oid namespace)
+{
+	const char *schema;
+
 	/* an older snapshot would not show all rows to delete */
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
@@ -141,30 +182,16 @@ empty_tables(const char *schema)
 				 errmsg("cannot truncate current_orders in a transaction with isolation level %s",
 						GetConfigOption("transaction_isolation", false, false)),
 				 errhint("Use a transaction with isolation level READ COMMITTED.")));
-	for (int i = 0; i < (int) lengthof(tables); i++)
+	SPI_connect();
+	schema = quote_identifier(get_namespace_name(namespace));
+	for (int i = 0; i < NTABLES; i++)
 	{
 		int			rc = SPI_execute(psprintf("DELETE FROM %s.%s", schema, tables[i]), false, 0);
 
 		if (rc != SPI_OK_DELETE)
 			elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
 	}
-}
-
-/*
- * Nobody else's code runs with our rights: no table has triggers but our own.  Each is
- * locked before that is looked at, so that nobody adds one afterwards.
- */
-static void
-check_tables(char *schema)
-{
-	for (int i = 0; i < (int) lengthof(tables); i++)
-	{
-		Relation	rel = table_openrv(makeRangeVar(schema, pstrdup(tables[i]), -1), RowExclusiveLock);
-
-		if (rel->trigdesc)
-			spine_own_tables_check(RelationGetRelid(rel));
-		table_close(rel, NoLock);
-	}
+	SPI_finish();
 }
 
 static bool
@@ -189,17 +216,37 @@ is_empty(Tuplestorestate *table)
 	return table == NULL || tuplestore_tuple_count(table) == 0;
 }
 
-static void
-count_orders(const TriggerData *trigger, const char *schema)
+/* Returns whether it is time to cut the changes. */
+static bool
+write_tables(const SpineSums *sums, const SpineChanges *changes, Relation *relations)
 {
+	bool		is_time_to_cut;
+
+	/* sees what this transaction has written, and what others have until now */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	spine_sums_write(sums, relations[TOTALS], relations[SUMS], relations[COUNTS]);
+	is_time_to_cut = spine_changes_write(changes, relations[CHANGES]);
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+	return is_time_to_cut;
+}
+
+static void
+count_orders(const TriggerData *trigger, Oid namespace, Relation *relations)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "spine orders", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
 	SpineSums  *sums = spine_sums_make();
 	SpineChanges *changes = spine_changes_make();
 
-	spine_session_add_up(schema);
+	spine_session_add_up(namespace);
 	read_orders(trigger->tg_relation, trigger->tg_newtable, true, sums, changes);
 	read_orders(trigger->tg_relation, trigger->tg_oldtable, false, sums, changes);
-	spine_sums_write(sums, schema);
-	spine_changes_write(changes, schema);
+	if (write_tables(sums, changes, relations))
+		spine_changes_cut(namespace);
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(context);
 }
 
 /* The trigger function of current_orders. */
@@ -209,8 +256,7 @@ spine_count_orders(PG_FUNCTION_ARGS)
 	const TriggerData *trigger = (const TriggerData *) fcinfo->context;
 	bool		is_truncate;
 	Oid			namespace;
-	char	   *name;
-	const char *schema;
+	Relation	relations[NTABLES];
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -230,14 +276,11 @@ spine_count_orders(PG_FUNCTION_ARGS)
 	if (!is_truncate && is_empty(trigger->tg_newtable) && is_empty(trigger->tg_oldtable))
 		return PointerGetDatum(NULL);
 
-	SPI_connect();
-	name = get_namespace_name(namespace);
-	schema = quote_identifier(name);
-	check_tables(name);
+	open_tables(relations, namespace);
 	if (is_truncate)
-		empty_tables(schema);
+		empty_tables(namespace);
 	else
-		count_orders(trigger, schema);
-	SPI_finish();
+		count_orders(trigger, namespace, relations);
+	close_tables(relations);
 	return PointerGetDatum(NULL);
 }

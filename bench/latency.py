@@ -19,6 +19,7 @@ ORDERS = 2000
 DATABASE = 'latency'
 PATIENCE_S = 30
 WARM_UP_S = 1           # the start of each stretch is left out: connections, plans, first pages
+KAFKA_WARM_UP_S = 15    # before all: a new Java machine compiles its code beside what is measured
 WAL_SEGMENTS = 64       # more than a stretch fills
 
 
@@ -153,11 +154,18 @@ def new_database(private, database, topic):
     private.sql('', database, '-f', BENCH + '/latency.sql')
 
 
+def warm_up(private, database, topic, rate):
+    private.sql("SELECT spine_resume('orders')", database)
+    private.load(*pace_arguments(topic, rate, KAFKA_WARM_UP_S, 0))
+    private.sql("SELECT spine_wait('10 min')", database)
+
+
 def run(private, results, sizes, runs, is_busy=False):
     part = 'latency-busy' if is_busy else 'latency'
     private.start_kafka()
     topic = part
     new_database(private, DATABASE, topic)
+    warm_up(private, DATABASE, topic, max(sizes['latency_rates']))
     seconds = sizes['latency_seconds'] + WARM_UP_S
     for rate in sizes['latency_rates']:
         found = []

@@ -15,7 +15,7 @@ int			spine_workers = 1;
 int			spine_batch_rows = 500000;
 int			spine_piece_rows = 50000;
 int			spine_batch_time_ms = 2000;
-int			spine_batch_interval_ms = 10;
+int			spine_batch_interval_ms = 2;
 int			spine_breaker_records = 1000;
 int			spine_max_record_memory_kb = 96 * 1024;
 int			spine_log_interval_s = 5;
@@ -61,7 +61,7 @@ spine_settings_init(void)
 	DefineCustomIntVariable("spine.batch_interval",
 							"The longest a worker rests between two batches.",
 							NULL,
-							&spine_batch_interval_ms, 10, 0, 10000,
+							&spine_batch_interval_ms, 2, 0, 10000,
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 

@@ -87,6 +87,7 @@ spine_producer_poll(SpineClient *client, SpineReport *report)
 	}
 
 	report->error = message->err == RD_KAFKA_RESP_ERR_NO_ERROR ? NULL : rd_kafka_err2str(message->err);
+	report->is_purged = message->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE;
 	report->tag = (uintptr_t) message->_private;
 	report->topic = rd_kafka_topic_name(message->rkt);
 	report->partition = message->partition;

@@ -26,6 +26,7 @@ typedef struct SpineMessage
 typedef struct SpineReport
 {
 	const char *error;			/* NULL: the broker has acknowledged the record */
+	bool		is_purged;		/* that is the error */
 	uint64		tag;			/* of the message */
 	const char *topic;
 	int32		partition;
@@ -57,7 +58,7 @@ extern bool spine_producer_poll(SpineClient *client, SpineReport *report);
 
 /*
  * Drops what is queued and not on its way yet; reports will say so.  What is on its way
- * may still arrive.
+ * may still arrive.  The library does it a little later, and may drop what is sent meanwhile.
  */
 extern void spine_producer_purge(SpineClient *client);
 

@@ -81,6 +81,8 @@ count_report(SpineOrderSender *sender, const SpineReport *report)
 	spine_backpressure_release(sender->client, bytes);
 	if (report->error == NULL)
 		sender->acknowledged++;
+	else if (report->is_purged)
+		sender->sent--;			/* together with what an earlier sender had left: it is sent again */
 	else if (sender->failed++ == 0)
 		sender->error = report->error;
 }

@@ -253,6 +253,14 @@ $since = time;
 my $log_start = -s $node->logfile;
 signal_kafka($kafka, 'KILL');
 cannot_produce('a broker that is away', 'Connection refused');
+
+# what one call has left in the queue is dropped a little later, and nothing of the next call with it
+my $errors = '';
+$errors .= (produce(q{SET statement_timeout = '5ms';}, 10))[1] for 1 .. 100;
+unlike($errors, qr/Purged/, 'a broker that is away: a call that follows a cancelled one is not cut short');
+like($errors, qr/statement timeout/, '... but obeys statement_timeout');
+produce('RESET statement_timeout;', 0);
+
 cancels('a broker that is away');
 says('a broker that is away', 'Connection refused');
 lasts($since, 60);

@@ -110,7 +110,7 @@ foreach my $name (sort keys %targets)
 		is(query("SELECT count(*) FROM long_$name"), query("SELECT count(*) FROM short_$name"), '... and no other rows');
 		next if $is_mixed || $round == 3 || $name eq 'ranked';
 		is(query("SELECT count(*) FROM long_$name"), scalar keys %newest, '... as many as there are keys');
-		is(query("SELECT count(*) FROM long_$name WHERE (a) IN (" . join(', ', map { "'$_->[1]'" } values %newest) . ')'), scalar keys %newest, '... of the newest');
+		is(query("SELECT count(*) FROM long_$name WHERE a = ANY ('{" . join(',', map { $_->[1] } values %newest) . "}')"), scalar keys %newest, '... of the newest');
 		is($upserts, scalar keys %newest, '... each written once') unless $name eq 'sorted';
 	}
 }

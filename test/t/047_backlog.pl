@@ -242,9 +242,12 @@ finish_pipeline('deadlock');
 	in_the_middle('moved', sub { $update = in_background(q{UPDATE spine_offsets SET next_offset = 0 WHERE pipeline = 'moved' AND partition = 0}) });
 	$update->query_until(qr/ended/, '');
 	$update->quit;
-	comes_to($node, 'moved: the worker reads again from there', 'SELECT count(*) FILTER (WHERE p = 0) > 10000 FROM moved_all');
+
+	# it sees that with its next batch, if the one that was held was not the last
+	send_lines($broker->{address}, 'moved', 0, qq(key\t{"i": 0, "k": 0}\n));
+	comes_to($node, 'moved: the worker reads again from there', 'SELECT count(*) FILTER (WHERE p = 0) > 10001 FROM moved_all');
 	ok(wait_applied($node), 'moved: all is applied');
-	is(query('SELECT count(DISTINCT (p, o)), count(*) FILTER (WHERE p = 1) FROM moved_all'), '20000|10000', 'moved: the other partition is not read again');
+	is(query('SELECT count(DISTINCT (p, o)), count(*) FILTER (WHERE p = 1) FROM moved_all'), '20001|10000', 'moved: the other partition is not read again');
 	finish_pipeline('moved');
 }
 

@@ -58,13 +58,14 @@ sub orders
 sub totals_agree
 {
 	is(query(<<'SQL'), '', "totals: $_[0]");
-SELECT * FROM (
-	(SELECT 'totals', tenant, sum(orders), sum(amount_cents) FROM spine_order_totals GROUP BY 2
-	 UNION ALL SELECT 'counts', tenant, sum(orders), 5 * sum(orders) FROM spine_order_counts GROUP BY 2
-	 UNION ALL SELECT 'sums', '', sum(orders), sum(amount_cents) FROM spine_order_sums)
-	EXCEPT
-	(SELECT t, tenant, count(*), sum(amount_cents) FROM current_orders, unnest('{totals,counts}'::text[]) t GROUP BY 1, 2
-	 UNION ALL SELECT 'sums', '', count(*), sum(amount_cents) FROM current_orders)) d
+WITH kept AS (
+	SELECT 'totals' AS what, tenant, sum(orders) AS orders, sum(amount_cents) AS amount_cents FROM spine_order_totals GROUP BY 2
+	UNION ALL SELECT 'counts', tenant, sum(orders), 5 * sum(orders) FROM spine_order_counts GROUP BY 2
+	UNION ALL SELECT 'sums', '', sum(orders), sum(amount_cents) FROM spine_order_sums),
+right_ones AS (
+	SELECT t, tenant, count(*), sum(amount_cents) FROM current_orders, unnest('{totals,counts}'::text[]) t GROUP BY 1, 2
+	UNION ALL SELECT 'sums', '', count(*), sum(amount_cents) FROM current_orders)
+(TABLE kept EXCEPT TABLE right_ones) UNION ALL (TABLE right_ones EXCEPT TABLE kept)
 SQL
 	return;
 }

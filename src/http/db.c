@@ -203,14 +203,26 @@ log_notice(void *arg, const char *message)
 	log_message("database: %s", message);
 }
 
-/* Blocks for up to connect_timeout for each host. */
+/*
+ * Blocks for up to connect_timeout for each host.  If the host goes away without a word,
+ * keepalives end a connection that waits for it, and tcp_user_timeout (in ms) one that
+ * has sent something: both after about 15 seconds.
+ */
 static bool
 connect_session(DbSession *session)
 {
 	/* dbname may be a whole connection string, which overrides the values before it */
-	const char *const keywords[] = {"fallback_application_name", "connect_timeout", "dbname", "client_encoding", NULL};
+	const char *const keywords[] = {
+		"fallback_application_name", "connect_timeout",
+		"keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+		"dbname", "client_encoding", NULL
+	};
 	char		timeout[16];
-	const char *const values[] = {"spine-http", timeout, session->options->conninfo, "UTF8", NULL};
+	const char *const values[] = {
+		"spine-http", timeout,
+		"5", "5", "2", "15000",
+		session->options->conninfo, "UTF8", NULL
+	};
 
 	if (clock_ms() < session->connect_at_ms && session->recoveries == atomic_load(&recoveries))
 		return false;

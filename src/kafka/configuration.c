@@ -36,6 +36,17 @@
  */
 #define FETCH_RETRY_MS			"20"
 
+/*
+ * A host that has gone away says nothing: packets to it are lost, and nobody refuses
+ * them.  A broker that comes back with another address is found once the attempt to
+ * reach the old one is given up (the library's own limit is 30 s).  A connection that
+ * stood is given up when a request has had no whole answer for as long as the second
+ * limit says (the library's is 60 s).  It must be long enough for the largest answer,
+ * FETCH_BYTES, over a slow line.
+ */
+#define CONNECT_TIMEOUT_MS		"5000"
+#define REQUEST_TIMEOUT_MS		"20000"
+
 static void
 set_option(rd_kafka_conf_t *conf, const char *key, const char *value)
 {
@@ -128,6 +139,8 @@ spine_configuration_make(SpineClientKind kind, const SpineCluster *cluster,
 
 	set_option(conf, "client.id", "spine");
 	set_option(conf, "reconnect.backoff.max.ms", "2000");
+	set_if_known(conf, "socket.connection.setup.timeout.ms", CONNECT_TIMEOUT_MS);
+	set_option(conf, "socket.timeout.ms", REQUEST_TIMEOUT_MS);
 	set_option(conf, "socket.nagle.disable", "true");
 	if (kind == SPINE_CONSUMER)
 		set_consumer_defaults(conf, group_id, prefetch);

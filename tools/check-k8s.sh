@@ -11,7 +11,7 @@ set -eu -o pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
 out=$PWD/build/k8s
-versions=(1.31 1.37)    # of Kubernetes: the one of k8s/k3d.yaml, and the newest
+versions=(1.36 1.37)    # of Kubernetes: the one of k8s/k3d.yaml, and the newest
 passed=0
 failed=0
 

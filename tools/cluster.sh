@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 cluster=data-platform
 context=k3d-$cluster
 image=spine-postgres:dev
-patience=600s           # the first start pulls images
+patience=600            # seconds: the first start pulls images
 
 say() {
     printf '==> %s\n' "$*"
@@ -50,12 +50,24 @@ exists() {
     k3d cluster list "$cluster" >/dev/null 2>&1
 }
 
+# A cluster that could not be created whole is of no use, and has no data yet.
+make_cluster() {
+    k3d cluster create --config k8s/k3d.yaml && return
+    k3d cluster delete "$cluster" || :
+    die "the cluster was not created; does something else (make demo, docker compose) use port 8000 of this machine?"
+}
+
+# A cluster may be stopped, or half-made by somebody else's k3d, or its context is not in
+# kubectl's configuration any more.
 create() {
     if exists; then
         k3d cluster start "$cluster"    # which says nothing when it runs
+        k3d kubeconfig merge "$cluster" --kubeconfig-merge-default --kubeconfig-switch-context=false >/dev/null
     else
-        k3d cluster create --config k8s/k3d.yaml
+        make_cluster
     fi
+    kube wait node --all --for=condition=Ready --timeout=120s ||
+        die "the cluster does not answer; \"make cluster-delete\" removes it, with its data, and \"make cluster\" makes a new one"
 }
 
 # An existing password stays, because the database has it.
@@ -70,22 +82,45 @@ secrets() {
             --from-literal=username=postgres --from-file=password=/dev/stdin
 }
 
+# What a container of the image would be. The image's id is of no use: it changes with each
+# commit, which is in a label.
+image_content() {
+    docker image inspect --format '{{.RootFS.Layers}} {{.Config.User}} {{.Config.Env}} {{.Config.Entrypoint}} {{.Config.Cmd}}' \
+        "$image" | sha256sum | cut -d ' ' -f 1
+}
+
 # The image keeps its name, so nothing in the overlay tells Kubernetes that the image
 # is a new one. The first time there is nothing to restart.
 restart_if_image_changed() {
-    local id before
-    id=$(docker image inspect --format '{{.Id}}' "$image")
-    before=$(kube get statefulset/postgres --output 'jsonpath={.metadata.annotations.image-id}')
-    [ "$id" != "$before" ] || return 0
+    local content before
+    content=$(image_content)
+    before=$(kube get statefulset/postgres --output 'jsonpath={.metadata.annotations.image-content}')
+    [ "$content" != "$before" ] || return 0
     [ -z "$before" ] || kube rollout restart statefulset/postgres deployment/producer
-    kube annotate --overwrite statefulset/postgres image-id="$id"
+    kube annotate --overwrite statefulset/postgres image-content="$content"
+}
+
+# Waits for the Job's end. "kubectl wait" waits for one condition only, and a Job that has
+# failed never becomes complete.
+topic_is_made() {
+    local deadline=$((SECONDS + patience)) ended
+    while [ "$SECONDS" -lt "$deadline" ]; do
+        ended=$(kube get job/topic-init --output 'jsonpath={.status.conditions[?(@.status=="True")].type}') || return 1
+        case " $ended " in
+            *' Complete '*) return 0 ;;
+            *' Failed '*) break ;;
+        esac
+        sleep 1
+    done
+    kube logs job/topic-init --tail=20 >&2 || :
+    return 1
 }
 
 all_ready() {
-    kube rollout status statefulset/redpanda --timeout="$patience" &&
-        kube wait --for=condition=complete job/topic-init --timeout="$patience" &&
-        kube rollout status statefulset/postgres --timeout="$patience" &&
-        kube rollout status deployment/producer --timeout="$patience"
+    kube rollout status statefulset/redpanda --timeout="${patience}s" &&
+        topic_is_made &&
+        kube rollout status statefulset/postgres --timeout="${patience}s" &&
+        kube rollout status deployment/producer --timeout="${patience}s"
 }
 
 wait_until_ready() {

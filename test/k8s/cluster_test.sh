@@ -16,12 +16,15 @@ dir=$(dirname "$0")/..
 echo "${0##*/} $*" >>"$dir/calls"
 case "${0##*/} $*" in
     "k3d cluster list "*) test -e "$dir/cluster" ;;
-    "k3d cluster create "*) touch "$dir/cluster" ;;
+    "k3d cluster create "*) touch "$dir/cluster"; test ! -e "$dir/taken" ;;
+    "k3d cluster delete "*) rm "$dir/cluster" ;;
+    *" wait node "*) test ! -e "$dir/dead" ;;
+    *" get job/topic-init "*) cat "$dir/job" ;;
     "docker image inspect "*) cat "$dir/image" ;;
     *" get secret "*) test -e "$dir/secret" ;;
     *" create secret "*) cat >"$dir/secret" ;;
-    *" get statefulset/postgres "*) if [ -e "$dir/image-id" ]; then cat "$dir/image-id"; fi ;;
-    *" annotate "*) echo "$*" | sed 's/.*image-id=//' >"$dir/image-id" ;;
+    *" get statefulset/postgres "*) if [ -e "$dir/content" ]; then cat "$dir/content"; fi ;;
+    *" annotate "*) echo "$*" | sed 's/.*image-content=//' >"$dir/content" ;;
     *" rollout status statefulset/postgres "*) test ! -e "$dir/broken" ;;
     *" config current-context") echo another ;;
 esac
@@ -74,9 +77,16 @@ only_ours() {
 
 touch "$dir/calls"
 echo one >"$dir/image"
+echo 'SuccessCriteriaMet Complete' >"$dir/job"
 check 'missing tools are named, with a place to get them' missing
 check 'secrets fails without a cluster' not run secrets
 check 'the error names make cluster' says 'make cluster'
+
+touch "$dir/taken"
+check 'up fails when the cluster cannot be created' not run up phase-1-ingest
+check 'the error names the port' says 'use port 8000'
+check 'nothing of the cluster is left' test ! -e "$dir/cluster"
+rm "$dir/taken"
 
 check 'up succeeds' run up phase-1-ingest
 check 'the cluster is created' called '^k3d cluster create'
@@ -90,12 +100,24 @@ check 'no other cluster is touched' only_ours
 secret=$(cat "$dir/secret")
 check 'up succeeds again' run up phase-1-ingest
 check 'the cluster is kept' not called '^k3d cluster create'
+check "the cluster's context is there" called '^k3d kubeconfig merge data-platform '
 check 'the password is kept' test "$(cat "$dir/secret")" = "$secret"
 check 'nothing is restarted for the same image' not called ' rollout restart'
 
 echo two >"$dir/image"
 check 'up succeeds with another image' run up phase-1-ingest
 check 'the pods of another image are restarted' called ' rollout restart statefulset/postgres deployment/producer$'
+
+touch "$dir/dead"
+check 'up fails when the cluster does not answer' not run up phase-1-ingest
+check 'the error says how to get a new one' says 'make cluster-delete'
+check 'nothing is done to it' not called '^docker build'
+rm "$dir/dead"
+
+echo 'FailureTarget Failed' >"$dir/job"
+check 'up fails when the topic is not made' not run up phase-1-ingest
+check "the job's output is shown" called ' logs job/topic-init '
+echo Complete >"$dir/job"
 
 touch "$dir/broken"
 check 'up fails when the cluster does not become ready' not run up phase-1-ingest

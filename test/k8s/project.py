@@ -128,6 +128,8 @@ def k3d(project, objects):
     name = re.search(r"^cluster=(\S+)", project.cluster_script, re.M).group(1)
     if project.k3d["metadata"]["name"] != name:
         yield f"the cluster's name is not {name}"
+    if project.k3d.get("kubeAPI", {}).get("hostIP") != "127.0.0.1":
+        yield "the API server is open to others"
     node_ports = [p.get("nodePort") for s in m.of_kind(objects, "Service") for p in s["spec"]["ports"]]
     for port in project.k3d["ports"]:
         if not port["port"].startswith("127.0.0.1:"):

@@ -237,7 +237,7 @@ def addresses(objects):
 
 @rule
 def hosts(objects, project):
-    """every host and port that is named belongs to a Service, or to a pod of a StatefulSet"""
+    """every host and port that is named belongs to a Service, or to a pod of a StatefulSet, in whatever namespace"""
     if not m.of_kind(objects, "Service"):
         return      # the addresses are those of phases to come
     for place, host, port in addresses(objects):
@@ -253,8 +253,8 @@ def hosts(objects, project):
         if service is None:
             yield f"{place}: {host} is no Service"
             continue
-        if len(labels) > 1 and labels[1] != service["metadata"]["namespace"]:
-            yield f"{place}: {host} is in another namespace"
+        if len(labels) > 1:
+            yield f"{place}: {host} names a namespace, and an overlay may choose another one"
         if port and port not in [p["port"] for p in service["spec"]["ports"]]:
             yield f"{place}: {m.name(service)} has no port {port}"
 

@@ -88,6 +88,13 @@ k8s_packages() {
     has go || "${0%/*}/kustomize.sh" --installed || echo golang-go
 }
 
+# What tools/check-image.sh needs. Since Debian 13 docker itself is in a package of its own.
+image_packages() {
+    echo debootstrap curl procps python3-yaml
+    has dockerd || docker info >/dev/null 2>&1 || echo docker.io iptables
+    has docker || ! apt-cache show docker-cli >/dev/null 2>&1 || echo docker-cli
+}
+
 # The package names for a goal, one a line. Where a version is not known yet, the names
 # are those of the packages that stand for the distribution's version.
 packages() {
@@ -95,7 +102,7 @@ packages() {
         build | demo | check | code) ;;
         k8s) k8s_packages; return ;;
         format) echo python3-venv ca-certificates; return ;;
-        image) echo buildah debootstrap curl procps; return ;;
+        image) image_packages; return ;;
         kafka) echo default-jre-headless maven openssl; return ;;
         assert) echo dpkg-dev bison flex libicu-dev; return ;;
         bench) echo default-jre-headless maven openssl wrk kcat python3-venv ;;

@@ -189,7 +189,7 @@ has_restarted() {       # CONTAINER TIMES
 }
 
 count() {               # CONTAINER
-    sql "$1" 'SELECT count(*) FROM events' || echo 0
+    sql "$1" "SELECT count(*) FROM events WHERE tenant = 'acme'" || echo 0
 }
 
 has_more_than() {       # CONTAINER EVENTS
@@ -200,11 +200,17 @@ warns() {               # CONTAINER
     docker logs "$1" 2>&1 | grep 'WARNING:'
 }
 
-# Events that are sent from now on are applied.
+# The synthetic events that are sent from now on are applied.
 flows() {               # CONTAINER
     local before
     before=$(count "$1")
-    eventually has_more_than "$1" $((before + 60))
+    eventually has_more_than "$1" $((before + 20))
+}
+
+# Gives the workers much to do, for as long as the server and the broker are there.
+send_backlog() {        # CONTAINER
+    (sql "$1" "SELECT spine_produce('backlog', 200000)" >/dev/null 2>&1 || :) &
+    check '... a backlog is being applied' eventually gives "$1" "SELECT count(*) > 0 FROM events WHERE tenant = 'backlog' AND applied_at > now() - interval '10 s'" t
 }
 
 # Every record of the log is in the table once, and each order is as its newest event says.
@@ -307,18 +313,21 @@ address_of() {          # POD
 }
 
 # The pod gets another address, while the old one belongs to nobody.
-move_pod() {            # NAME
+move_pod() {            # NAME ADDRESS
     docker network disconnect "$prefix" "$prefix-$1-pod"
     docker network connect --ip "$2" --alias "$1" --alias "$1-0.$1" "$prefix" "$prefix-$1-pod"
 }
 
 test_pods() {
-    local postgres=$prefix-postgres page=$prefix-spine-http name times
+    local postgres=$prefix-postgres page=$prefix-spine-http name times address path
     start_pods
     check 'as pods: events arrive' flows "$postgres"
-    check 'as pods: the page is ready' eventually answers "$page" 200 /readyz
+    for path in /readyz / /orders /stats /metrics; do
+        check "as pods: the page answers $path" eventually answers "$page" 200 "$path"
+    done
     check 'as pods: the server does not run as root' is "$(docker exec "$postgres" stat -c %u /proc/1)" 999
     for name in postgres spine-http redpanda producer; do
+        send_backlog "$postgres"
         times=$(restarts "$prefix-$name")
         kill_process "$prefix-$name"
         check "as pods: $name is killed, and starts again" eventually has_restarted "$prefix-$name" "$times"
@@ -328,8 +337,8 @@ test_pods() {
 
     # Connections are not closed: nobody is there any more.
     for name in redpanda postgres producer; do
-        times=$(address_of "$name")
-        move_pod "$name" "${times%.*}.$((${times##*.} + 100))"
+        address=$(address_of "$name")
+        move_pod "$name" "${address%.*}.$((${address##*.} + 100))"
         check "as pods: $name gets another address without a word, and events arrive" flows "$postgres"
     done
 
@@ -369,6 +378,7 @@ test_compose() {
     check 'compose.yaml: the page is ready' eventually page_answers 200 /readyz
     check 'compose.yaml: the log can be looked at' compose exec -T redpanda rpk topic consume events --num 5
     for service in postgres redpanda spine-http; do
+        send_backlog "$postgres"
         times=$(restarts "$prefix-$service-1")
         kill_process "$prefix-$service-1"
         check "compose.yaml: $service is killed, and starts again" eventually has_restarted "$prefix-$service-1" "$times"

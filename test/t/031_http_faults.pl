@@ -688,7 +688,7 @@ like($log, qr/database away: .*\n(?:.*\n)*.*database is back/, 'the log says whe
 cmp_ok(scalar(() = $log =~ /database away/g), '<', 50, 'the log does not say so for every request');
 
 # A server that is up but does not answer.
-$http = start_http($node, '--timeout=1', '--threads=2');
+$http = start_http($node, '--threads=2');
 is(ask($http, '/orders')->{status}, 200, 'another spine-http answers');
 @load = start_load($http, 3);
 freeze_node($node);
@@ -713,6 +713,7 @@ like(slurp_file($http->{log}), qr/orders: ERROR:  canceling statement due to sta
 $blocker->query_safe('COMMIT');
 $blocker->quit;
 is(ask($http, "/orders?limit=$_")->{status}, 200, 'after the slow statement, /orders is served again') foreach 77 .. 80;
+ends_well($http, 'after the slow statement');
 
 # More requests than may wait: the rest is refused at once, and those that wait get their
 # turn.
@@ -777,6 +778,7 @@ cmp_ok($calls, '<', 12, 'the database was asked less often than clients asked');
 query('ALTER ROLE spine_http RESET track_functions');
 
 # A mistake in the set-up is not reported as a database that is away.
+$http = start_http($node, '--timeout=60', '--threads=2');
 query('REVOKE SELECT ON current_orders FROM spine_http');
 is(ask($http, '/orders')->{status}, 500, 'a privilege is missing: 500');
 like(slurp_file($http->{log}), qr/orders: ERROR:  permission denied for table current_orders/, 'a privilege is missing: the log says which');

@@ -80,10 +80,11 @@ start_engine() {
     dockerd --host="$DOCKER_HOST" --data-root="$work/engine/data" --exec-root="$work/engine/exec" \
         --pidfile="$work/engine/pid" >"$work/engine.log" 2>&1 &
     engine=$!
-    eventually engine_answers || { tail -n 20 "$work/engine.log"; return 1; }
+    eventually engine_answers_or_ends
+    docker info >/dev/null 2>&1 || { tail -n 20 "$work/engine.log"; return 1; }
 }
 
-engine_answers() {
+engine_answers_or_ends() {
     docker info >/dev/null 2>&1 || ! kill -0 "$engine" 2>/dev/null
 }
 
@@ -102,8 +103,10 @@ remember_images() {
 }
 
 give_images_back() {
-    local id name
+    local id name now
     while read -r id name; do
+        now=$(docker image inspect --format '{{.Id}}' "$name" 2>/dev/null) || now=none
+        [ "$now" != "$id" ] || continue     # nothing was built
         docker rmi --force "$name"
         [ "$id" = none ] || docker tag "$id" "$name"
     done <"$work/remembered"
@@ -114,17 +117,18 @@ give_images_back() {
 # Images
 # --------------------------------------------------------------------------
 
+# False: one of them could not be made. (The caller asks, so that "set -e" has no effect here.)
 make_images() {
-    debootstrap --variant=minbase "$suite" "$work/debian" ${mirror:+"$mirror"} >"$work/build.log" 2>&1
-    tar -C "$work/debian" -c . | docker import - "$mine/debian" >>"$work/build.log"
-    rm -rf "$work/debian"
-    build_test_image base "$mine/base" test/image
-    build_test_image compose "$mine/compose" test/image
-    tools/kafka.sh get
-    mkdir "$work/redpanda"
-    cp -R build/kafka test/image/rpk "$work/redpanda"
-    build_test_image redpanda "$redpanda" "$work/redpanda"
-    CONTAINER_TOOL=docker BASE_IMAGE=$mine/base IMAGE=$image tools/image.sh >>"$work/build.log" 2>&1
+    debootstrap --variant=minbase "$suite" "$work/debian" ${mirror:+"$mirror"} >"$work/build.log" 2>&1 &&
+        tar -C "$work/debian" -c . | docker import - "$mine/debian" >>"$work/build.log" &&
+        rm -rf "$work/debian" &&
+        build_test_image base "$mine/base" test/image &&
+        build_test_image compose "$mine/compose" test/image &&
+        tools/kafka.sh get &&
+        mkdir "$work/redpanda" &&
+        cp -R build/kafka test/image/rpk "$work/redpanda" &&
+        build_test_image redpanda "$redpanda" "$work/redpanda" &&
+        CONTAINER_TOOL=docker BASE_IMAGE=$mine/base IMAGE=$image tools/image.sh >>"$work/build.log" 2>&1
 }
 
 build_test_image() {    # FILE NAME CONTEXT
